@@ -1,0 +1,54 @@
+# What can be typed here: make help
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := build
+
+LINKS    := gpconfig gpstop gpstart gpstate
+CLUSTER  := ./internal/clustertest
+FUZZTIME ?= 10s
+BENCH    ?= .
+
+# Outside a checkout that git trusts, go build must not ask git for the version.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+.PHONY: build demo test lint unit cluster fuzz bench setup clean help
+
+build: ## build bin/trunkline and the utilities that are links to it
+	@mkdir -p bin
+	go build -buildvcs=$(VCS) -o bin/trunkline ./cmd/trunkline
+	@for l in $(LINKS); do ln -sfn trunkline bin/$$l; done
+
+demo: setup build ## make ./demo (3 segments and a standby) and run the walkthrough on it
+	@scripts/demo
+
+test: setup lint unit cluster ## everything: lint, unit tests with the race detector, cluster tests
+
+lint: ## gofmt, go vet, staticcheck and the package rules
+	@out="$$(gofmt -l $$(go list -f '{{.Dir}}' ./...))"; [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go test -count=1 ./internal/lint
+
+unit: ## tests of the packages, with -race -shuffle=on
+	go test -race -shuffle=on $$(go list ./... | grep -vE '/internal/(clustertest|lint)$$')
+
+cluster: ## tests on whole clusters
+	go test -count=1 -timeout=9m $(CLUSTER)
+
+fuzz: ## each fuzz target for FUZZTIME (default 10s)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+bench: ## benchmarks; BENCH=regexp chooses
+	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /internal/clustertest)
+
+setup: ## install what is missing from Debian (demo and test do it themselves)
+	@scripts/setup
+
+clean: ## stop and remove ./demo, remove bin
+	@if [ -e demo ]; then demo/bin/trunkline cluster destroy "$$(readlink -f demo)"; rm -f demo; fi
+	rm -rf bin
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
