@@ -21,7 +21,9 @@ type Package struct {
 // is its path or a parent of it, and may import its own layer's entry and
 // every lower one. Two entries of one layer do not know each other.
 var layers = [][]string{
-	{"icwire", "topology", "guc", "datadir"},
+	{"internal/atomicfile"}, // a helper under everything, no part of the house
+	{"icwire", "topology", "datadir"},
+	{"guc"}, // checks an address list by topology's parser, so that there is one
 	{"proxy"},
 	{"motion"},
 	{"mpp"},

@@ -34,7 +34,7 @@ func TestCheck(t *testing.T) {
 		{"fine", p("mpp/session", "mpp/plan", "motion/tcp", "guc"), ""},
 		{"main", p("cmd/trunkline", "cli"), ""},
 		{"test helper", Package{Path: "mpp/plan", Doc: "doc", GoFiles: 1, Tests: []string{"internal/testkit"}}, ""},
-		{"base imports base", p("guc", "topology"), "guc imports topology: imports go down only"},
+		{"base imports base", p("icwire", "topology"), "icwire imports topology: imports go down only"},
 		{"own subpackage", p("proxy", "proxy/trunk"), ""},
 		{"upwards", p("proxy/trunk", "mpp/plan"), "proxy/trunk imports mpp/plan: imports go down only"},
 		{"motion to mpp", p("motion/tcp", "mpp"), "motion/tcp imports mpp: imports go down only"},
