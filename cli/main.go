@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// greenplum lists the verbs that are programs of their own when the binary is
+// called by their name.
+var greenplum = []string{"gpconfig", "gpstop", "gpstart", "gpstate"}
+
+// Main runs the command line argv, the program's name included, and returns
+// the exit status: 0 done, 1 failed, 2 wrong arguments; Greenplum's utilities
+// have theirs. SIGINT and SIGTERM end the context that commands run with.
+func Main(argv []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, argv, os.Stdout, os.Stderr)
+}
+
+func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
+	args := argv[min(1, len(argv)):]
+	if len(argv) > 0 {
+		if name := filepath.Base(argv[0]); slices.Contains(greenplum, name) {
+			args = append([]string{name}, args...)
+		}
+	}
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	code, say := exitCode(err)
+	if !say {
+		return code
+	}
+	var usage *usageError
+	at := root
+	if errors.As(err, &usage) {
+		at = usage.cmd
+	} else if found, _, e := root.Find(args); e == nil {
+		at = found
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(stderr, "%s: error: %s\n", at.CommandPath(), strings.TrimSuffix(line, "\n"))
+	}
+	// A word that is no verb comes from cobra as a bare error.
+	if usage != nil || at == root {
+		fmt.Fprintf(stderr, "See '%s --help'.\n", at.CommandPath())
+		return max(code, 2)
+	}
+	return code
+}
