@@ -1,0 +1,163 @@
+package plan
+
+import pg "github.com/pganalyze/pg_query_go/v6"
+
+// Catalog is what the planner asks of the database. Its errors are returned by
+// the planning call as they are. The planner calls it from the goroutine of the
+// planning call only.
+type Catalog interface {
+	// Relation resolves a name as the session would: schema "" means
+	// unqualified. It returns nil, nil when there is no such relation.
+	Relation(schema, name string) (*Relation, error)
+	// Function says what is known of all functions of that name: the worst
+	// over the overloads. A name that does not exist has Found false.
+	Function(schema, name string) (Func, error)
+	// Describe returns the result columns of a statement as the
+	// coordinator's PostgreSQL types them. The statement has no parameters
+	// that the planned one has not, with the same numbers.
+	Describe(sql string) ([]Column, error)
+}
+
+// Relation is a table, view or other relation as pg_class knows it.
+type Relation struct {
+	OID     uint32
+	Schema  string
+	Name    string
+	Kind    byte // pg_class.relkind: r p v m f S t c
+	Temp    bool // in the session's temporary schema
+	Policy  *Policy
+	Columns []Column // user columns in order, dropped ones left out
+	// PrimaryKey holds the indexes into Columns of a not deferrable primary
+	// key; nil when there is none.
+	PrimaryKey []int
+	// HasChildren says that rows may come from other tables: a partitioned
+	// table or an inheritance parent.
+	HasChildren bool
+	ViewDef     string  // pg_get_viewdef of a view
+	Rows        float64 // estimate over all segments; 0 or less: unknown
+}
+
+// Column is a column of a relation or of a result.
+type Column struct {
+	Name    string
+	TypeOID uint32
+	// Type is format_type with the type modifier, fit for a column
+	// definition list. A pseudo-type cannot be gathered.
+	Type      string
+	Collation string // quoted and qualified when not the type's default, else ""
+	NotNull   bool
+}
+
+// PolicyKind is how a table's rows are spread.
+type PolicyKind uint8
+
+// The distribution policies.
+const (
+	Hashed PolicyKind = iota + 1
+	Random
+	Replicated
+)
+
+func (k PolicyKind) String() string {
+	switch k {
+	case Hashed:
+		return "hashed"
+	case Random:
+		return "random"
+	case Replicated:
+		return "replicated"
+	}
+	return "none"
+}
+
+// Policy is a row of gp_distribution_policy.
+type Policy struct {
+	Kind PolicyKind
+	Keys []int // Hashed: indexes into Columns, in key order
+	// NumSegments is how many segments the table is spread over; 0 means
+	// all of Options.NumSegments.
+	NumSegments int
+}
+
+// Func is what is known of the functions of one name.
+type Func struct {
+	Found        bool
+	Builtin      bool // all in pg_catalog and of the initial installation
+	Volatility   byte // worst: 'v' volatile, 's' stable, 'i' immutable; 0 counts as 'v'
+	Aggregate    bool // any is an aggregate
+	Window       bool // any is a pure window function
+	SetReturning bool // any returns a set
+	Location     byte // proexeclocation: 'a' or 0 any, 'c' or 'm' coordinator, 's' all segments, 'i' initplan
+}
+
+// Kind says how a planned query is run.
+type Kind uint8
+
+const (
+	// Local: on the coordinator's PostgreSQL alone. Query.Top is the
+	// statement to run, or "" for the client's own text.
+	Local Kind = iota
+	// Gather: the rows of the one slice go straight to the client.
+	Gather
+	// Top: Query.Top runs on the coordinator; the slices are its sources.
+	Top
+)
+
+func (k Kind) String() string { return [...]string{"Local", "Gather", "Top"}[k] }
+
+// Query is a plan of a SELECT.
+type Query struct {
+	Kind   Kind
+	Slices []Slice
+	Top    string
+	// Describe is what the coordinator's PostgreSQL can parse and describe
+	// to learn the result columns and parameter types; "" when the client's
+	// own text will do.
+	Describe string
+	Reason   string // why no more was pushed down, for EXPLAIN; "" when all was
+}
+
+// Slice is one statement that some segments run, each sending its rows to the
+// coordinator.
+type Slice struct {
+	// Token is what the source of these rows in Query.Top names; "" in a
+	// Gather.
+	Token string
+	SQL   string
+	// Segments are the content ids that run it, nil for all.
+	Segments []int
+	// Columns are the result columns; nil in a Gather, whose columns are
+	// those of Query.Describe.
+	Columns []Column
+	// Params are the numbers of the statement's parameters that SQL uses:
+	// its $1 is the statement's $Params[0], and so on. Each is written with
+	// a cast to its type. nil: none.
+	Params   []int
+	Relation string // what it scans, for EXPLAIN
+	// Rows is the planner's guess of the rows gathered in all; 0 unknown.
+	Rows float64
+}
+
+// Options are the facts of a planning call that are not in the catalog.
+type Options struct {
+	NumSegments int           // primaries, at least 1
+	Token       func() string // a fresh token for each call; only [0-9A-Za-z_:.-]
+	// Replica is the content id asked for the rows of a replicated table;
+	// callers spread it.
+	Replica int
+	// ParamTypes are the types (format_type) of the statement's parameters
+	// as the coordinator describes them. When there are fewer than
+	// parameters in the statement, no slice gets a parameter.
+	ParamTypes []string
+	// Hash places a row: the segment of the hash key values, which are given
+	// as text in the key's order with the columns' types. ok is false when
+	// it cannot say. nil: no statement is sent to single segments by its key.
+	Hash func(types []Column, values []string, numSegments int) (segment int, ok bool)
+	// NoPushdown turns every optimisation off: base tables are gathered.
+	NoPushdown bool
+}
+
+// Name is a possibly qualified relation name; Schema is "" when unqualified.
+type Name struct{ Schema, Name string }
+
+func nodeSelect(n *pg.Node) *pg.SelectStmt { return n.GetSelectStmt() }
