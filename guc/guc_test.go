@@ -80,6 +80,20 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A parameter of PostgreSQL's own, as pg_settings describes it.
+func TestParseForeign(t *testing.T) {
+	buffers := &Parameter{Name: "shared_buffers", Type: Int, Unit: "8kB", Min: 16, Max: 1073741823}
+	for value, want := range map[string]string{"128MB": "16384 128MB", "100": "100 800kB", "129kB": "16 128kB", "1GB": "131072 1GB"} {
+		v, err := buffers.Parse(value)
+		if err != nil || v+" "+buffers.Show(v) != want {
+			t.Errorf("%s: %s %s, %v, want %s", value, v, buffers.Show(v), err, want)
+		}
+	}
+	if _, err := buffers.Parse("1"); err == nil || err.Error() != `1 8kB is outside the valid range for parameter "shared_buffers" (16 .. 1073741823)` {
+		t.Error(err)
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	for _, c := range []struct {
 		name, value string

@@ -40,11 +40,12 @@ var contextNames = [...]string{"internal", "postmaster", "sighup", "backend", "s
 // String is the context as pg_settings.context has it.
 func (c Context) String() string { return contextNames[c] }
 
-// Parameter is one row of the table. Do not change it.
+// Parameter is one row of the table, which must not be changed. One made by
+// hand from a row of pg_settings parses values of PostgreSQL's own parameters.
 type Parameter struct {
 	Name     string // lower case
 	Type     Kind
-	Unit     string   // of Int and Real: "", "B", "kB", "ms", "s"
+	Unit     string   // of Int and Real, as pg_settings.unit: "", "kB", "8kB", "ms", "s" and so on
 	Min, Max float64  // of Int and Real, inclusive
 	Enum     []string // of Enum, in the order in which a hint lists them
 	Default  string   // canonical
@@ -74,10 +75,14 @@ func (p *Parameter) MinText() string { return p.limit(p.Min) }
 func (p *Parameter) MaxText() string { return p.limit(p.Max) }
 
 func (p *Parameter) limit(v float64) string {
-	if p.Type != Int && p.Type != Real {
+	switch p.Type {
+	case Int:
+		return strconv.FormatInt(int64(v), 10)
+	case Real:
+		return strconv.FormatFloat(v, 'g', 6, 64)
+	default:
 		return ""
 	}
-	return strconv.FormatFloat(v, 'g', -1, 64)
 }
 
 // Bool reads a canonical value of a Bool parameter.

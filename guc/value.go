@@ -169,16 +169,22 @@ const (
 	timeHint   = `Valid units for this parameter are "us", "ms", "s", "min", "h", and "d".`
 )
 
-// units returns the units a parameter takes and the size of its own.
+// units returns the units a parameter takes and the size of its own, which may
+// be a multiple of one, as "8kB".
 func (p *Parameter) units() (all []unit, own float64, hint string) {
+	name := strings.TrimLeft(p.Unit, "0123456789")
+	times := 1.0
+	if n, err := strconv.Atoi(strings.TrimSuffix(p.Unit, name)); err == nil {
+		times = float64(n)
+	}
 	for _, u := range memoryUnits {
-		if u.name == p.Unit {
-			return memoryUnits, u.size, memoryHint
+		if u.name == name {
+			return memoryUnits, times * u.size, memoryHint
 		}
 	}
 	for _, u := range timeUnits {
-		if u.name == p.Unit {
-			return timeUnits, u.size, timeHint
+		if u.name == name {
+			return timeUnits, times * u.size, timeHint
 		}
 	}
 	return nil, 0, ""
@@ -286,9 +292,6 @@ func (p *Parameter) Show(canonical string) string {
 		return canonical
 	}
 	for _, u := range all {
-		if u.size < own {
-			break
-		}
 		if n := v * own / u.size; n == math.Trunc(n) {
 			return p.format(n) + u.name
 		}
