@@ -1,0 +1,142 @@
+package instance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/trunkline-db/trunkline/datadir"
+)
+
+// alive reports whether the process exists and is not merely waiting to be
+// reaped.
+func alive(pid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	// pid (comm) state …; comm may hold anything, so look behind its end.
+	i := bytes.LastIndexByte(b, ')')
+	return i >= 0 && i+2 < len(b) && b[i+2] != 'Z' && b[i+2] != 'X'
+}
+
+// Leftovers lists the processes that belong to the data directory: its
+// PostgreSQL server with all backends, whoever started it, and the instance
+// and proxy processes started with -D on it.
+func Leftovers(dir datadir.Dir) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() || !alive(pid) {
+			continue
+		}
+		if isPostgresOf(pid, dir) || trunklineVerb(pid, dir) != "" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// isPostgresOf reports whether pid is a process of the PostgreSQL server on
+// dir: they all have it as their working directory.
+func isPostgresOf(pid int, dir datadir.Dir) bool {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	cwd, err := os.Readlink(filepath.Join(proc, "cwd"))
+	if err != nil || strings.TrimSuffix(cwd, " (deleted)") != string(dir) {
+		return false
+	}
+	exe, err := os.Readlink(filepath.Join(proc, "exe"))
+	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "postgres"
+}
+
+// trunklineVerb returns "instance" or "proxy" when pid was started as
+// `… instance -D dir` or `… proxy -D dir`, and "" otherwise.
+func trunklineVerb(pid int, dir datadir.Dir) string {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	args := strings.Split(string(b), "\x00")
+	if len(args) >= 4 && (args[1] == "instance" || args[1] == "proxy") &&
+		args[2] == "-D" && args[3] == string(dir) {
+		return args[1]
+	}
+	return ""
+}
+
+// KillLeftovers ends every process of [Leftovers] and waits until they are
+// gone. It is for a data directory that nobody runs or that shall go.
+func KillLeftovers(ctx context.Context, dir datadir.Dir) error {
+	for i := 0; ; i++ {
+		pids := Leftovers(dir)
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			// By pid, each looked at again an instant ago.
+			if i == 0 && trunklineVerb(pid, dir) == "proxy" {
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+			} else if i == 0 {
+				_ = syscall.Kill(pid, syscall.SIGQUIT)
+			} else if i > 50 {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("processes %v of %s do not end: %w", pids, dir, ctx.Err())
+		}
+	}
+}
+
+// killPostgres ends every PostgreSQL process on dir except the given one, and
+// waits until they are gone. They are of a server whose postmaster is gone or
+// must go: its shared memory is rebuilt at the next start anyway.
+func killPostgres(ctx context.Context, dir datadir.Dir) error {
+	for i := 0; ; i++ {
+		var left int
+		for _, pid := range Leftovers(dir) {
+			if !isPostgresOf(pid, dir) {
+				continue
+			}
+			left++
+			sig := syscall.SIGQUIT
+			if i > 50 {
+				sig = syscall.SIGKILL
+			}
+			if i == 0 || i > 50 {
+				_ = syscall.Kill(pid, sig)
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// removeStale removes what a PostgreSQL server that did not end properly left
+// behind, once no process of it lives.
+func removeStale(dir datadir.Dir) {
+	_ = os.Remove(dir.PostmasterPid())
+	socks, _ := filepath.Glob(filepath.Join(dir.SocketDir(), ".s.PGSQL.*"))
+	for _, s := range socks {
+		_ = os.Remove(s)
+	}
+}
