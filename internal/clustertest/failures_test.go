@@ -1,0 +1,175 @@
+package clustertest
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunkline-db/trunkline/internal/testkit"
+)
+
+// limit is how soon a query that cannot work has to say so.
+const limit = 2 * time.Second
+
+// TestProxyModeFailures sets up proxy mode in ways that cannot work. A query
+// then fails within the limit, says which instance or address is to blame, and
+// everything works again as soon as the cause is gone.
+func TestProxyModeFailures(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	conn := c.Connect(t, db)
+	testkit.Exec(t, conn, "create table s (id int) distributed by (id); insert into s select generate_series(1, 300)")
+	testkit.Close(conn)
+	good := c.Addresses(t)
+	const victim = 3 // dbid of segment 1
+
+	// A port that answers nobody: bound by this test.
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	takenPort := taken.Addr().(*net.TCPAddr).Port
+	// A port that refuses: bound once, closed again.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusing := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	// A port that takes the connection and closes it.
+	closer := closingListener(t)
+
+	own := func(list fmt.Stringer) string {
+		return fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" -m "'%s'" && gpstop -u`, list, good)
+	}
+	for _, tc := range []struct {
+		name  string
+		setUp string
+		names string // what the error must match
+	}{
+		{"no addresses", "gpconfig -r gp_interconnect_proxy_addresses && gpstop -u", `gp_interconnect_proxy_addresses`},
+		{"instance missing",
+			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Without(good, victim)),
+			`dbid ?3\b`},
+		{"coordinator missing",
+			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Without(good, coordinatorDbid)),
+			`dbid ?1\b`},
+		{"own port taken",
+			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Moved(good, victim, takenPort)),
+			fmt.Sprintf(`(?s)(dbid ?3\b.*127\.0\.0\.1:%d|127\.0\.0\.1:%[1]d.*dbid ?3\b)`, takenPort)},
+		// The segments look for the coordinator's proxy where it is not.
+		{"peer refuses", own(testkit.Moved(good, coordinatorDbid, refusing)), `dbid ?1\b`},
+		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)), `dbid ?1\b`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			defer c.ConnectProxies(t)
+			c.MustShell(t, tc.setUp)
+			// The reload is not instant, so queries may pass for a moment.
+			var err error
+			var took time.Duration
+			testkit.Eventually(t, 10*time.Second, func() error {
+				conn, cerr := c.TryConnect(db, proxy)
+				if cerr != nil {
+					t.Fatalf("the session itself was refused: %v", cerr)
+				}
+				defer testkit.Close(conn)
+				start := time.Now()
+				_, err = testkit.TryQuery(conn, "select count(*) from s")
+				took = time.Since(start)
+				if err == nil {
+					return fmt.Errorf("the query passes")
+				}
+				return nil
+			})
+			text := testkit.ErrorText(err)
+			t.Logf("after %v: %s", took.Round(time.Millisecond), strings.ReplaceAll(text, "\n", "\n\t"))
+			if took > limit {
+				t.Errorf("it took %v, the limit is %v", took, limit)
+			}
+			if state := testkit.SQLState(err); state != "58M01" {
+				t.Errorf("SQLSTATE %q, expected 58M01", state)
+			}
+			if !regexp.MustCompile(tc.names).MatchString(text) {
+				t.Errorf("the error does not match %s", tc.names)
+			}
+			// A session in tcp mode is not affected.
+			conn := c.Connect(t, db, tcp)
+			if n := testkit.Value(t, conn, "select count(*) from s"); n != "300" {
+				t.Errorf("tcp mode counts %s", n)
+			}
+		})
+		// What was wrong is right again, without any restart.
+		conn := c.Connect(t, db, proxy)
+		if n := testkit.Value(t, conn, "select count(*) from s"); n != "300" {
+			t.Errorf("after %s: %s rows", tc.name, n)
+		}
+		testkit.Close(conn)
+	}
+}
+
+// TestBadAddresses gives gpconfig lists that are wrong; it says what is wrong
+// with them and writes nothing.
+func TestBadAddresses(t *testing.T) {
+	c := shared(t)
+	good := c.Addresses(t)
+	before := c.MustShell(t, "gpconfig -s gp_interconnect_proxy_addresses --file")
+	for name, tc := range map[string]struct{ list, want string }{
+		"port too big":  {strings.Replace(good.String(), fmt.Sprint(good[1].Port), "70000", 1), "70000"},
+		"no port":       {"1:-1:localhost", "1:-1:localhost"},
+		"missing":       {testkit.Without(good, 3).String(), "dbid 3"},
+		"unknown dbid":  {good.String() + ",99:0:127.0.0.1:9999", "99"},
+		"repeated dbid": {good.String() + "," + good[0].String(), "dbid 1"},
+		"empty host":    {"1:-1::5000", "host"},
+	} {
+		out, err := c.Shell("gpconfig -c gp_interconnect_proxy_addresses -v '" + tc.list + "'")
+		if err == nil || !strings.Contains(out, tc.want) {
+			t.Errorf("%s: %v, expected failure and %q in:\n%s", name, err, tc.want, out)
+		}
+	}
+	if after := c.MustShell(t, "gpconfig -s gp_interconnect_proxy_addresses --file"); after != before {
+		t.Errorf("something was written:\n%s\nwas:\n%s", after, before)
+	}
+}
+
+// TestUdpifcIsNotThere: a session may ask for the type, its motions say no.
+func TestUdpifcIsNotThere(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	conn := c.Connect(t, db, "gp_interconnect_type=udpifc")
+	testkit.Exec(t, conn, "create table s (id int) distributed by (id)")
+	if got := testkit.Value(t, conn, "select 1"); got != "1" {
+		t.Errorf("a query without a motion: %s", got)
+	}
+	_, err := testkit.TryQuery(conn, "select * from s")
+	if err == nil || !strings.Contains(err.Error(), "udpifc") {
+		t.Errorf("a motion: %v, expected an error that names udpifc", err)
+	}
+	if got := testkit.Value(t, conn, "show gp_interconnect_type"); got != "udpifc" {
+		t.Errorf("the session's type is %s", got)
+	}
+}
+
+// closingListener accepts and closes until the test ends.
+func closingListener(t *testing.T) (port int) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().(*net.TCPAddr).Port
+}

@@ -1,0 +1,66 @@
+package clustertest
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/trunkline-db/trunkline/internal/testkit"
+)
+
+// The parameters of sessions that choose their interconnect.
+const (
+	tcp   = "gp_interconnect_type=tcp"
+	proxy = "gp_interconnect_type=proxy"
+)
+
+var (
+	cluster     *testkit.Cluster
+	clusterErr  error
+	makeCluster sync.Once
+)
+
+// shared returns the cluster of 3 segments and a standby that all tests use
+// one after the other. Its proxies are connected; its default interconnect is
+// tcp. A test that changes or breaks it puts it right.
+func shared(t *testing.T) *testkit.Cluster {
+	t.Helper()
+	makeCluster.Do(func() {
+		cluster, clusterErr = testkit.Create(testkit.Options{Segments: 3, Standby: true})
+		if clusterErr == nil {
+			cluster.ConnectProxies(t)
+		}
+	})
+	if clusterErr != nil {
+		t.Fatalf("no cluster: %v", clusterErr)
+	}
+	t.Cleanup(func() { cluster.DumpLogs(t) })
+	return cluster
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if cluster != nil {
+		if err := cluster.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// modes runs a test once in each type of interconnect.
+func modes(t *testing.T, f func(t *testing.T, option string)) {
+	for _, mode := range []string{tcp, proxy} {
+		t.Run(mode, func(t *testing.T) { f(t, mode) })
+	}
+}
+
+// dbids of the shared cluster.
+const (
+	coordinatorDbid = 1
+	firstSegment    = 2 // content 0; content k has dbid k+2
+	lastSegment     = 4
+	standbyDbid     = 5
+)

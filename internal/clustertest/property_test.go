@@ -1,0 +1,185 @@
+package clustertest
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"github.com/trunkline-db/trunkline/internal/testkit"
+)
+
+// TestSameAnswers fills random tables, distributed in random ways, with the
+// same rows on the cluster and on one plain PostgreSQL, and asks both random
+// SELECTs. They must give the same rows, or both the same SQLSTATE.
+//
+// TRUNKLINE_PROPERTY_SCHEMAS sets how many sets of tables are tried.
+func TestSameAnswers(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	plain := c.PlainPostgres(t)
+	schemas := 8
+	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
+		var err error
+		if schemas, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sessions := map[string]*pgx.Conn{tcp: c.Connect(t, db, tcp), proxy: c.Connect(t, db, proxy)}
+	asked, failed := 0, 0
+	for i := range schemas {
+		// One set of tables for many queries: making tables is what costs.
+		tables := rapid.Custom(drawTables).Example(int(seed(t)) + i)
+		for _, conn := range []*pgx.Conn{plain, sessions[tcp]} {
+			create(t, conn, tables, conn != plain)
+		}
+		rapid.Check(t, func(rt *rapid.T) {
+			g := &generator{rt: rt, tables: tables}
+			sql, ordered := g.query()
+			mode := rapid.SampledFrom([]string{tcp, proxy}).Draw(rt, "mode")
+			want, wantErr := testkit.TryQuery(plain, sql)
+			got, gotErr := testkit.TryQuery(sessions[mode], sql)
+			asked++
+			if wantErr != nil || gotErr != nil {
+				failed++
+				if testkit.SQLState(wantErr) != testkit.SQLState(gotErr) {
+					rt.Fatalf("%s\nin %s: %v\nPostgreSQL: %v\n%s", sql, mode, gotErr, wantErr, describe(tables))
+				}
+				return
+			}
+			if !ordered {
+				want, got = sorted(want), sorted(got)
+			}
+			if w, g := strings.Join(want, "\n"), strings.Join(got, "\n"); w != g {
+				rt.Fatalf("%s\nin %s: %d rows\n%s\nPostgreSQL: %d rows\n%s\n%s", sql, mode, len(got), g, len(want), w, describe(tables))
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d queries, %d of them errors on both sides", asked, failed)
+	if failed*4 > asked {
+		t.Errorf("the generator is of little use: %d of %d queries are errors", failed, asked)
+	}
+}
+
+// seed is rapid's own when it is given one, so that -rapid.seed repeats the
+// tables too.
+func seed(t *testing.T) uint64 {
+	var n uint64
+	rapid.Check(t, func(rt *rapid.T) {
+		if n == 0 {
+			n = rapid.Uint64Range(1, 1<<31).Draw(rt, "seed")
+		}
+	})
+	return n
+}
+
+// table is a random table with its rows.
+type table struct {
+	name        string
+	cols        []column
+	distributed string     // the clause
+	rows        [][]string // literals
+}
+
+type column struct{ name, typ string }
+
+// values are the literals of each type, few enough to collide in joins.
+var values = map[string][]string{
+	"int":     {"0", "1", "2", "3", "-1", "7", "100000", "2147483647", "-2147483648"},
+	"bigint":  {"0", "1", "2", "3", "-5", "9000000000", "-9000000000"},
+	"numeric": {"0", "1", "1.0", "2.50", "-3.14159", "100000.001", "1e20"},
+	"text":    {"''", "'a'", "'b'", "'A'", "'ab'", "'a b'", "'ä'", "'\\N'", "'it''s'"},
+	"bool":    {"true", "false"},
+	"date":    {"date '2024-01-01'", "date '2024-02-29'", "date '1999-12-31'", "date '0044-03-15 BC'"},
+}
+
+var types = []string{"int", "int", "bigint", "numeric", "text", "text", "bool", "date"}
+
+func drawTables(rt *rapid.T) []table {
+	tables := make([]table, 3)
+	for i := range tables {
+		tb := table{name: fmt.Sprintf("t%d", i)}
+		tb.cols = append(tb.cols, column{"k", rapid.SampledFrom([]string{"int", "bigint", "text"}).Draw(rt, "key type")})
+		for j := range rapid.IntRange(1, 4).Draw(rt, "columns") {
+			tb.cols = append(tb.cols, column{fmt.Sprintf("c%d", j), rapid.SampledFrom(types).Draw(rt, "type")})
+		}
+		switch rapid.IntRange(0, 5).Draw(rt, "distribution") {
+		case 0:
+			tb.distributed = "distributed randomly"
+		case 1:
+			tb.distributed = "distributed replicated"
+		case 2:
+			tb.distributed = "distributed by (k, c0)"
+		case 3:
+			tb.distributed = "distributed by (c0)"
+		default:
+			tb.distributed = "distributed by (k)"
+		}
+		rows := rapid.IntRange(10, 40).Draw(rt, "rows")
+		if rapid.IntRange(0, 7).Draw(rt, "empty") == 0 {
+			rows = 0
+		}
+		for range rows {
+			row := make([]string, len(tb.cols))
+			for j, col := range tb.cols {
+				row[j] = "null"
+				if rapid.IntRange(0, 4).Draw(rt, "null") > 0 {
+					row[j] = rapid.SampledFrom(values[col.typ]).Draw(rt, "value")
+				}
+			}
+			tb.rows = append(tb.rows, row)
+		}
+		tables[i] = tb
+	}
+	return tables
+}
+
+func (tb table) create(distributed bool) string {
+	cols := make([]string, len(tb.cols))
+	for i, col := range tb.cols {
+		cols[i] = col.name + " " + col.typ
+	}
+	sql := fmt.Sprintf("create table %s (%s)", tb.name, strings.Join(cols, ", "))
+	if distributed {
+		sql += " " + tb.distributed
+	}
+	return sql
+}
+
+func (tb table) insert() string {
+	rows := make([]string, len(tb.rows))
+	for i, row := range tb.rows {
+		rows[i] = "(" + strings.Join(row, ", ") + ")"
+	}
+	return fmt.Sprintf("insert into %s values %s", tb.name, strings.Join(rows, ", "))
+}
+
+func create(t *testing.T, conn *pgx.Conn, tables []table, distributed bool) {
+	t.Helper()
+	for _, tb := range tables {
+		testkit.Exec(t, conn, "drop table if exists "+tb.name)
+		testkit.Exec(t, conn, tb.create(distributed))
+		if len(tb.rows) > 0 {
+			testkit.Exec(t, conn, tb.insert())
+		}
+	}
+}
+
+// describe prints what makes the tables, to repeat a failure by hand.
+func describe(tables []table) string {
+	var b strings.Builder
+	for _, tb := range tables {
+		fmt.Fprintf(&b, "%s;\n", tb.create(true))
+		if len(tb.rows) > 0 {
+			fmt.Fprintf(&b, "%s;\n", tb.insert())
+		}
+	}
+	return b.String()
+}
