@@ -1,0 +1,237 @@
+package logical
+
+import (
+	"time"
+
+	"github.com/trunkline-db/trunkline/icwire"
+)
+
+// AckEvery is how many packets one DATA_ACK acknowledges. It is Greenplum's
+// number and part of the protocol.
+const AckEvery = 10
+
+// Window is the sending side's limit of unacknowledged packets: it stops
+// reading its backend at Pause and starts again at Resume.
+type Window struct {
+	Pause  int
+	Resume int
+}
+
+// DefaultWindow is Greenplum's.
+var DefaultWindow = Window{Pause: 100, Resume: 30}
+
+// Effect is what an event asks the caller to do, in the order of the fields.
+type Effect struct {
+	// Acks is how many DATA_ACK packets to send to the peer.
+	Acks int
+	// Bye: send BYE to the peer, after all data.
+	Bye bool
+	// Resume: the backend may be read again.
+	Resume bool
+	// Shutdown: everything has been delivered; shut down the write side
+	// towards the backend.
+	Shutdown bool
+	// Discard: drop what is kept for the backend and do not deliver more.
+	Discard bool
+	// Close: close the connection to the backend.
+	Close bool
+	// Ended: the connection is over; call Table.Remove.
+	Ended bool
+}
+
+// Conn is one end of one logical connection.
+type Conn struct {
+	Key icwire.Key
+	// Owner is the caller's own, such as the socket. This package does not
+	// touch it.
+	Owner any
+
+	window Window
+	since  time.Time // of the first packet, while early
+
+	backend bool // a backend has said HELLO and has not been closed since
+	gone    bool // no backend takes data any more: discard
+	served  bool // the caller has been told to serve the backend
+	byeSent bool
+	byeGot  bool
+	shut    bool // Shutdown has been asked for
+	ended   bool
+
+	unacked int // packets sent and not acknowledged
+	paused  bool
+	pending int // bytes arrived and not taken yet
+	units   int // packets that end in those
+	taken   int // packets taken and not acknowledged yet
+
+	counter icwire.PacketCounter
+	next    *Conn // of the same key, waiting for this one to end
+}
+
+// Served says whether the connection has its backend and its turn.
+func (c *Conn) Served() bool { return c.served }
+
+// Early says whether the connection still waits for its backend's HELLO.
+func (c *Conn) Early() bool { return !c.backend && !c.gone && !c.ended }
+
+// Pending is the number of bytes that have arrived and have not been taken.
+func (c *Conn) Pending() int { return c.pending }
+
+// RemoteEnded says whether the remote end's BYE has come.
+func (c *Conn) RemoteEnded() bool { return c.byeGot }
+
+// Room is how many packets the backend may be read for now; 0 while paused and
+// after BYE.
+func (c *Conn) Room() int {
+	if c.paused || c.byeSent || c.ended {
+		return 0
+	}
+	return c.window.Pause - c.unacked
+}
+
+// Paused says whether the window is full.
+func (c *Conn) Paused() bool { return c.paused }
+
+// Sent records that n packets have been read from the backend, n <= Room. It
+// is false when they must be thrown away, because BYE has gone out since.
+func (c *Conn) Sent(n int) bool {
+	if c.byeSent || c.ended {
+		return false
+	}
+	c.unacked += n
+	if c.unacked >= c.window.Pause {
+		c.paused = true
+	}
+	return true
+}
+
+// Ack records a DATA_ACK from the peer.
+func (c *Conn) Ack() Effect {
+	c.unacked = max(0, c.unacked-AckEvery)
+	if c.paused && c.unacked <= c.window.Resume {
+		c.paused = false
+		return Effect{Resume: true}
+	}
+	return Effect{}
+}
+
+// arrive records a DATA packet of n bytes and says whether to keep it for the
+// backend. Not kept, it counts as taken: units packets, for which so many
+// DATA_ACKs are due.
+func (c *Conn) arrive(n, units int) (keep bool, acks int) {
+	if c.gone {
+		return false, c.acks(units)
+	}
+	c.pending += n
+	c.units += units
+	return true, 0
+}
+
+// took records that the backend has taken n bytes, and with them the last
+// byte of units packets.
+func (c *Conn) took(n, units int) Effect {
+	if c.gone {
+		return Effect{}
+	}
+	c.pending -= n
+	c.units -= units
+	e := Effect{Acks: c.acks(units)}
+	c.settle(&e)
+	return e
+}
+
+// acks returns how many DATA_ACKs are due. After the remote's BYE none is: its
+// sender needs no more, and may be gone.
+func (c *Conn) acks(units int) int {
+	c.taken += units
+	n := c.taken / AckEvery
+	c.taken %= AckEvery
+	if c.byeGot {
+		return 0
+	}
+	return n
+}
+
+// bye records the remote end's BYE.
+func (c *Conn) bye() Effect {
+	c.byeGot = true
+	var e Effect
+	c.settle(&e)
+	return e
+}
+
+// localEOF records that the backend has shut down its write side.
+func (c *Conn) localEOF() Effect {
+	var e Effect
+	if !c.byeSent && !c.ended {
+		c.byeSent, e.Bye = true, true
+		// Nothing will be read any more, so nobody waits for room.
+		c.paused = false
+	}
+	c.settle(&e)
+	return e
+}
+
+// localGone records that the backend can neither be read nor written, or must
+// not be served any longer. What comes for it is discarded and acknowledged,
+// so that the remote end can finish.
+func (c *Conn) localGone() Effect {
+	var e Effect
+	if c.ended {
+		return e
+	}
+	if !c.gone {
+		c.gone, e.Discard, e.Close = true, true, c.backend
+		c.backend = false
+		// What is thrown away has to be acknowledged too, or a full window
+		// would keep the remote proxy from seeing its backend's end.
+		e.Acks = c.acks(c.units)
+		c.pending, c.units = 0, 0
+	}
+	if !c.byeSent {
+		c.byeSent, e.Bye = true, true
+	}
+	e.Resume = true
+	c.settle(&e)
+	return e
+}
+
+// lost records that the connection to the peer has ended. A connection whose
+// remote end had finished delivers what it has; any other ends at once.
+func (c *Conn) lost() Effect {
+	var e Effect
+	if c.ended {
+		return e
+	}
+	e.Resume = true
+	if c.byeGot && c.backend && c.served {
+		c.byeSent = true // there is nobody to send it to
+		c.settle(&e)
+		return e
+	}
+	e.Discard, e.Close, e.Ended = true, c.backend, true
+	c.byeSent, c.byeGot, c.gone, c.ended = true, true, true, true
+	c.pending, c.units = 0, 0
+	c.backend = false
+	return e
+}
+
+// forget ends a connection whose remote end will not say BYE any more.
+func (c *Conn) forget() Effect {
+	c.ended = true
+	return Effect{Ended: true}
+}
+
+// settle adds what follows from the state as it is now.
+func (c *Conn) settle(e *Effect) {
+	if c.ended || !c.byeGot || (c.pending > 0 && !c.gone) {
+		return
+	}
+	if c.backend && c.served && !c.shut {
+		c.shut, e.Shutdown = true, true
+	}
+	if c.byeSent {
+		c.ended, e.Ended = true, true
+		e.Close = e.Close || c.backend
+		c.backend = false
+	}
+}
