@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // greenplum lists the verbs that are programs of their own when the binary is
@@ -26,17 +28,32 @@ func Main(argv []string) int {
 	return run(ctx, argv, os.Stdout, os.Stderr)
 }
 
-func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
-	args := argv[min(1, len(argv)):]
-	if len(argv) > 0 {
-		if name := filepath.Base(argv[0]); slices.Contains(greenplum, name) {
-			args = append([]string{name}, args...)
+// alone makes a verb a program of its own.
+func alone(root *cobra.Command, name string) *cobra.Command {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == name {
+			root.RemoveCommand(cmd)
+			cmd.GroupID, cmd.SilenceUsage, cmd.SilenceErrors = "", true, true
+			cmd.CompletionOptions.DisableDefaultCmd = true
+			return cmd
 		}
 	}
+	return root
+}
+
+func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	root := newRootCommand()
+	args := argv[min(1, len(argv)):]
+	own := args // without the utility's name
+	if name := filepath.Base(append(argv[:len(argv):len(argv)], "")[0]); slices.Contains(greenplum, name) {
+		root = alone(root, name)
+	} else if len(args) > 0 {
+		own = args[1:]
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	ctx = context.WithValue(ctx, argsKey{}, own)
 	err := root.ExecuteContext(ctx)
 	code, say := exitCode(err)
 	if !say {

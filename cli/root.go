@@ -25,6 +25,7 @@ network connection between any two instances.
 
 Beside the instances of a Greenplum cluster run "trunkline proxy". To see it
 all on one machine, make a cluster with "trunkline cluster create".`,
+		Version:       version,
 		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceUsage:  true,
@@ -32,6 +33,7 @@ all on one machine, make a cluster with "trunkline cluster create".`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
+	root.AddGroup(&cobra.Group{ID: groupGreenplum, Title: "Greenplum's utilities (also commands of their own):"})
 	for _, f := range commands {
 		root.AddCommand(f())
 	}

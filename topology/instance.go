@@ -122,8 +122,11 @@ func parseFile(b []byte) ([]Instance, error) {
 	return list, nil
 }
 
-func parseLine(line string) (Instance, error) {
-	f := strings.Split(line, separator)
+func parseLine(line string) (Instance, error) { return ParseRow(strings.Split(line, separator)) }
+
+// ParseRow reads a row of gp_segment_configuration: the text of its ten
+// columns in the catalog's order.
+func ParseRow(f []string) (Instance, error) {
 	if len(f) != 10 {
 		return Instance{}, fmt.Errorf("%d fields, want the 10 of gp_segment_configuration", len(f))
 	}
