@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
+
+	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
 )
 
 // TestAgainstPostgreSQL compares each type's hash with that of the server's
 // default hash operator class over random and special values, given as the
 // server sends them, and FromText with the server's input functions.
 func TestAgainstPostgreSQL(t *testing.T) {
-	conn := startPG(t)
-	query(t, conn, "SET timezone = 'Asia/Kathmandu'; SELECT setseed(0.42)")
+	conn := pgtest.Start(t).Connect(t)
+	pgtest.Query(t, conn, "SET timezone = 'Asia/Kathmandu'; SELECT setseed(0.42)")
 
 	const (
 		i64  = "((random()-0.5)*power(10,1+i%18))::int8"
@@ -83,7 +85,7 @@ func TestAgainstPostgreSQL(t *testing.T) {
 			// The OFFSET ties the subquery to i, so that each row has its own random().
 			sql += fmt.Sprintf("SELECT v::text, v FROM generate_series(1,300) i, LATERAL (SELECT %s OFFSET 0*i) r(v)) x(txt, v)", c.random)
 			certain, texts := 0, map[string]bool{}
-			rows := query(t, conn, sql)
+			rows := pgtest.Query(t, conn, sql)
 			for _, r := range rows {
 				texts[string(r[1])] = true
 				n, _ := strconv.ParseUint(string(r[0]), 10, 32)
@@ -132,9 +134,9 @@ func quote(s string) string {
 // TestFamiliesAgainstPostgreSQL holds Family to the server's hash operator
 // families.
 func TestFamiliesAgainstPostgreSQL(t *testing.T) {
-	conn := startPG(t)
+	conn := pgtest.Start(t).Connect(t)
 	families := map[string]uint32{}
-	for _, r := range query(t, conn, `SELECT c.opcintype, f.opfname FROM pg_opclass c
+	for _, r := range pgtest.Query(t, conn, `SELECT c.opcintype, f.opfname FROM pg_opclass c
 		JOIN pg_am a ON a.oid = c.opcmethod AND a.amname = 'hash'
 		JOIN pg_opfamily f ON f.oid = c.opcfamily
 		JOIN pg_type t ON t.oid = c.opcintype AND t.typtype <> 'p'
@@ -158,14 +160,14 @@ func TestFamiliesAgainstPostgreSQL(t *testing.T) {
 	}
 	// The names and array types of the table are the server's.
 	for oid, ty := range types {
-		r := query(t, conn, fmt.Sprintf(
+		r := pgtest.Query(t, conn, fmt.Sprintf(
 			"SELECT format_type(%d, NULL), (SELECT typarray FROM pg_type WHERE oid = %[1]d)", oid))[0]
 		if string(r[0]) != ty.name || ty.array != 0 && string(r[1]) != strconv.Itoa(int(ty.array)) {
 			t.Errorf("type %d is %s with array %s, not %s with %d", oid, r[0], r[1], ty.name, ty.array)
 		}
 	}
 	for oid, name := range unhashable {
-		if got := string(query(t, conn, fmt.Sprintf("SELECT format_type(%d, NULL)", oid))[0][0]); got != name {
+		if got := string(pgtest.Query(t, conn, fmt.Sprintf("SELECT format_type(%d, NULL)", oid))[0][0]); got != name {
 			t.Errorf("type %d is %s, not %s", oid, got, name)
 		}
 	}
