@@ -1,0 +1,379 @@
+package trunk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trunkline-db/trunkline/icwire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func key(pid int32) icwire.Key {
+	return icwire.Key{Session: 1, Command: 1, Local: icwire.End{Dbid: 2, Pid: pid}, Remote: icwire.End{Content: -1, Dbid: 1, Pid: 100 + pid}}
+}
+
+func packet(k icwire.Key, payload []byte) *Buffer {
+	b := Get(36 + len(payload))
+	b.B = k.Header(icwire.Data, len(payload), icwire.Magic36).Append(b.B, icwire.Magic36)
+	b.B = append(b.B, payload...)
+	return b
+}
+
+type record struct {
+	mu    sync.Mutex
+	types []icwire.Type
+	data  map[int32][]byte
+	fail  error
+	got   chan struct{}
+}
+
+func newRecord() *record { return &record{data: map[int32][]byte{}, got: make(chan struct{}, 1)} }
+
+func (r *record) Packet(h icwire.Header, payload []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.types = append(r.types, h.Type)
+	r.data[h.SrcPid] = append(r.data[h.SrcPid], payload...)
+	select {
+	case r.got <- struct{}{}:
+	default:
+	}
+	return r.fail
+}
+
+func (r *record) wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		r.mu.Lock()
+		done := ok()
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-r.got:
+		case <-deadline:
+			t.Fatalf("waited 10 s for %s", what)
+		}
+	}
+}
+
+func tcpPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err = net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// run starts a trunk and returns a function that waits for its end.
+func run(t *Trunk, h Handler) func() error {
+	done := make(chan error, 1)
+	go func() { done <- t.Run(h) }()
+	return func() error {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(10 * time.Second):
+			return errors.New("trunk did not end in 10 s")
+		}
+	}
+}
+
+func TestManyStreamsArriveInOrder(t *testing.T) {
+	for _, name := range []string{"tcp", "loop"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecord()
+			var sender *Trunk
+			var ends []func() error
+			if name == "tcp" {
+				a, b := tcpPair(t)
+				sender = New(a, icwire.Magic36, 8228)
+				receiver := New(b, icwire.Magic36, 8228)
+				ends = append(ends, run(sender, newRecord()), run(receiver, r))
+			} else {
+				sender = New(nil, icwire.Magic36, 8228)
+				ends = append(ends, run(sender, r))
+			}
+			const streams, packets = 20, 200
+			var wg sync.WaitGroup
+			for i := range int32(streams) {
+				wg.Go(func() {
+					s := sender.Open(key(i).ID())
+					for n := range uint32(packets) {
+						s.Send(packet(key(i), binary.LittleEndian.AppendUint32(make([]byte, int(n*37)%8000), n)))
+						if n%10 == 0 {
+							sender.Control(key(i).Header(icwire.DataAck, 0, icwire.Magic36))
+						}
+					}
+					s.Bye(key(i).Header(icwire.Bye, 0, icwire.Magic36))
+				})
+			}
+			wg.Wait()
+			byes := func() (n int) {
+				for _, ty := range r.types {
+					if ty == icwire.Bye {
+						n++
+					}
+				}
+				return n
+			}
+			r.wait(t, "all BYEs", func() bool { return byes() == streams })
+			var want []byte
+			for n := range uint32(packets) {
+				want = binary.LittleEndian.AppendUint32(append(want, make([]byte, int(n*37)%8000)...), n)
+			}
+			for i := range int32(streams) {
+				if !bytes.Equal(r.data[i], want) {
+					t.Errorf("stream %d: %d bytes differ from the %d sent", i, len(r.data[i]), len(want))
+				}
+			}
+			sender.mu.Lock()
+			if n := len(sender.sched.open); n != 0 || sender.sched.queued != 0 {
+				t.Errorf("%d streams, %d bytes remembered after BYE", n, sender.sched.queued)
+			}
+			sender.mu.Unlock()
+			sender.Close()
+			if err := ends[0](); !errors.Is(err, ErrClosed) {
+				t.Errorf("sender ended with %v", err)
+			}
+			if len(ends) > 1 {
+				if err := ends[1](); err != io.EOF {
+					t.Errorf("receiver ended with %v", err)
+				}
+			}
+		})
+	}
+}
+
+// One stream with a lot queued does not hold up another's packet, control
+// packets pass both, and a successor does not overtake its predecessor's BYE.
+func TestScheduler(t *testing.T) {
+	s := scheduler{open: map[icwire.ID]*Stream{}}
+	bulk, small := s.get(nil, key(1).ID()), s.get(nil, key(2).ID())
+	for range 100 {
+		s.push(bulk, packet(key(1), make([]byte, 8192)))
+	}
+	s.push(small, packet(key(2), []byte("hello")))
+	first := s.collect(nil)
+	at := -1
+	for i, b := range first {
+		if len(b.B) < 100 {
+			at = i
+		}
+	}
+	if at < 0 || at > 8 {
+		t.Errorf("the small packet comes at place %d of the first batch", at)
+	}
+	bye := packet(key(1), nil)
+	bye.B[6] = byte(icwire.Bye)
+	s.push(bulk, bye)
+	bulk.closed = true
+	again := s.get(nil, key(1).ID())
+	if again != bulk {
+		t.Fatal("the successor got a stream of its own while BYE was queued")
+	}
+	s.push(again, packet(key(1), []byte("successor")))
+	var order []int
+	for !s.empty() {
+		for _, b := range s.collect(nil) {
+			order = append(order, len(b.B))
+		}
+	}
+	if n := len(order); n < 2 || order[n-2] != 36 || order[n-1] != 36+len("successor") {
+		t.Errorf("the last two are %v", order)
+	}
+	again.closed = true
+	s.push(again, packet(key(1), nil))
+	s.collect(nil)
+	if s.get(nil, key(1).ID()) == bulk {
+		t.Error("the stream was kept after it had ended")
+	}
+}
+
+// Rates of streams that always have something queued are equal, whatever the
+// size of their packets.
+func TestSchedulerFairness(t *testing.T) {
+	s := scheduler{open: map[icwire.ID]*Stream{}}
+	a, b := s.get(nil, key(1).ID()), s.get(nil, key(2).ID())
+	for range 400 {
+		s.push(a, packet(key(1), make([]byte, 8192)))
+	}
+	for range 4000 {
+		s.push(b, packet(key(2), make([]byte, 600)))
+	}
+	var got [3]int
+	for got[1]+got[2] < 2<<20 {
+		for _, buf := range s.collect(nil) {
+			h, _ := icwire.Decode(buf.B, icwire.Magic36)
+			got[h.SrcPid] += len(buf.B)
+		}
+	}
+	if d := got[1] - got[2]; d > 2*quantum || d < -2*quantum {
+		t.Errorf("%d and %d bytes", got[1], got[2])
+	}
+}
+
+func TestGarbageAndSilence(t *testing.T) {
+	good := icwire.Header{Type: icwire.Bye}.Append(nil, icwire.Magic36)
+	for _, c := range []struct {
+		name  string
+		bytes []byte
+		close bool
+		check func(error) bool
+	}{
+		{"text", []byte("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: y\r\n\r\n"), false, isProtocolError},
+		{"length 0", append(append([]byte{}, good[:4]...), append([]byte{0, 0}, good[6:]...)...), false, isProtocolError},
+		{"too long", icwire.Header{Len: 8229, Type: icwire.Data}.Append(nil, icwire.Magic36), false, isProtocolError},
+		{"control with payload", append(icwire.Header{Len: 38, Type: icwire.Bye}.Append(nil, icwire.Magic36), 1, 2), false, isProtocolError},
+		{"half a header", good[:20], true, func(err error) bool { return err == io.ErrUnexpectedEOF }},
+		{"whole packets, then close", good, true, func(err error) bool { return err == io.EOF }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := tcpPair(t)
+			tr := New(b, icwire.Magic36, 8228)
+			end := run(tr, newRecord())
+			if _, err := a.Write(c.bytes); err != nil {
+				t.Fatal(err)
+			}
+			if c.close {
+				a.Close()
+			}
+			if err := end(); !c.check(err) {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+}
+
+func isProtocolError(err error) bool {
+	var pe *icwire.ProtocolError
+	return errors.As(err, &pe)
+}
+
+// A handler's refusal ends the trunk, and what is sent afterwards goes nowhere.
+func TestHandlerError(t *testing.T) {
+	a, b := tcpPair(t)
+	r := newRecord()
+	r.fail = errors.New("not wanted")
+	tr := New(b, icwire.Magic36, 8228)
+	end := run(tr, r)
+	if _, err := a.Write(icwire.Header{Type: icwire.Bye}.Append(nil, icwire.Magic36)); err != nil {
+		t.Fatal(err)
+	}
+	if err := end(); err != r.fail {
+		t.Errorf("ended with %v", err)
+	}
+	tr.Open(key(1).ID()).Send(packet(key(1), nil))
+	tr.Control(icwire.Header{Type: icwire.DataAck})
+	if !tr.sched.empty() {
+		t.Error("something is queued on a trunk that has ended")
+	}
+}
+
+// The peer's stream may be cut anywhere.
+func TestReaderCuts(t *testing.T) {
+	var stream []byte
+	for i := range int32(5) {
+		p := packet(key(i), bytes.Repeat([]byte{byte(i)}, int(i)*700))
+		stream = append(stream, p.B...)
+		p.Release()
+	}
+	a, b := tcpPair(t)
+	r := newRecord()
+	tr := New(b, icwire.Magic36, 8228)
+	end := run(tr, r)
+	for rest := stream; len(rest) > 0; {
+		n := min(997, len(rest))
+		if _, err := a.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+	}
+	r.wait(t, "5 packets", func() bool { return len(r.types) == 5 })
+	for i := range int32(5) {
+		if len(r.data[i]) != int(i)*700 {
+			t.Errorf("packet %d has %d bytes", i, len(r.data[i]))
+		}
+	}
+	if n := tr.Traffic(); n.PacketsIn != 5 || n.BytesIn != uint64(len(stream)) {
+		t.Errorf("counted %+v", n)
+	}
+	tr.Close()
+	if err := end(); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestAgreement(t *testing.T) {
+	hello := icwire.Header{Type: icwire.PeerHello, SrcContent: 1, SrcDbid: 3, DstDbid: 2}
+	// With Greenplum on the other side: it echoes.
+	if a := Agreed(Offer(hello).PeerHelloAck(7)); a.Trunkline {
+		t.Error("an echo was taken for an agreement")
+	}
+	ack := hello.PeerHelloAck(7)
+	if got, a := Accept(hello, ack); a.Trunkline || got != ack {
+		t.Errorf("Greenplum's hello was answered with %v, %+v", got, a)
+	}
+	// Between two of ours.
+	answer, a := Accept(Offer(hello), Offer(hello).PeerHelloAck(7))
+	if b := Agreed(answer); !a.Trunkline || a != b || a.Version != 1 {
+		t.Errorf("%+v and %+v", a, b)
+	}
+}
+
+func BenchmarkTrunk(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	d, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, in := New(c, icwire.Magic36, 8228), New(d, icwire.Magic36, 8228)
+	room := make(chan struct{}, 100)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = out.Run(newRecord()) })
+	wg.Go(func() { _ = in.Run(drain(room)) })
+	s := out.Open(key(1).ID())
+	payload := make([]byte, 8192)
+	b.SetBytes(8192)
+	b.ReportAllocs()
+	for b.Loop() {
+		room <- struct{}{}
+		s.Send(packet(key(1), payload))
+	}
+	out.Close()
+	in.Close()
+	wg.Wait()
+}
+
+type drain chan struct{}
+
+func (d drain) Packet(icwire.Header, []byte) error { <-d; return nil }
