@@ -14,6 +14,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/guc"
+	"github.com/trunkline-db/trunkline/instance"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -62,7 +63,7 @@ type catalog interface {
 
 // openCatalog is how gpconfig comes to its catalog.
 var openCatalog = func(ctx context.Context) (catalog, error) {
-	c, err := connect(ctx, os.Getenv("PGHOST"), os.Getenv("PGPORT"), "")
+	c, err := connect(ctx, "gpconfig", os.Getenv("PGHOST"), os.Getenv("PGPORT"), "")
 	if err != nil {
 		return nil, err
 	}
@@ -72,10 +73,11 @@ var openCatalog = func(ctx context.Context) (catalog, error) {
 // session is a connection to one instance. It is used by one goroutine.
 type session struct{ conn *pgconn.PgConn }
 
-// connect opens a session; what it is not told comes from libpq's environment
-// variables, and failing that is localhost, the port of the coordinator's data
-// directory or 5432, and template1. options are added to those of PGOPTIONS.
-func connect(ctx context.Context, host, port, options string) (*session, error) {
+// connect opens a session for a program; what it is not told comes from
+// libpq's environment variables, and failing that is localhost, the port of
+// the coordinator's data directory or 5432, the superuser, and template1.
+// options are added to those of PGOPTIONS.
+func connect(ctx context.Context, program, host, port, options string) (*session, error) {
 	if host == "" {
 		host = "localhost"
 	}
@@ -87,8 +89,11 @@ func connect(ctx context.Context, host, port, options string) (*session, error) 
 		db = "template1"
 	}
 	words := map[string]string{
-		"host": host, "port": port, "dbname": db, "application_name": "gpconfig",
+		"host": host, "port": port, "dbname": db, "application_name": program,
 		"options": strings.TrimSpace(os.Getenv("PGOPTIONS") + " " + options),
+	}
+	if os.Getenv("PGUSER") == "" {
+		words["user"] = instance.Superuser
 	}
 	var s []string
 	for k, v := range words {
@@ -256,7 +261,7 @@ func (s *session) ask(ctx context.Context, name string) ([]liveValue, error) {
 // askSegment reads a value on a segment, where Greenplum's parameters are
 // known to PostgreSQL with a prefix and in canonical form.
 func askSegment(ctx context.Context, i topology.Instance, name string) (string, error) {
-	seg, err := connect(ctx, i.Address, strconv.Itoa(i.Port), "-c gp_role=utility")
+	seg, err := connect(ctx, "gpconfig", i.Address, strconv.Itoa(i.Port), "-c gp_role=utility")
 	if err != nil {
 		return "", err
 	}

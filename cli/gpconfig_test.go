@@ -93,7 +93,7 @@ func (f *fakeCatalog) conf(t *testing.T, dbid int) string {
 	return string(b)
 }
 
-var logPrefix = regexp.MustCompile(`(?m)^\d{8}:\d\d:\d\d:\d\d:\d{6,} (gp\w+):[^:]*:[^:]*-`)
+var logPrefix = regexp.MustCompile(`(?m)^(> )?\d{8}:\d\d:\d\d:\d\d:\d{6,} (gp\w+):[^:]*:[^:]*?-`)
 
 // tool runs a command line and returns what it printed, log prefixes cut to
 // the tool's name.
@@ -101,7 +101,7 @@ func tool(t *testing.T, args ...string) (code int, out string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code = run(t.Context(), args, &stdout, &stderr)
-	return code, logPrefix.ReplaceAllString(stdout.String(), "$1-") + stderr.String()
+	return code, logPrefix.ReplaceAllString(stdout.String(), "$1$2-") + stderr.String()
 }
 
 const fakeAddresses = "1:-1:127.0.0.1:14432,2:0:127.0.0.1:14433,3:1:127.0.0.1:14434,4:-1:127.0.0.1:14435"
