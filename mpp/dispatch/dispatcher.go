@@ -1,0 +1,102 @@
+package dispatch
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/trunkline-db/trunkline/datadir"
+)
+
+// Segment is one primary.
+type Segment struct {
+	Content int16
+	Dbid    uint16
+	Dir     datadir.Dir
+	// Address is host:port, as error messages show it.
+	Address string
+}
+
+// Params are the dispatcher's limits. A zero field means its default.
+type Params struct {
+	// ConnectTimeout bounds the wait for a segment that is restarting or
+	// being recovered; 5 s, a little more than a PostgreSQL restart takes.
+	ConnectTimeout time.Duration
+	// LatchShared is how long a statement may hold off commits while its
+	// slices are being opened; 20 ms. Opening takes well below 1 ms unless
+	// the statement waits for a lock.
+	LatchShared time.Duration
+	// LatchExclusive is how long a commit may hold off new statements; 1 s.
+	LatchExclusive time.Duration
+	// CommitRetry is how long a decided commit is pressed on a segment that
+	// does not answer before it is left to recovery; 10 s.
+	CommitRetry time.Duration
+	// CancelTimeout is how long a cancelled segment may take to answer before
+	// its connection is cut; 10 s.
+	CancelTimeout time.Duration
+	// RecoverEvery is the pause between two attempts to resolve what is in
+	// doubt; 2 s.
+	RecoverEvery time.Duration
+}
+
+func (p *Params) setDefaults() {
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&p.ConnectTimeout, 5 * time.Second},
+		{&p.LatchShared, 20 * time.Millisecond},
+		{&p.LatchExclusive, time.Second},
+		{&p.CommitRetry, 10 * time.Second},
+		{&p.CancelTimeout, 10 * time.Second},
+		{&p.RecoverEvery, 2 * time.Second},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+}
+
+// Config says what a Dispatcher dispatches to.
+type Config struct {
+	// Segments lists the primaries; it is called often and may be called
+	// concurrently. Its result is not modified.
+	Segments func() []Segment
+	// Coordinator is the coordinator's data directory: its PostgreSQL knows
+	// which distributed transactions have committed.
+	Coordinator datadir.Dir
+	// Superuser is the database superuser for recovery; "gpadmin" when empty.
+	Superuser string
+	// Log may be nil.
+	Log    *slog.Logger
+	Params Params
+}
+
+// Dispatcher is what the sessions of a coordinator process share. Its methods
+// may be called concurrently.
+type Dispatcher struct {
+	cfg   Config
+	log   *slog.Logger
+	p     Params
+	latch latch
+
+	mu    sync.Mutex
+	live  map[string]bool     // gids whose session is at work on them
+	state map[int16]*segState // by content
+	kick  chan struct{}       // wakes Recover
+}
+
+// New returns a Dispatcher. It connects to nothing yet.
+func New(cfg Config) *Dispatcher {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Superuser == "" {
+		cfg.Superuser = "gpadmin"
+	}
+	cfg.Params.setDefaults()
+	return &Dispatcher{
+		cfg: cfg, log: cfg.Log, p: cfg.Params,
+		live: make(map[string]bool), state: make(map[int16]*segState), kick: make(chan struct{}, 1),
+	}
+}

@@ -1,0 +1,32 @@
+// Package dispatch is the query dispatcher's (QD) side of the embedded
+// cluster: gangs of executors on the segments, the slices they run, and
+// transactions over several segments.
+//
+// A Gang belongs to one session and has at most one connection per segment,
+// made when first needed. All methods of a Gang work on its segments in
+// parallel, and a failure on one segment cancels the rest, so that a statement
+// either runs everywhere or fails with its first real cause.
+//
+// # Transactions
+//
+// BEGIN travels lazily, together with the first thing that is sent to a
+// segment. A commit of one writing segment is that segment's COMMIT. Any other
+// is two-phase:
+//
+//	PREPARE TRANSACTION 'trunkline_<xid>_<session>'   on the segments that wrote
+//	COMMIT                                            on the coordinator: the decision
+//	COMMIT PREPARED                                   on those segments
+//
+// <xid> is the transaction's id on the coordinator. Nothing else is recorded:
+// whoever finds a prepared transaction whose session is gone asks the
+// coordinator's PostgreSQL what became of <xid> (pg_xact_status).
+//
+// # Atomic visibility
+//
+// The dispatcher's latch has two kinds of holders that exclude each other:
+// statements that take their snapshots on several segments (Gang.Open), and
+// commits in their second phase. A statement therefore sees a distributed
+// commit on all segments or on none. Both hold it for a bounded time only, so
+// that a statement stuck behind a row lock cannot keep the lock's owner from
+// committing; a statement that overstays loses nothing but this guarantee.
+package dispatch

@@ -1,0 +1,102 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The two classes of a latch's holders.
+const (
+	reading = iota
+	committing
+)
+
+// latch keeps two classes of holders apart. Any number of one class may hold
+// it together. When both classes want it they take turns: who comes while the
+// other class waits waits too, and is let in with all others of its class when
+// its turn comes.
+type latch struct {
+	mu      sync.Mutex
+	active  [2]int
+	waiting [2][]*hold
+}
+
+// hold is one holder's claim.
+type hold struct {
+	l        *latch
+	class    int
+	admitted chan struct{} // nil when admitted at once
+	timer    *time.Timer
+	released atomic.Bool
+}
+
+// acquire waits for its class's turn. The claim ends with release, or by
+// itself after limit.
+func (l *latch) acquire(ctx context.Context, class int, limit time.Duration) (*hold, error) {
+	h := &hold{l: l, class: class}
+	l.mu.Lock()
+	other := 1 - class
+	if l.active[other] == 0 && len(l.waiting[other]) == 0 {
+		l.active[class]++
+		l.mu.Unlock()
+		h.timer = time.AfterFunc(limit, h.free)
+		return h, nil
+	}
+	h.admitted = make(chan struct{})
+	l.waiting[class] = append(l.waiting[class], h)
+	l.mu.Unlock()
+	select {
+	case <-h.admitted:
+		h.timer = time.AfterFunc(limit, h.free)
+		return h, nil
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	for i, w := range l.waiting[class] {
+		if w == h {
+			l.waiting[class] = append(l.waiting[class][:i:i], l.waiting[class][i+1:]...)
+			l.admit(other)
+			l.mu.Unlock()
+			return nil, context.Cause(ctx)
+		}
+	}
+	l.mu.Unlock() // admitted in the meantime
+	h.free()
+	return nil, context.Cause(ctx)
+}
+
+// release ends the claim; it may be called more than once, and on nil.
+func (h *hold) release() {
+	if h == nil {
+		return
+	}
+	h.timer.Stop()
+	h.free()
+}
+
+func (h *hold) free() {
+	if h.released.Swap(true) {
+		return
+	}
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	h.l.active[h.class]--
+	h.l.admit(1 - h.class)
+}
+
+// admit lets in whoever may enter now, trying class first. l.mu is held.
+func (l *latch) admit(class int) {
+	for range 2 {
+		other := 1 - class
+		if len(l.waiting[class]) > 0 && l.active[other] == 0 && (l.active[class] == 0 || len(l.waiting[other]) == 0) {
+			for _, h := range l.waiting[class] {
+				close(h.admitted)
+			}
+			l.active[class] += len(l.waiting[class])
+			l.waiting[class] = nil
+		}
+		class = other
+	}
+}

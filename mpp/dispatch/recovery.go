@@ -1,0 +1,352 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// What pg_xact_status says.
+const (
+	statusCommitted  = "committed"
+	statusAborted    = "aborted"
+	statusInProgress = "in progress"
+)
+
+// fullPassEvery is how many rounds of Recover pass between two that look at
+// every segment, whether something is known to be in doubt there or not.
+const fullPassEvery = 30
+
+// segState is what the dispatcher knows of one segment's prepared
+// transactions.
+type segState struct {
+	looked bool            // its list was read once and everything decided resolved
+	doubts map[string]bool // gids to resolve; true: new connections wait for it
+	turn   chan struct{}   // held by who resolves them
+}
+
+// stateOf returns the state of a segment. d.mu is held.
+func (d *Dispatcher) stateOf(content int16) *segState {
+	s := d.state[content]
+	if s == nil {
+		s = &segState{doubts: make(map[string]bool), turn: make(chan struct{}, 1)}
+		d.state[content] = s
+	}
+	return s
+}
+
+func (d *Dispatcher) addDoubt(content int16, gid string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stateOf(content).doubts[gid] = true
+}
+
+func (d *Dispatcher) removeDoubt(content int16, gid string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.stateOf(content).doubts, gid)
+}
+
+func (d *Dispatcher) setLive(gid string, live bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if live {
+		d.live[gid] = true
+	} else {
+		delete(d.live, gid)
+	}
+}
+
+func (d *Dispatcher) isLive(gid string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live[gid]
+}
+
+// clean says whether new connections may use the segment at once, and whether
+// nothing at all is left to resolve there.
+func (d *Dispatcher) clean(content int16) (usable, idle bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stateOf(content)
+	usable = s.looked
+	for _, blocks := range s.doubts {
+		usable = usable && !blocks
+	}
+	return usable, s.looked && len(s.doubts) == 0
+}
+
+// wake makes Recover look now.
+func (d *Dispatcher) wake() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// waitRecovered returns when every decided transaction is finished on the
+// segment, so that a statement cannot see half of one.
+func (d *Dispatcher) waitRecovered(ctx context.Context, seg Segment) error {
+	if ok, _ := d.clean(seg.Content); ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.p.ConnectTimeout)
+	defer cancel()
+	for {
+		err := d.recoverSegment(ctx, seg)
+		if ok, _ := d.clean(seg.Content); ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			e := newError(codeCannotConnectNow, fmt.Sprintf("seg%d %s has distributed transactions in doubt that could not be resolved yet", seg.Content, seg.Address), err)
+			if err != nil {
+				e.Detail = err.Error()
+			}
+			e.Hint = "Try again in a few seconds."
+			e.Seg = int(seg.Content)
+			return e
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Recover resolves what is in doubt until ctx ends: all segments at the start
+// and now and then, those with something known to be in doubt every
+// Params.RecoverEvery and when a commit leaves something behind. It returns
+// nil.
+func (d *Dispatcher) Recover(ctx context.Context) error {
+	tick := time.NewTicker(d.p.RecoverEvery)
+	defer tick.Stop()
+	for round := 0; ; round++ {
+		for _, seg := range d.cfg.Segments() {
+			if _, idle := d.clean(seg.Content); idle && round%fullPassEvery != 0 {
+				continue
+			}
+			if err := d.recoverBounded(ctx, seg); err != nil && ctx.Err() == nil {
+				d.log.Warn("distributed transactions stay in doubt", "seg", seg.Content, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-d.kick:
+		}
+	}
+}
+
+// RecoverNow looks at every segment once.
+func (d *Dispatcher) RecoverNow(ctx context.Context) error {
+	var errs []error
+	for _, seg := range d.cfg.Segments() {
+		if err := d.recoverBounded(ctx, seg); err != nil {
+			errs = append(errs, fmt.Errorf("seg%d: %w", seg.Content, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Dispatcher) recoverBounded(ctx context.Context, seg Segment) error {
+	ctx, cancel := context.WithTimeout(ctx, d.p.CommitRetry)
+	defer cancel()
+	return d.recoverSegment(ctx, seg)
+}
+
+// orphan is a prepared transaction that no session is at work on.
+type orphan struct{ gid, xid, database string }
+
+// recoverSegment resolves the segment's orphans as the coordinator decided.
+func (d *Dispatcher) recoverSegment(ctx context.Context, seg Segment) error {
+	d.mu.Lock()
+	s := d.stateOf(seg.Content)
+	d.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	conn, err := d.connectSegment(ctx, seg, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	// The doubts known now are covered by the list read below.
+	d.mu.Lock()
+	known := make([]string, 0, len(s.doubts))
+	for gid := range s.doubts {
+		known = append(known, gid)
+	}
+	d.mu.Unlock()
+	orphans, busy, err := d.orphans(ctx, conn)
+	if err != nil {
+		return err
+	}
+	left, err := d.resolve(ctx, seg, orphans)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.looked = true
+	for _, gid := range known {
+		if !slices.Contains(busy, gid) {
+			delete(s.doubts, gid)
+		}
+	}
+	for _, gid := range left {
+		s.doubts[gid] = false // undecided: visible nowhere, so nobody waits
+	}
+	return nil
+}
+
+// orphans lists the cluster's prepared transactions on a segment: those
+// without a session, and the names of those with one.
+func (d *Dispatcher) orphans(ctx context.Context, conn *pgconn.PgConn) (list []orphan, busy []string, err error) {
+	rows, err := query(ctx, conn, "SELECT gid, database FROM pg_catalog.pg_prepared_xacts WHERE pg_catalog.starts_with(gid, '"+gidPrefix+"')")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range rows {
+		o := orphan{gid: string(r[0]), database: string(r[1])}
+		xid, ok := gidXid(o.gid)
+		switch {
+		case !ok:
+			d.log.Warn("prepared transaction has a name that is not the cluster's; it is left alone", "gid", o.gid)
+		case d.isLive(o.gid):
+			busy = append(busy, o.gid)
+		default:
+			o.xid = xid
+			list = append(list, o)
+		}
+	}
+	return list, busy, nil
+}
+
+// gidXid returns the coordinator's transaction id of a gid.
+func gidXid(gid string) (string, bool) {
+	rest, ok := strings.CutPrefix(gid, gidPrefix)
+	if !ok {
+		return "", false
+	}
+	xid, session, ok := strings.Cut(rest, "_")
+	if !ok {
+		return "", false
+	}
+	if _, err := strconv.ParseUint(xid, 10, 64); err != nil {
+		return "", false
+	}
+	if _, err := strconv.ParseInt(session, 10, 32); err != nil {
+		return "", false
+	}
+	return xid, true
+}
+
+// resolve finishes the orphans that are decided and returns those that are not.
+func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan) (left []string, err error) {
+	if len(orphans) == 0 {
+		return nil, nil
+	}
+	xids := make([]string, len(orphans))
+	for i, o := range orphans {
+		xids[i] = o.xid
+	}
+	status, err := d.xactStatus(ctx, xids)
+	if err != nil {
+		return nil, err
+	}
+	conns := make(map[string]*pgconn.PgConn)
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close(context.Background())
+		}
+	}()
+	for _, o := range orphans {
+		verb := ""
+		switch status[o.xid] {
+		case statusCommitted:
+			verb = "COMMIT"
+		case statusAborted:
+			verb = "ROLLBACK"
+		default:
+			left = append(left, o.gid)
+			continue
+		}
+		// COMMIT PREPARED works in the transaction's own database only.
+		c := conns[o.database]
+		if c == nil {
+			if c, err = d.connectSegment(ctx, seg, o.database); err != nil {
+				return nil, err
+			}
+			conns[o.database] = c
+		}
+		_, err := query(ctx, c, verb+" PREPARED '"+o.gid+"'")
+		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == codeNoSuchObject {
+			err = nil // its session has finished it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s PREPARED %s: %w", verb, o.gid, err)
+		}
+		d.log.Info("in-doubt transaction resolved", "seg", seg.Content, "gid", o.gid, "outcome", status[o.xid])
+	}
+	return left, nil
+}
+
+// connectSegment connects to a segment as the superuser, through its executor.
+func (d *Dispatcher) connectSegment(ctx context.Context, seg Segment, database string) (*pgconn.PgConn, error) {
+	cfg, err := pgConfig(d.cfg.Superuser, database, map[string]string{"application_name": "trunkline recovery"}, dialUnix(seg.Dir.QESocket()))
+	if err != nil {
+		return nil, err
+	}
+	return connectRetry(ctx, cfg, d.p.ConnectTimeout)
+}
+
+// xactStatus asks the coordinator's PostgreSQL what became of transactions. A
+// transaction it has never heard of was lost with an unflushed log, so it has
+// not committed. One too old to be known is absent from the answer.
+func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]string, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
+		pm, err := d.cfg.Coordinator.Postmaster()
+		if err != nil {
+			return nil, err
+		}
+		return dialUnix(fmt.Sprintf("%s/.s.PGSQL.%d", d.cfg.Coordinator.SocketDir(), pm.Port))(ctx)
+	}
+	cfg, err := pgConfig(d.cfg.Superuser, "postgres", map[string]string{"application_name": "trunkline recovery"}, dial)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := connectRetry(ctx, cfg, d.p.ConnectTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("the coordinator's PostgreSQL cannot be asked: %w", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := query(ctx, conn, "SELECT x, CASE WHEN x::xid8 >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) THEN 'aborted'"+
+		" ELSE pg_catalog.pg_xact_status(x::xid8) END FROM pg_catalog.unnest('{"+strings.Join(xids, ",")+"}'::text[]) AS x")
+	if err != nil {
+		return nil, err
+	}
+	status := make(map[string]string, len(rows))
+	for _, r := range rows {
+		status[string(r[0])] = string(r[1])
+	}
+	return status, nil
+}
+
+// query runs one statement and returns its rows.
+func query(ctx context.Context, conn *pgconn.PgConn, sql string) ([][][]byte, error) {
+	res, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil || len(res) == 0 {
+		return nil, err
+	}
+	return res[len(res)-1].Rows, nil
+}

@@ -1,0 +1,365 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/execute"
+)
+
+// Slice is one slice of a distributed statement: SQL that some segments run
+// and whose rows go through a motion.
+type Slice struct {
+	Index         int16 // above 0
+	SQL           string
+	Params        []Param
+	ResultFormats []int16
+	// Copy says that SQL is COPY … TO STDOUT; a tuple of the motion is then
+	// one CopyData content, else one DataRow body. Such a slice takes its
+	// snapshot when it runs.
+	Copy bool
+	// Segments are the content ids that run the slice; nil means all.
+	Segments []int
+}
+
+// Run says which slice to run and who receives its rows. With more than one
+// receiver every row goes to all of them.
+type Run struct {
+	Slice     int16
+	RecvSlice int16
+	Receivers []motion.Peer
+}
+
+// Running is a distributed statement whose slices are open on the segments.
+// Its rows come through the motion, which the caller receives; Running tells
+// how the executors fare. One goroutine at a time may use it, except Cancel,
+// Context, Failed and Err, which may be called from any.
+type Running struct {
+	g       *Gang
+	o       *op
+	command uint32
+	slices  []Slice
+	parts   []*runPart
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+	wg      sync.WaitGroup
+	opened  chan struct{} // one token per part whose slices are open
+	ended   bool
+	endErr  error
+}
+
+// runPart is one segment's share; its goroutine is the only user of the
+// member's connection meanwhile.
+type runPart struct {
+	m      *member
+	index  int // in op.parts
+	slices []int16
+	begin  string
+	first  string           // Query text of the open command
+	ran    int16            // the slice that command runs too, 0 for none
+	open   bool             // slices stay open after it
+	queue  chan Run         // runs to come; closed by Finish
+	tags   map[int16]string // outcome per slice run
+}
+
+// Open opens the slices on their segments, each with its own snapshot, all
+// taken together with respect to distributed commits. With run it also starts
+// that slice; with a single slice that makes one round trip of the whole. It
+// returns when all slices are open. The end of ctx cancels the whole Running,
+// also after Open has returned. On success the caller must call Finish.
+func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
+	if g.busy.Load() {
+		return nil, errBusy()
+	}
+	r := &Running{g: g, command: command, slices: slcs}
+	ms, err := r.plan(run)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.ready(ctx, ms); err != nil {
+		return nil, err
+	}
+	if err := r.encode(run); err != nil {
+		return nil, err
+	}
+	var h *hold
+	if len(ms) > 1 || len(slcs) > 1 {
+		if h, err = g.d.latch.acquire(ctx, reading, g.d.p.LatchShared); err != nil {
+			return nil, canceled(ctx)
+		}
+		defer h.release()
+	}
+	r.ctx, r.stop = context.WithCancelCause(ctx)
+	r.o = g.start(ctx, ms)
+	r.o.mu.Lock()
+	r.o.onFail = func(err error) { r.stop(err) }
+	if r.o.user {
+		r.stop(canceled(ctx)) // ctx had ended before
+	}
+	r.o.mu.Unlock()
+	g.busy.Store(true)
+	r.opened = make(chan struct{}, len(ms))
+	for _, p := range r.parts {
+		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
+	}
+	for range r.parts {
+		select {
+		case <-r.opened:
+		case <-r.ctx.Done():
+			if err := r.end(); err != nil {
+				return nil, err
+			}
+			return nil, canceled(ctx)
+		}
+	}
+	return r, nil
+}
+
+// plan finds out which members run what.
+func (r *Running) plan(run *Run) ([]*member, error) {
+	if len(r.slices) == 0 {
+		return nil, newError("XX000", "no slices to open", nil)
+	}
+	byMember := make(map[*member]*runPart)
+	var ms []*member
+	for _, s := range r.slices {
+		on, err := r.g.pick(s.Segments)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range on {
+			p := byMember[m]
+			if p == nil {
+				p = &runPart{m: m, index: len(ms), queue: make(chan Run, len(r.slices)), tags: make(map[int16]string, 1)}
+				byMember[m] = p
+				ms = append(ms, m)
+				r.parts = append(r.parts, p)
+			}
+			if slices.Contains(p.slices, s.Index) {
+				return nil, newError("XX000", fmt.Sprintf("slice %d is twice on seg%d", s.Index, m.seg.Content), nil)
+			}
+			p.slices = append(p.slices, s.Index)
+		}
+	}
+	if run != nil && r.slice(run.Slice) == nil {
+		return nil, newError("XX000", fmt.Sprintf("there is no slice %d to run", run.Slice), nil)
+	}
+	return ms, nil
+}
+
+func (r *Running) slice(index int16) *Slice {
+	for i := range r.slices {
+		if r.slices[i].Index == index {
+			return &r.slices[i]
+		}
+	}
+	return nil
+}
+
+// encode makes the open commands; segments with the same slices share one.
+func (r *Running) encode(run *Run) error {
+	begin := r.g.tx.beginSQL()
+	for i, p := range r.parts {
+		if r.g.tx.active && !p.m.begun {
+			p.begin = begin
+		}
+		if run != nil && slices.Contains(p.slices, run.Slice) {
+			p.ran = run.Slice
+		}
+		p.open = p.ran == 0 || len(p.slices) > 1
+		if i > 0 {
+			if l := r.parts[i-1]; l.begin == p.begin && slices.Equal(l.slices, p.slices) {
+				p.first = l.first
+				continue
+			}
+		}
+		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
+		for _, index := range p.slices {
+			s := r.slice(index)
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy}
+			for _, v := range s.Params {
+				e.Params = append(e.Params, execute.Param(v))
+			}
+			c.Slices = append(c.Slices, e)
+		}
+		if p.ran != 0 {
+			c.Run = &execute.Run{Slice: run.Slice, RecvSlice: run.RecvSlice, Receivers: run.Receivers}
+		}
+		var err error
+		if p.first, err = c.Query(); err != nil {
+			return newError("XX000", "cannot encode the slices", err)
+		}
+	}
+	return nil
+}
+
+// work is the part's goroutine.
+func (p *runPart) work(r *Running) error {
+	tag, err := p.command(r, p.first, p.ran)
+	if err != nil {
+		return err
+	}
+	if p.ran != 0 {
+		p.tags[p.ran] = tag
+	}
+	for p.open {
+		var run Run
+		more := false
+		select {
+		case run, more = <-p.queue:
+		case <-r.ctx.Done():
+		}
+		if !more {
+			break
+		}
+		c := execute.Command{Op: execute.OpRun, Command: r.command,
+			Run: &execute.Run{Slice: run.Slice, RecvSlice: run.RecvSlice, Receivers: run.Receivers}}
+		text, err := c.Query()
+		if err == nil {
+			tag, err = p.command(r, text, run.Slice)
+		}
+		if err != nil {
+			return err
+		}
+		p.tags[run.Slice] = tag
+	}
+	if !p.open {
+		return nil
+	}
+	c := execute.Command{Op: execute.OpClose}
+	text, err := c.Query()
+	if err == nil {
+		_, err = p.command(r, text, 0)
+	}
+	return err
+}
+
+// command sends one command and reads its answer. The row of an open command
+// is announced to Open as it comes.
+func (p *runPart) command(r *Running, text string, slice int16) (string, error) {
+	mrr := p.m.conn.Exec(context.Background(), text)
+	var tag pgconn.CommandTag
+	for mrr.NextResult() {
+		rr := mrr.ResultReader()
+		for rr.NextRow() {
+			r.opened <- struct{}{}
+		}
+		tag, _ = rr.Close()
+	}
+	err := mrr.Close()
+	p.m.noteStatus()
+	if err != nil {
+		return "", p.m.fail(err, slice, "")
+	}
+	return tag.String(), nil
+}
+
+// Senders returns the executors that run a slice, in the order of its
+// segments: the senders of its motion.
+func (r *Running) Senders(slice int16) []motion.Peer {
+	var peers []motion.Peer
+	for _, p := range r.parts {
+		if slices.Contains(p.slices, slice) {
+			peers = append(peers, p.m.peer)
+		}
+	}
+	return peers
+}
+
+// Run starts an open slice on its segments and returns at once. A segment runs
+// one slice after the other, in the order of the calls; a slice can be run
+// only once.
+func (r *Running) Run(run Run) error {
+	if r.ended {
+		return newError("XX000", "the statement is finished", nil)
+	}
+	found := false
+	for _, p := range r.parts {
+		if slices.Contains(p.slices, run.Slice) {
+			found = true
+			select {
+			case p.queue <- run:
+			default:
+				return newError("XX000", fmt.Sprintf("slice %d has been run already", run.Slice), nil)
+			}
+		}
+	}
+	if !found {
+		return newError("XX000", fmt.Sprintf("there is no slice %d to run", run.Slice), nil)
+	}
+	return nil
+}
+
+// Context ends, with the cause, as soon as an executor fails, the statement is
+// cancelled, or Finish has returned. Receivers of the motions should use it.
+func (r *Running) Context() context.Context { return r.ctx }
+
+// Failed is closed when Context ends.
+func (r *Running) Failed() <-chan struct{} { return r.ctx.Done() }
+
+// Err is the most telling failure so far, nil while there is none.
+func (r *Running) Err() error {
+	r.o.mu.Lock()
+	defer r.o.mu.Unlock()
+	if r.o.err == nil && (r.o.user || r.o.ctx.Err() != nil) {
+		return canceled(r.o.ctx)
+	}
+	return r.o.err
+}
+
+// Cancel cancels the statement on all segments. Finish must still be called.
+func (r *Running) Cancel() { r.o.cancel() }
+
+// Finish waits until all executors have done what they were asked to, closes
+// the slices and returns the statement's error. The receivers of the motions
+// must have been closed or aborted before, or the executors may still be
+// sending. The end of ctx cancels what is still running.
+func (r *Running) Finish(ctx context.Context) error {
+	if r.ended {
+		return r.endErr
+	}
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, r.o.cancel)()
+	}
+	return r.end()
+}
+
+func (r *Running) end() error {
+	r.ended = true
+	for _, p := range r.parts {
+		close(p.queue)
+	}
+	r.wg.Wait()
+	r.endErr = r.o.end()
+	r.stop(context.Canceled)
+	r.g.busy.Store(false)
+	return r.endErr
+}
+
+// Rows is the number of rows that all executors have sent. Valid after Finish.
+func (r *Running) Rows() int64 {
+	var n int64
+	for _, p := range r.parts {
+		for _, t := range p.tags {
+			n += pgconn.NewCommandTag(t).RowsAffected()
+		}
+	}
+	return n
+}
+
+// Tags are the outcomes of a slice that was run, in the order of its
+// segments. Valid after Finish.
+func (r *Running) Tags(slice int16) []pgconn.CommandTag {
+	var tags []pgconn.CommandTag
+	for _, p := range r.parts {
+		if t, ok := p.tags[slice]; ok {
+			tags = append(tags, pgconn.NewCommandTag(t))
+		}
+	}
+	return tags
+}

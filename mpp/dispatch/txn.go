@@ -1,0 +1,164 @@
+package dispatch
+
+import (
+	"context"
+	"strings"
+)
+
+// txn is the gang's transaction.
+type txn struct {
+	active bool
+	modes  string
+}
+
+// beginSQL starts the transaction on a segment.
+func (t *txn) beginSQL() string {
+	if t.modes == "" {
+		return "BEGIN"
+	}
+	return "BEGIN " + t.modes
+}
+
+// XidSQL assigns the coordinator's transaction its id and writes a record of
+// it, without which PostgreSQL would not flush the commit. One text column.
+const XidSQL = "SELECT x.x::text FROM pg_catalog.pg_current_xact_id() AS x(x), " +
+	"pg_catalog.pg_logical_emit_message(true, 'trunkline', 'commit') AS m(m)"
+
+// CoordinatorTxn is the coordinator's part of a transaction: a block open in
+// its PostgreSQL.
+type CoordinatorTxn interface {
+	// Wrote says whether this part changed anything.
+	Wrote() bool
+	// Xid runs XidSQL in it.
+	Xid(ctx context.Context) (string, error)
+	// Commit commits it: the decision of the distributed transaction. A
+	// *pgconn.PgError that is not FATAL means that it certainly did not
+	// commit; after any other error the outcome is asked for.
+	Commit(ctx context.Context) error
+}
+
+// Begin starts a transaction over all segments. modes is what BEGIN says of
+// it, such as "ISOLATION LEVEL REPEATABLE READ READ ONLY". A segment gets its
+// BEGIN together with the first statement, unless the isolation level needs
+// one snapshot for all: then every segment gets it now.
+func (g *Gang) Begin(ctx context.Context, modes string) error {
+	if g.busy.Load() {
+		return errBusy()
+	}
+	if g.tx.active {
+		return newError("25001", "there is already a transaction in progress", nil)
+	}
+	if _, err := g.pick(nil); err != nil {
+		return err
+	}
+	for _, m := range g.members {
+		m.wrote, m.noPrepare, m.lost, m.prepared = false, false, false, false
+	}
+	g.tx = txn{active: true, modes: modes}
+	up := strings.ToUpper(modes)
+	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
+		return g.Snapshot(ctx)
+	}
+	return nil
+}
+
+// Snapshot takes the transaction's snapshot on all segments at once with
+// respect to distributed commits. Begin does it where modes asks for it; the
+// caller does it after SET TRANSACTION has changed the isolation level.
+func (g *Gang) Snapshot(ctx context.Context) error {
+	if g.busy.Load() {
+		return errBusy()
+	}
+	if err := g.ready(ctx, g.members); err != nil {
+		return err
+	}
+	h, err := g.d.latch.acquire(ctx, reading, g.d.p.LatchShared)
+	if err != nil {
+		return canceled(ctx)
+	}
+	defer h.release()
+	_, err = g.Exec(ctx, nil, "SELECT 1")
+	return err
+}
+
+// InTransaction says whether Begin was called and the transaction not ended.
+func (g *Gang) InTransaction() bool { return g.tx.active }
+
+// MarkWrite notes that the transaction writes on the segments with those
+// content ids, nil = all. It must be called for each statement that may.
+func (g *Gang) MarkWrite(segs []int) { g.mark(segs, func(m *member) { m.wrote = true }) }
+
+// MarkNoPrepare notes that the transaction did there what PREPARE TRANSACTION
+// refuses, such as using a temporary table. That segment commits in one phase
+// after the decision, so a crash in that moment loses its part.
+func (g *Gang) MarkNoPrepare(segs []int) {
+	g.mark(segs, func(m *member) { m.noPrepare, m.wrote = true, true })
+}
+
+func (g *Gang) mark(segs []int, f func(*member)) {
+	if ms, err := g.pick(segs); err == nil {
+		for _, m := range ms {
+			f(m)
+		}
+	}
+}
+
+// Wrote says whether the transaction has been marked as writing anywhere.
+func (g *Gang) Wrote() bool {
+	for _, m := range g.members {
+		if m.wrote {
+			return true
+		}
+	}
+	return false
+}
+
+// Failed says whether some segment's part of the transaction is aborted or
+// lost, so that it cannot be committed.
+func (g *Gang) Failed() bool { return g.failed() != nil }
+
+func (g *Gang) failed() *member {
+	for _, m := range g.members {
+		if m.lost || m.begun && m.conn != nil && (m.conn.IsClosed() || m.conn.TxStatus() == 'E') {
+			return m
+		}
+	}
+	return nil
+}
+
+// Rollback ends the transaction on all segments without its changes. A segment
+// that cannot be told loses its connection, which has the same effect.
+func (g *Gang) Rollback(ctx context.Context) error {
+	if g.busy.Load() {
+		return errBusy()
+	}
+	g.rollback(ctx)
+	return nil
+}
+
+func (g *Gang) rollback(ctx context.Context) {
+	var ms []*member
+	for _, m := range g.members {
+		if m.begun {
+			ms = append(ms, m)
+		}
+	}
+	// The session may be rolling back because it was cancelled.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CancelTimeout)
+	defer cancel()
+	_ = g.each(ctx, ms, func(_ int, m *member) error {
+		if _, err := m.collect(m.conn.Exec(context.Background(), "ROLLBACK"), ""); err != nil {
+			m.drop()
+		}
+		return nil
+	})
+	g.endTx()
+}
+
+// endTx forgets the transaction.
+func (g *Gang) endTx() {
+	g.tx = txn{}
+	for _, m := range g.members {
+		m.wrote, m.noPrepare, m.lost, m.prepared = false, false, false, false
+	}
+}

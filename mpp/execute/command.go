@@ -1,0 +1,137 @@
+package execute
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/trunkline-db/trunkline/motion"
+)
+
+// Marker starts the text of a Query message that holds a Command instead of
+// SQL. No SQL text starts with a control character.
+const Marker = "\x01slice "
+
+// The operations of a Command.
+const (
+	// OpOpen parses and binds every slice, each with its own snapshot, and
+	// answers with one row "opened" when all are bound; then, when Run is
+	// given, it goes on as OpRun does. With Run and a single slice the slice
+	// is closed at the end too, so that the common query is one round trip.
+	OpOpen = "open"
+	// OpRun executes one open slice into a motion.
+	OpRun = "run"
+	// OpClose closes every open slice. Outside a transaction block the
+	// implicit transaction of the slices ends here.
+	OpClose = "close"
+)
+
+// Command is what the dispatcher asks of a QE about the slices of a statement.
+type Command struct {
+	Op string `json:"op"`
+	// Begin is SQL that starts a transaction block; it runs before the slices
+	// are opened (OpOpen only). Empty for none.
+	Begin string `json:"begin,omitempty"`
+	// Command is the session's command counter, a part of the motion's name.
+	Command uint32 `json:"command,omitempty"`
+	// Slices to open (OpOpen only).
+	Slices []Slice `json:"slices,omitempty"`
+	// Run says which slice to run and whereto (OpRun; optional in OpOpen).
+	Run *Run `json:"run,omitempty"`
+}
+
+// Slice is one slice of a statement: SQL for the local PostgreSQL whose result
+// is sent through a motion.
+type Slice struct {
+	Index         int16   `json:"index"`
+	SQL           string  `json:"sql"`
+	Params        []Param `json:"params,omitempty"`
+	ResultFormats []int16 `json:"resultFormats,omitempty"`
+	// Copy says that SQL is COPY … TO STDOUT. A tuple of the motion is then
+	// the content of one CopyData message; otherwise it is the body of one
+	// DataRow message. A copy slice takes its snapshot when it runs.
+	Copy bool `json:"copy,omitempty"`
+}
+
+// Param is one parameter of a slice's SQL. A nil Value is NULL.
+type Param struct {
+	OID    uint32 `json:"oid,omitempty"`
+	Format int16  `json:"format,omitempty"`
+	Value  []byte `json:"value"`
+}
+
+// Run names the slice to run and the receiving end of its motion. With more
+// than one receiver every row is sent to all of them.
+type Run struct {
+	Slice     int16         `json:"slice"`
+	RecvSlice int16         `json:"recvSlice"`
+	Receivers []motion.Peer `json:"receivers"`
+}
+
+// Query returns the text of the Query message that carries c.
+func (c *Command) Query() (string, error) {
+	var b bytes.Buffer
+	b.WriteString(Marker)
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(c); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// ParseCommand decodes and checks the text of a Query message after Marker.
+func ParseCommand(text []byte) (*Command, error) {
+	c := new(Command)
+	if err := json.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("slice command: %w", err)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("slice command %q: %w", c.Op, err)
+	}
+	return c, nil
+}
+
+func (c *Command) check() error {
+	switch c.Op {
+	case OpOpen:
+		if len(c.Slices) == 0 {
+			return errors.New("no slices")
+		}
+		seen := make(map[int16]bool, len(c.Slices))
+		for i := range c.Slices {
+			s := &c.Slices[i]
+			if seen[s.Index] {
+				return fmt.Errorf("slice %d is there twice", s.Index)
+			}
+			seen[s.Index] = true
+			if bytes.IndexByte([]byte(s.SQL), 0) >= 0 {
+				return fmt.Errorf("slice %d has a zero byte in its SQL", s.Index)
+			}
+			if len(s.Params) > 65535 || len(s.ResultFormats) > 65535 {
+				return fmt.Errorf("slice %d has too many parameters or result formats", s.Index)
+			}
+		}
+		if c.Run != nil && !seen[c.Run.Slice] {
+			return fmt.Errorf("slice %d is to run but not among those to open", c.Run.Slice)
+		}
+	case OpRun:
+		if c.Run == nil {
+			return errors.New("no slice to run")
+		}
+	case OpClose:
+	default:
+		return errors.New("unknown operation")
+	}
+	if c.Op != OpOpen && (len(c.Slices) > 0 || c.Begin != "") {
+		return errors.New("slices are given but not opened")
+	}
+	if c.Run != nil && len(c.Run.Receivers) == 0 {
+		return fmt.Errorf("slice %d has no receivers", c.Run.Slice)
+	}
+	if bytes.IndexByte([]byte(c.Begin), 0) >= 0 {
+		return errors.New("zero byte in begin")
+	}
+	return nil
+}

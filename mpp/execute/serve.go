@@ -1,0 +1,305 @@
+package execute
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/motion"
+)
+
+// stopGrace is how long the rest of a stopped slice's rows is read and thrown
+// away before its statement is cancelled: most end by themselves sooner.
+const stopGrace = 5 * time.Millisecond
+
+// opened is what a client sees when the slices are open: the head of a result
+// of one column, and its one row.
+var opened = appendMessage(appendMessage(nil,
+	&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("opened"), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1}}}),
+	&pgproto3.DataRow{Values: [][]byte{[]byte("opened")}})
+
+// failure is a job's outcome that is not a lost connection: raw is
+// PostgreSQL's own ErrorResponse, else err tells.
+type failure struct {
+	raw []byte
+	err error
+}
+
+func (f *failure) Error() string {
+	if f.err != nil {
+		return f.err.Error()
+	}
+	return "error of PostgreSQL"
+}
+
+// serve runs the job to its end in the pump. An error means that a connection
+// is lost.
+func (j *job) serve() error {
+	defer j.cancel(nil)
+	q := j.q
+	tag, err := j.work()
+	var f *failure
+	if err != nil && !errors.As(err, &f) {
+		return err
+	}
+	if f != nil || j.oneShot || j.cmd.Op == OpClose {
+		if err := j.sync(); err != nil {
+			return err
+		}
+		q.mu.Lock()
+		q.open = nil
+		q.mu.Unlock()
+	}
+	q.busy.Store(false)
+	q.job.Store(nil) // before the client may send its next command
+	switch {
+	case f != nil && f.raw != nil:
+		return q.reply(q.appendReady(f.raw))
+	case f != nil:
+		return q.reply(q.appendFailure(nil, f.err))
+	}
+	return q.reply(q.appendReady(appendMessage(append([]byte(nil), j.head...), &pgproto3.CommandComplete{CommandTag: []byte(tag)})))
+}
+
+// sync brings PostgreSQL to where it waits for a new query, dropping what it
+// says until then.
+func (j *job) sync() error {
+	if j.syncs == 0 {
+		if _, err := j.q.pg.Write(j.appendSync(nil)); err != nil {
+			return err
+		}
+	}
+	for j.syncs > 0 {
+		if _, _, err := j.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next returns the type and body of the next message that is not
+// asynchronous; asynchronous ones are relayed.
+func (j *job) next() (byte, []byte, error) {
+	for {
+		m, err := j.q.in.next()
+		if err != nil {
+			return 0, nil, err
+		}
+		switch m[0] {
+		case 'N', 'S', 'A':
+			if err := j.q.reply(m); err != nil {
+				return 0, nil, err
+			}
+			continue
+		case 'Z':
+			j.syncs--
+			j.q.txStatus.Store(uint32(m[5]))
+		}
+		return m[0], m[5:], nil
+	}
+}
+
+// pgFailure keeps an ErrorResponse for the client. FATAL ones are relayed at
+// once, since the connection ends with them.
+func (j *job) pgFailure(body []byte) error {
+	raw := binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(body)+4))
+	raw = append(raw, body...)
+	if sev := errorField(body, 'V'); sev == "FATAL" || sev == "PANIC" {
+		_ = j.q.reply(raw)
+		return errors.New("PostgreSQL ended the connection")
+	}
+	return &failure{raw: raw}
+}
+
+// errorField returns one field of an ErrorResponse's body, "" when absent.
+func errorField(body []byte, code byte) string {
+	for len(body) > 1 {
+		value, rest, ok := bytes.Cut(body[1:], []byte{0})
+		if !ok {
+			break
+		}
+		if body[0] == code {
+			return string(value)
+		}
+		body = rest
+	}
+	return ""
+}
+
+// work does the job and returns its command tag.
+func (j *job) work() (string, error) {
+	switch j.cmd.Op {
+	case OpClose:
+		return "CLOSE", j.await('Z')
+	case OpRun:
+		if err := j.await('3'); err != nil { // wakePortal
+			return "", err
+		}
+		return j.rows()
+	}
+	for range j.binds {
+		if err := j.await('2'); err != nil {
+			return "", err
+		}
+	}
+	if j.run != nil && j.run.copy {
+		// The snapshot of COPY is taken in Execute, whose first message this is.
+		if err := j.await('H'); err != nil {
+			return "", err
+		}
+	}
+	if j.run == nil {
+		j.head = opened
+		return "OPEN", nil
+	}
+	if err := j.q.reply(opened); err != nil {
+		return "", err
+	}
+	return j.rows()
+}
+
+// await reads up to a message of that type.
+func (j *job) await(typ byte) error {
+	for {
+		t, body, err := j.next()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case typ:
+			return nil
+		case 'E':
+			return j.pgFailure(body)
+		}
+	}
+}
+
+// rows moves the rows of the running slice into its motion.
+func (j *job) rows() (string, error) {
+	q, r := j.q, j.cmd.Run
+	sender, err := q.ic.Send(j.ctx,
+		motion.ID{Session: q.sessionID, Command: j.cmd.Command, SendSlice: r.Slice, RecvSlice: r.RecvSlice},
+		motion.Peer{Content: q.srv.cfg.Content, Dbid: q.srv.cfg.Dbid, Pid: q.pid, Addr: q.ic.Addr()}, r.Receivers)
+	if err != nil {
+		return "", j.abandon(err)
+	}
+	tag, err := j.copyRows(sender)
+	if err != nil {
+		sender.Abort()
+		return "", err
+	}
+	if err := sender.Close(j.ctx); err != nil && !errors.Is(err, motion.ErrStopped) {
+		return "", &failure{err: j.cause(err)}
+	}
+	return tag, nil
+}
+
+// abandon stops PostgreSQL after the motion has failed.
+func (j *job) abandon(err error) error {
+	j.q.cancelPG(j.q.ctx)
+	return &failure{err: j.cause(err)}
+}
+
+// cause prefers why the job was cancelled to what that made fail.
+func (j *job) cause(err error) error {
+	if c := context.Cause(j.ctx); c != nil && !errors.Is(c, context.Canceled) {
+		return c
+	}
+	return err
+}
+
+// copyRows hands every row to the sender, as long as it wants any.
+func (j *job) copyRows(sender motion.Sender) (tag string, err error) {
+	var rows int64
+	stopped := false
+	var stop stopper
+	defer stop.wait() // a late cancel must not hit the next statement
+	broadcast := len(j.cmd.Run.Receivers) > 1
+	for {
+		t, body, err := j.next()
+		if err != nil {
+			return "", err
+		}
+		switch t {
+		case 'D', 'd':
+			if stopped {
+				continue
+			}
+			if broadcast {
+				err = sender.Broadcast(j.ctx, body)
+			} else {
+				err = sender.Send(j.ctx, 0, body)
+			}
+			if err == nil {
+				rows++
+				continue
+			}
+			if !errors.Is(err, motion.ErrStopped) {
+				return "", j.abandon(err)
+			}
+			stopped = true
+			if !j.portions() && j.run.readOnly {
+				stop.after(stopGrace, func() { j.q.cancelPG(j.q.ctx) })
+			}
+		case 's':
+			b := []byte(nil)
+			if stopped {
+				b = appendFrontend(b, &pgproto3.Close{ObjectType: 'P', Name: j.run.name})
+				if j.oneShot {
+					b = j.appendSync(b)
+				} else {
+					b = appendFrontend(b, &pgproto3.Flush{})
+				}
+				if _, err := j.q.pg.Write(b); err != nil {
+					return "", err
+				}
+				return fmt.Sprintf("SELECT %d", rows), j.await('3')
+			}
+			if _, err := j.q.pg.Write(j.appendExecute(b)); err != nil {
+				return "", err
+			}
+		case 'C':
+			tag = strings.TrimSuffix(string(body), "\x00")
+			if strings.HasPrefix(tag, "SELECT") {
+				tag = fmt.Sprintf("SELECT %d", rows) // over all portions
+			}
+			return tag, nil
+		case 'E':
+			if stopped && j.ctx.Err() == nil && errorField(body, 'C') == "57014" {
+				return fmt.Sprintf("SELECT %d", rows), nil
+			}
+			return "", j.pgFailure(body)
+		case 'I':
+			return "", nil
+		}
+	}
+}
+
+// stopper runs a function after a while, unless it is waited for first.
+type stopper struct {
+	timer *time.Timer
+	wg    sync.WaitGroup
+}
+
+func (s *stopper) after(d time.Duration, f func()) {
+	s.wg.Add(1)
+	s.timer = time.AfterFunc(d, func() {
+		defer s.wg.Done()
+		f()
+	})
+}
+
+// wait returns when f has run or cannot run any more.
+func (s *stopper) wait() {
+	if s.timer != nil && s.timer.Stop() {
+		s.wg.Done()
+	}
+	s.wg.Wait()
+}
