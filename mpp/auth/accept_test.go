@@ -291,11 +291,12 @@ local all all peer`)))
 	}
 	for _, f := range []struct{ host, user, password, options, want string }{
 		{"127.0.0.1", "alice", "wrong", "", `FATAL:  password authentication failed for user "alice"`},
+		{"127.0.0.1", "alice", "wrong", "-c x", `FATAL:  password authentication failed for user "alice"`},
 		{"127.0.0.1", "alice", "", "", "fe_sendauth: no password supplied"},
 		{"127.0.0.1", "carol", "x", "", `FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "carol", database "db 1", no encryption`},
 		{s.dir, "carol", "x", "", `FATAL:  Peer authentication failed for user "carol"`},
-		{s.dir, "alice", "x", "-X", `FATAL:  invalid command-line argument for server process: -X`},
-		{s.dir, "alice", "x", "-c x", `FATAL:  -c x requires a value`},
+		{s.dir, "alice", "alice-secret", "-X", `FATAL:  invalid command-line argument for server process: -X`},
+		{s.dir, "alice", "alice-secret", "-c x", `FATAL:  -c x requires a value`},
 	} {
 		out, err := s.psql(t, f.host, f.user, f.password, f.options, "-c", ";")
 		if err == nil || !strings.Contains(out, f.want) {

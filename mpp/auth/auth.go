@@ -181,7 +181,7 @@ func (a *Authenticator) accept(ctx context.Context, raw net.Conn) (*Client, net.
 		state := t.ConnectionState()
 		c.TLS = &state
 	}
-	if err := a.login(authCtx, c); err != nil {
+	if err := a.login(authCtx, c, s.optionsErr); err != nil {
 		if ctx.Err() == nil && (authCtx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded)) {
 			err = fatal(codeQueryCanceled, "canceling authentication due to timeout")
 		}
@@ -196,8 +196,9 @@ func (a *Authenticator) accept(ctx context.Context, raw net.Conn) (*Client, net.
 }
 
 // login finds the rule for a client, has it prove who it is and sends
-// AuthenticationOk.
-func (a *Authenticator) login(ctx context.Context, c *Client) error {
+// AuthenticationOk. optionsErr is what is wrong with its options, for which
+// it is refused once it is known.
+func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) error {
 	req := request{
 		user: c.User, database: c.Database, replication: c.Replication,
 		ssl: c.TLS != nil, memberOf: a.cfg.MemberOf,
@@ -271,6 +272,9 @@ func (a *Authenticator) login(ctx context.Context, c *Client) error {
 	}
 	if !canLogin {
 		return fatal(codeInvalidAuthorization, `role "%s" is not permitted to log in`, c.User)
+	}
+	if optionsErr != nil {
+		return optionsErr
 	}
 	return send(c.Conn, ok...)
 }

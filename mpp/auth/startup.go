@@ -39,6 +39,7 @@ type startup struct {
 	replication    Replication
 	params         map[string]string
 	options        []Option // of the "options" parameter
+	optionsErr     error    // reported only to those who may log in
 	settings       []Option // the parameters that are settings, as they came
 	unrecognized   []string // protocol extensions not spoken here
 	minor          uint16
@@ -176,9 +177,8 @@ func parseStartup(body []byte) (*startup, error) {
 	}
 	s.user = s.user[:min(len(s.user), maxNameLen)]
 	s.database = s.database[:min(len(s.database), maxNameLen)]
-	var err error
-	s.options, err = ParseOptions(options)
-	return s, err
+	s.options, s.optionsErr = ParseOptions(options)
+	return s, nil
 }
 
 func badLayout() *Rejection {
