@@ -1,0 +1,16 @@
+// Package proxied is the interconnect type proxy: each pair of a sender and a
+// receiver has a unix socket connection to its own instance's proxy, and the
+// proxies carry the bytes of all of them over one connection between two
+// instances.
+//
+// An executor needs no port and no address for this, only the socket of its
+// proxy. That is looked for anew for each connection, because its name has the
+// postmaster's pid in it; a proxy that is being restarted is waited for a
+// moment. The proxy answers before it has heard from the other end: whether the
+// two ends meet shows later, and a connection that the proxy gives up becomes
+// an error that says why, as far as the proxy's status tells.
+//
+// Who sends is not in the name of a logical connection. Two executors that are
+// both at both ends of one motion therefore need a pid for each end, as they
+// have in Greenplum, where a slice is a process.
+package proxied

@@ -1,0 +1,199 @@
+package proxied
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/motion/internal/stream"
+)
+
+// Config says where an executor's proxy is and how long to wait for what.
+type Config struct {
+	// Dir is the data directory of the executor's instance, whose
+	// postmaster.pid names the proxy's socket. Needed unless Socket is set.
+	Dir datadir.Dir
+	// Socket returns the path of the proxy's socket as it is now, or why it
+	// cannot be told. It is asked before each attempt to connect.
+	Socket func() (string, error)
+	// Cause returns why connections with the instance of that dbid fail, by
+	// name, or "" when it finds nothing wrong. It must return soon after ctx
+	// has ended. The proxy's status is where to look. May be nil.
+	Cause func(ctx context.Context, dbid uint16) string
+	// Dialect is the proxy packet header the cluster speaks.
+	Dialect icwire.Dialect
+	// Restart is how long to wait for a proxy that does not listen, because
+	// it is being restarted; 0 is 1.5 s, negative is not at all.
+	Restart time.Duration
+	// SetupTimeout is gp_interconnect_setup_timeout: how long Send and Receive
+	// take at most. 0 is 2 hours, negative is no limit.
+	SetupTimeout time.Duration
+	// TransmitTimeout is gp_interconnect_transmit_timeout: how long Close of a
+	// sender waits for its receivers. 0 is 1 hour.
+	TransmitTimeout time.Duration
+	// MaxPacket is gp_max_packet_size in bytes, 512 to 65507; 0 is 8192. It
+	// must not be more than the proxies' own.
+	MaxPacket int
+}
+
+// Interconnect is a motion.Interconnect of type proxy.
+type Interconnect struct {
+	cfg    Config
+	opt    stream.Options
+	group  stream.Group
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+}
+
+var _ motion.Interconnect = (*Interconnect)(nil)
+
+// New makes an executor's interconnect. It connects to nothing yet.
+func New(cfg Config) (motion.Interconnect, error) {
+	if cfg.Socket == nil {
+		if cfg.Dir == "" {
+			return nil, errors.New("motion/proxied: neither the data directory nor the proxy's socket is known")
+		}
+		cfg.Socket = SocketOf(cfg.Dir)
+	}
+	if cfg.Restart == 0 {
+		cfg.Restart = defaultRestart
+	}
+	if cfg.SetupTimeout == 0 {
+		cfg.SetupTimeout = stream.DefaultSetupTimeout
+	}
+	ic := &Interconnect{cfg: cfg}
+	ic.opt = stream.Options{
+		MaxPacket:       cfg.MaxPacket,
+		TransmitTimeout: cfg.TransmitTimeout,
+		HalfClose:       true,
+		Explain:         func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid) },
+	}
+	if err := ic.opt.Check(); err != nil {
+		return nil, err
+	}
+	ic.ctx, ic.cancel = context.WithCancel(context.Background())
+	return ic, nil
+}
+
+// SocketOf returns a function that reads from dir's postmaster.pid where the
+// instance's proxy listens.
+func SocketOf(dir datadir.Dir) func() (string, error) {
+	return func() (string, error) {
+		pm, err := dir.Postmaster()
+		if err != nil {
+			return "", err
+		}
+		return datadir.ICProxySocket(pm.Port, pm.Pid), nil
+	}
+}
+
+// Type implements motion.Interconnect.
+func (ic *Interconnect) Type() string { return "proxy" }
+
+// Addr implements motion.Interconnect. Executors are reached through their
+// proxies: it is empty.
+func (ic *Interconnect) Addr() string { return "" }
+
+// Send implements motion.Interconnect. It returns when this instance's proxy
+// has answered for every receiver.
+func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer, receivers []motion.Peer) (motion.Sender, error) {
+	conns, err := ic.connect(ctx, id, self, receivers)
+	if err != nil {
+		return nil, err
+	}
+	return stream.NewSender(&ic.group, ic.opt, receivers, conns), nil
+}
+
+// Receive implements motion.Interconnect. It returns when this instance's
+// proxy has answered for every sender, whether they have come or not.
+func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.Peer, senders []motion.Peer) (motion.Receiver, error) {
+	conns, err := ic.connect(ctx, id, self, senders)
+	if err != nil {
+		return nil, err
+	}
+	r := stream.NewReceiver(&ic.group, ic.opt, id, senders)
+	for i, c := range conns {
+		r.Attach(i, c)
+	}
+	return r, nil
+}
+
+// Close implements motion.Interconnect.
+func (ic *Interconnect) Close() error {
+	ic.cancel()
+	ic.group.Close()
+	return nil
+}
+
+var (
+	errSetup  = errors.New("setup timeout")
+	errClosed = &motion.Error{
+		Code:    motion.CodeInterconnect,
+		Message: "interconnect error: the executor's interconnect is closed",
+		Err:     net.ErrClosed,
+	}
+)
+
+// connect registers self with the proxy for each of the peers.
+func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.Peer, peers []motion.Peer) ([]net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ic.ctx, func() { cancel(errClosed) })()
+	if d := ic.cfg.SetupTimeout; d > 0 {
+		defer time.AfterFunc(d, func() { cancel(errSetup) }).Stop()
+	}
+	conns := make([]net.Conn, len(peers))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(dialling)
+	for i, p := range peers {
+		key := icwire.Key{
+			Session: id.Session, Command: id.Command, SendSlice: id.SendSlice, RecvSlice: id.RecvSlice,
+			Local:  icwire.End{Content: self.Content, Dbid: self.Dbid, Pid: self.Pid},
+			Remote: icwire.End{Content: p.Content, Dbid: p.Dbid, Pid: p.Pid},
+		}
+		g.Go(func() (err error) {
+			conns[i], err = ic.register(gctx, key)
+			return err
+		})
+	}
+	err := g.Wait()
+	if err == nil && ctx.Err() == nil {
+		return conns, nil
+	}
+	for _, c := range conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+	switch cause := context.Cause(ctx); {
+	case ctx.Err() == nil:
+		return nil, err
+	case errors.Is(cause, errSetup):
+		return nil, motion.Errorf("ic-proxy: backend con%d,cmd%d,slice[%d->%d] %v: Interconnect timeout: Unable to complete setup of connection within time limit %d seconds",
+			id.Session, id.Command, id.SendSlice, id.RecvSlice, self, int(ic.cfg.SetupTimeout.Seconds()))
+	default:
+		return nil, cause
+	}
+}
+
+// cause asks why the instance cannot be reached.
+func (ic *Interconnect) cause(ctx context.Context, dbid uint16) string {
+	if ic.cfg.Cause == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, causeLimit)
+	defer cancel()
+	return ic.cfg.Cause(ctx, dbid)
+}
+
+// interconnectError puts what is wrong into the words of SQL.
+func interconnectError(what string, err error) *motion.Error {
+	return &motion.Error{Code: motion.CodeInterconnect, Message: fmt.Sprintf("interconnect error: %s", what), Err: err}
+}

@@ -1,0 +1,25 @@
+package tcp
+
+import "time"
+
+const (
+	// defaultHost keeps an executor that was told nothing on this machine.
+	defaultHost = "127.0.0.1"
+	// defaultBacklog is gp_interconnect_tcp_listener_backlog unless set.
+	defaultBacklog = 128
+
+	// registerLimit is how long a connection may take to register: senders do
+	// so at once.
+	registerLimit = 10 * time.Second
+	// maxRegistering bounds the connections that have not registered yet.
+	maxRegistering = 1024
+	// maxKept bounds the connections that are kept for a later Receive, and
+	// the motions remembered because they failed before all had come. Both are
+	// a few for each slice of a running query.
+	maxKept = 16384
+	// dialling is how many connections one Send makes at a time.
+	dialling = 64
+	// acceptRetry is the pause after accept has failed, for want of
+	// descriptors for example.
+	acceptRetry = 100 * time.Millisecond
+)

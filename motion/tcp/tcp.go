@@ -1,0 +1,259 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/motion/internal/stream"
+)
+
+// Config says how an executor's interconnect works. The zero value is an
+// executor on 127.0.0.1 with Greenplum's defaults.
+type Config struct {
+	// ListenHost is the address to listen on, at a port of the kernel's
+	// choice; "" is 127.0.0.1.
+	ListenHost string
+	// AdvertiseHost is the host in Addr; "" is ListenHost. It must be set when
+	// ListenHost is a wildcard.
+	AdvertiseHost string
+	// Backlog is gp_interconnect_tcp_listener_backlog; 0 is 128.
+	Backlog int
+	// SetupTimeout is gp_interconnect_setup_timeout: how long Send and the
+	// receivers of Receive wait for connections, and how long a connection is
+	// kept that comes before Receive. 0 is 2 hours, negative is no limit.
+	SetupTimeout time.Duration
+	// TransmitTimeout is gp_interconnect_transmit_timeout: how long Close of a
+	// sender waits for its receivers. 0 is 1 hour.
+	TransmitTimeout time.Duration
+	// MaxPacket is gp_max_packet_size in bytes, 512 to 65507; 0 is 8192.
+	MaxPacket int
+}
+
+// Interconnect is a motion.Interconnect of type tcp.
+type Interconnect struct {
+	cfg      Config
+	opt      stream.Options
+	group    stream.Group
+	registry registry
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	ln     net.Listener // nil until somebody asks for Addr or receives
+	port   int
+}
+
+var _ motion.Interconnect = (*Interconnect)(nil)
+
+// New makes an executor's interconnect. It opens no port before the first Addr
+// or Receive.
+func New(cfg Config) (motion.Interconnect, error) {
+	if cfg.ListenHost == "" {
+		cfg.ListenHost = defaultHost
+	}
+	if cfg.AdvertiseHost == "" {
+		cfg.AdvertiseHost = cfg.ListenHost
+		if ip := net.ParseIP(cfg.ListenHost); ip != nil && ip.IsUnspecified() {
+			return nil, fmt.Errorf("motion/tcp: listening on %s needs an AdvertiseHost for the senders", cfg.ListenHost)
+		}
+	}
+	if cfg.Backlog == 0 {
+		cfg.Backlog = defaultBacklog
+	}
+	if cfg.Backlog < 0 || cfg.Backlog > 65535 {
+		return nil, fmt.Errorf("motion/tcp: backlog %d is not between 0 and 65535", cfg.Backlog)
+	}
+	if cfg.SetupTimeout == 0 {
+		cfg.SetupTimeout = stream.DefaultSetupTimeout
+	}
+	ic := &Interconnect{cfg: cfg, opt: stream.Options{MaxPacket: cfg.MaxPacket, TransmitTimeout: cfg.TransmitTimeout}}
+	if err := ic.opt.Check(); err != nil {
+		return nil, err
+	}
+	ic.ctx, ic.cancel = context.WithCancel(context.Background())
+	ic.registry.init(cfg.SetupTimeout)
+	return ic, nil
+}
+
+// Type implements motion.Interconnect.
+func (ic *Interconnect) Type() string { return "tcp" }
+
+// Addr implements motion.Interconnect. It opens the listener when there is
+// none; when that fails it returns "", and Receive tries again and says why.
+func (ic *Interconnect) Addr() string {
+	port, err := ic.listen()
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(ic.cfg.AdvertiseHost, fmt.Sprint(port))
+}
+
+// Send implements motion.Interconnect.
+func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer, receivers []motion.Peer) (motion.Sender, error) {
+	ctx, cancel := ic.setup(ctx)
+	defer cancel()
+	ic.mu.Lock()
+	port := ic.port
+	ic.mu.Unlock()
+	msg := icwire.Registration{
+		RecvSlice: int32(id.RecvSlice), SendSlice: int32(id.SendSlice),
+		SrcContent: int32(self.Content), SrcPort: int32(port), SrcPid: self.Pid,
+		Session: id.Session, Command: id.Command,
+	}.Append(nil)
+
+	conns := make([]net.Conn, len(receivers))
+	var made atomic.Int32
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(dialling)
+	for i, peer := range receivers {
+		g.Go(func() (err error) {
+			if conns[i], err = dial(gctx, peer, msg); err == nil {
+				made.Add(1)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		for _, c := range conns {
+			if c != nil {
+				stream.Reset(c)
+			}
+		}
+		switch {
+		case ctx.Err() == nil:
+			return nil, err
+		case errors.Is(context.Cause(ctx), errSetup):
+			return nil, ic.timeout(0, 0, int(made.Load()), len(receivers))
+		}
+		return nil, context.Cause(ctx)
+	}
+	return stream.NewSender(&ic.group, ic.opt, receivers, conns), nil
+}
+
+var (
+	errSetup  = errors.New("setup timeout")
+	errClosed = motion.Errorf("interconnect error: the executor's interconnect is closed: %w", net.ErrClosed)
+)
+
+// setup bounds ctx by the setup timeout and by Close.
+func (ic *Interconnect) setup(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stops := []func() bool{context.AfterFunc(ic.ctx, func() { cancel(errClosed) })}
+	if d := ic.cfg.SetupTimeout; d > 0 {
+		stops = append(stops, time.AfterFunc(d, func() { cancel(errSetup) }).Stop)
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
+}
+
+func (ic *Interconnect) timeout(in, ofIn, out, ofOut int) *motion.Error {
+	return &motion.Error{
+		Code:    motion.CodeInterconnect,
+		Message: "Interconnect timeout: Unable to complete setup of all connections within time limit.",
+		Detail: fmt.Sprintf("Completed %d of %d incoming and %d of %d outgoing connections.  gp_interconnect_setup_timeout = %d seconds.",
+			in, ofIn, out, ofOut, int(ic.cfg.SetupTimeout.Seconds())),
+	}
+}
+
+// dial connects to a receiver and registers.
+func dial(ctx context.Context, peer motion.Peer, msg []byte) (net.Conn, error) {
+	if peer.Addr == "" {
+		return nil, motion.Errorf("interconnect could not connect to seg%d: it has no listener (%v)", peer.Content, peer)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", peer.Addr)
+	if err != nil {
+		return nil, motion.Errorf("interconnect could not connect to seg%d %s: %w", peer.Content, peer.Addr, bare(err))
+	}
+	// The message fits into any socket buffer: this does not block.
+	if _, err := c.Write(msg); err != nil {
+		stream.Reset(c)
+		return nil, motion.Errorf("interconnect error writing registration message to seg%d at %s: %w", peer.Content, peer.Addr, bare(err))
+	}
+	return c, nil
+}
+
+// bare is err without the addresses, which the message has already.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// Receive implements motion.Interconnect. It returns at once; senders that do
+// not connect within the setup timeout fail the receiver.
+func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.Peer, senders []motion.Peer) (motion.Receiver, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if _, err := ic.listen(); err != nil {
+		return nil, err
+	}
+	r := stream.NewReceiver(&ic.group, ic.opt, id, senders)
+	w, err := ic.registry.expect(id, r, senders)
+	if err != nil {
+		r.Abort()
+		return nil, err
+	}
+	ic.mu.Lock()
+	if ic.closed {
+		ic.mu.Unlock()
+		ic.registry.forget(w)
+		return nil, errClosed // the group has aborted r
+	}
+	ic.wg.Add(1)
+	ic.mu.Unlock()
+	go ic.attend(w)
+	return r, nil
+}
+
+// attend waits until all senders of a motion have connected.
+func (ic *Interconnect) attend(w *awaited) {
+	defer ic.wg.Done()
+	var limit <-chan time.Time
+	if d := ic.cfg.SetupTimeout; d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		limit = t.C
+	}
+	select {
+	case <-w.complete:
+		return
+	case <-w.r.Done():
+	case <-limit:
+		w.r.Fail(ic.timeout(ic.registry.came(w), len(w.keys), 0, 0))
+	}
+	ic.registry.forget(w)
+}
+
+// Close implements motion.Interconnect.
+func (ic *Interconnect) Close() error {
+	ic.mu.Lock()
+	ic.closed = true
+	if ic.ln != nil {
+		ic.ln.Close()
+	}
+	ic.mu.Unlock()
+	ic.cancel()
+	ic.group.Close()
+	ic.wg.Wait()
+	ic.registry.close()
+	return nil
+}
