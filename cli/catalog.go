@@ -159,6 +159,15 @@ func (s *session) query(ctx context.Context, sql string) ([][]string, error) {
 
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
+// identifier quotes a parameter's name, whose parts may be joined by a dot.
+func identifier(name string) string {
+	parts := strings.Split(strings.ToLower(name), ".")
+	for i, p := range parts {
+		parts[i] = `"` + strings.ReplaceAll(p, `"`, `""`) + `"`
+	}
+	return strings.Join(parts, ".")
+}
+
 func (s *session) Instances(ctx context.Context) ([]topology.Instance, error) {
 	rows, err := s.query(ctx, `SELECT dbid, content, role, preferred_role, mode, status, port, hostname, address, datadir
 		FROM gp_segment_configuration ORDER BY dbid`)
@@ -236,7 +245,7 @@ func (s *session) Live(ctx context.Context, name string) ([]liveValue, error) {
 // ask does without gp_toolkit, which a database may lack: it shows the value
 // here and in a utility session of each primary.
 func (s *session) ask(ctx context.Context, name string) ([]liveValue, error) {
-	rows, err := s.query(ctx, "SELECT current_setting("+literal(name)+")")
+	rows, err := s.query(ctx, "SHOW "+identifier(name))
 	if err != nil {
 		return nil, err
 	}
