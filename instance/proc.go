@@ -85,14 +85,16 @@ func KillLeftovers(ctx context.Context, dir datadir.Dir) error {
 		if len(pids) == 0 {
 			return nil
 		}
-		for _, pid := range pids {
-			// By pid, each looked at again an instant ago.
-			if i == 0 && trunklineVerb(pid, dir) == "proxy" {
-				_ = syscall.Kill(pid, syscall.SIGTERM)
-			} else if i == 0 {
-				_ = syscall.Kill(pid, syscall.SIGQUIT)
-			} else if i > 50 {
+		for _, pid := range pids { // each looked at an instant ago
+			switch verb := trunklineVerb(pid, dir); {
+			case i > 50:
 				_ = syscall.Kill(pid, syscall.SIGKILL)
+			case i == 0 && verb == "proxy":
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+			case i == 0 && verb == "":
+				_ = syscall.Kill(pid, syscall.SIGQUIT)
+			case i == 10 && verb == "instance": // not one that is just leaving
+				_ = syscall.Kill(pid, syscall.SIGINT)
 			}
 		}
 		if !sleep(ctx, 20*time.Millisecond) {

@@ -25,12 +25,13 @@ func newSpawner() *spawner {
 		for job := range s.jobs {
 			job()
 		}
-		// Still locked: the thread ends with the goroutine.
+		// Still locked, so the thread goes too, unless it is the main one.
 	}()
 	return s
 }
 
-// close ends the thread. Children that still run get their death signal.
+// close ends the goroutine, and with it, as a rule, the thread. The caller has
+// ended its children before.
 func (s *spawner) close() {
 	s.once.Do(func() { close(s.jobs) })
 	<-s.done

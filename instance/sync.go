@@ -14,6 +14,9 @@ import (
 const (
 	// syncInterval is how often the coordinator looks at its standby.
 	syncInterval = 400 * time.Millisecond
+	// firstSyncInterval is the same while it was not seen yet: a start waits
+	// for it.
+	firstSyncInterval = 100 * time.Millisecond
 	// syncGrace is how long commits wait for a standby that is gone.
 	syncGrace = 2 * time.Second
 )
@@ -42,7 +45,14 @@ func (w *standbyWatch) run(ctx context.Context) {
 		}
 	}()
 	var lastSeen time.Time
-	for sleep(ctx, syncInterval) {
+	for {
+		interval := syncInterval
+		if lastSeen.IsZero() {
+			interval = firstSyncInterval
+		}
+		if !sleep(ctx, interval) {
+			return
+		}
 		if conn == nil || conn.IsClosed() {
 			c, err := connectLocal(ctx, w.dir, w.port, "standby watch")
 			if err != nil {
