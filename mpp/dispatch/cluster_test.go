@@ -87,7 +87,7 @@ type cluster struct {
 	self   motion.Peer
 	qes    [nsegs]func() // stops the executor server
 	sid    atomic.Int32
-	cmd    uint32
+	cmd    atomic.Uint32
 }
 
 func newCluster(t *testing.T, p Params) *cluster {
@@ -176,8 +176,7 @@ func (c *cluster) counts(name string) []string {
 
 // command returns a new command id.
 func (c *cluster) command() uint32 {
-	c.cmd++
-	return c.cmd
+	return c.cmd.Add(1)
 }
 
 // query gathers one slice the way a session does.
@@ -213,6 +212,30 @@ func (c *cluster) receive(g *Gang, r *Running, slice int16, limit int) (rows int
 		recv.Stop()
 	}
 	return rows, recv.Close(context.Background())
+}
+
+// values returns the one column of the rows of a slice on all segments, taken
+// from an open Running as a session does it.
+func (c *cluster) values(g *Gang, sql string) []string {
+	r, err := g.Open(testContext(c.t), c.command(), []Slice{{Index: 1, SQL: sql}}, &Run{Slice: 1, Receivers: []motion.Peer{c.self}})
+	if err != nil {
+		c.t.Error(err)
+		return []string{""}
+	}
+	var vals []string
+	recv, _ := c.fabric.New().Receive(r.Context(), motion.ID{Session: g.cfg.SessionID, Command: r.command, SendSlice: 1}, c.self, r.Senders(1))
+	for {
+		b, _, err := recv.Receive(r.Context())
+		if err != nil {
+			break
+		}
+		vals = append(vals, string(b[6:]))
+	}
+	_ = recv.Close(context.Background())
+	if err := r.Finish(testContext(c.t)); err != nil {
+		c.t.Error(err)
+	}
+	return vals
 }
 
 // coordTxn is a coordinator's part over the shared server.

@@ -17,6 +17,7 @@ const (
 	codeOutcomeUnknown    = "08007"
 	codeInUse             = "55006"
 	codeNoSuchObject      = "42704"
+	codeInvalidParameter  = "22023"
 	codeCannotConnectNow  = "57P03"
 	codeCanceled          = "57014"
 	codeInFailedTx        = "25P02"

@@ -116,13 +116,7 @@ func (o *op) finish(i int, err error) {
 	}
 }
 
-// note records a failure of a part that is not done yet.
-func (o *op) note(err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.noteLocked(err)
-}
-
+// noteLocked records a failure and cancels what is not done. o.mu is held.
 func (o *op) noteLocked(err error) {
 	if o.err == nil || rank(err) > rank(o.err) {
 		o.err = err

@@ -330,14 +330,20 @@ func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]
 		return nil, fmt.Errorf("the coordinator's PostgreSQL cannot be asked: %w", err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	rows, err := query(ctx, conn, "SELECT x, CASE WHEN x::xid8 >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) THEN 'aborted'"+
-		" ELSE pg_catalog.pg_xact_status(x::xid8) END FROM pg_catalog.unnest('{"+strings.Join(xids, ",")+"}'::text[]) AS x")
-	if err != nil {
-		return nil, err
-	}
-	status := make(map[string]string, len(rows))
-	for _, r := range rows {
-		status[string(r[0])] = string(r[1])
+	status := make(map[string]string, len(xids))
+	for _, xid := range xids {
+		rows, err := query(ctx, conn, "SELECT pg_catalog.pg_xact_status('"+xid+"'::xid8)")
+		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == codeInvalidParameter {
+			status[xid] = statusAborted // "is in the future"
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if rows[0][0] != nil {
+			status[xid] = string(rows[0][0])
+		}
 	}
 	return status, nil
 }
