@@ -1,0 +1,197 @@
+SET allow_system_table_mods = on;
+SET client_min_messages = warning;
+SET check_function_bodies = off;
+
+-- Where a statement runs.
+CREATE FUNCTION pg_catalog.gp_execution_segment() RETURNS integer
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT {{.Content}}';
+CREATE FUNCTION pg_catalog.gp_execution_dbid() RETURNS integer
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT {{.Dbid}}';
+
+-- The cluster's instances; filled on the coordinator only, as in Greenplum.
+CREATE FUNCTION pg_catalog.gp_read_segment_configuration() RETURNS SETOF text[]
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  SELECT string_to_array(line, '|')
+  FROM string_to_table(pg_read_file({{lit .ConfigurationFile}}), E'\n') AS line
+  WHERE line <> ''
+$f$;
+CREATE VIEW pg_catalog.gp_segment_configuration AS
+  SELECT f[1]::smallint AS dbid, f[2]::smallint AS content,
+         f[3]::"char" AS role, f[4]::"char" AS preferred_role,
+         f[5]::"char" AS mode, f[6]::"char" AS status,
+         f[7]::integer AS port, f[8] AS hostname, f[9] AS address, f[10] AS datadir
+  FROM pg_catalog.gp_read_segment_configuration() AS f{{if not .Coordinator}} WHERE false{{end}};
+GRANT SELECT ON pg_catalog.gp_segment_configuration TO PUBLIC;
+
+CREATE VIEW pg_catalog.gp_id AS
+  SELECT 'Greenplum'::name AS gpname, (SELECT count(*) FROM pg_catalog.gp_read_segment_configuration() AS f WHERE f[2] <> '-1' AND f[3] = 'p')::smallint AS numsegments,
+         {{.Dbid}}::smallint AS dbid, ({{.Content}})::smallint AS content;
+GRANT SELECT ON pg_catalog.gp_id TO PUBLIC;
+
+CREATE VIEW pg_catalog.gp_stat_replication AS
+  SELECT pg_catalog.gp_execution_segment() AS gp_segment_id, r.* FROM pg_catalog.pg_stat_replication r;
+GRANT SELECT ON pg_catalog.gp_stat_replication TO PUBLIC;
+
+-- Where rows go. Filled on the coordinator only.
+CREATE TABLE pg_catalog.gp_distribution_policy (
+  localoid oid PRIMARY KEY, policytype "char" NOT NULL, numsegments integer NOT NULL,
+  distkey int2vector NOT NULL, distclass oidvector NOT NULL);
+GRANT SELECT ON pg_catalog.gp_distribution_policy TO PUBLIC;
+
+-- Functions with EXECUTE ON other than ANY: c coordinator, s all segments, i initplan.
+CREATE TABLE pg_catalog.gp_function_location (funcoid oid PRIMARY KEY, location "char" NOT NULL);
+GRANT SELECT ON pg_catalog.gp_function_location TO PUBLIC;
+
+CREATE FUNCTION pg_catalog.gp_check_owner(owner oid, what text) RETURNS void
+  LANGUAGE plpgsql STABLE AS $f$
+BEGIN
+  IF NOT pg_catalog.pg_has_role(session_user, owner, 'USAGE') THEN
+    RAISE EXCEPTION 'must be owner of %', what USING ERRCODE = '42501';
+  END IF;
+END $f$;
+
+CREATE FUNCTION pg_catalog.gp_set_policy(rel oid, kind "char", segments integer, keys int2vector) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+BEGIN
+  PERFORM gp_check_owner(c.relowner, 'table ' || c.relname) FROM pg_class c WHERE c.oid = rel;
+  INSERT INTO gp_distribution_policy
+  SELECT rel, kind, segments, keys,
+         COALESCE((SELECT string_agg(COALESCE((
+             SELECT o.oid FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
+             WHERE m.amname = 'hash' AND o.opcdefault AND o.opcintype = a.atttypid LIMIT 1), 0)::text, ' ' ORDER BY k.ord)
+           FROM unnest(keys::int2[]) WITH ORDINALITY AS k(att, ord)
+           JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = k.att), '')::oidvector
+  ON CONFLICT (localoid) DO UPDATE SET policytype = EXCLUDED.policytype,
+    numsegments = EXCLUDED.numsegments, distkey = EXCLUDED.distkey, distclass = EXCLUDED.distclass;
+END $f$;
+
+CREATE FUNCTION pg_catalog.gp_set_function_location(func oid, loc "char") RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+BEGIN
+  PERFORM gp_check_owner(p.proowner, 'function ' || p.proname) FROM pg_proc p WHERE p.oid = func;
+  DELETE FROM gp_function_location WHERE funcoid = func;
+  IF loc <> 'a' THEN
+    INSERT INTO gp_function_location VALUES (func, loc);
+  END IF;
+END $f$;
+
+-- Rows about objects that a DROP has removed. Says how many went.
+CREATE FUNCTION pg_catalog.gp_forget_dropped() RETURNS void
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  DELETE FROM gp_distribution_policy p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.localoid);
+  DELETE FROM gp_function_location l WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = l.funcoid);
+$f$;
+
+CREATE FUNCTION pg_catalog.pg_get_table_distributedby(rel oid) RETURNS text
+  LANGUAGE sql STABLE SET search_path = pg_catalog AS $f$
+  SELECT CASE WHEN p.policytype = 'r' THEN 'DISTRIBUTED REPLICATED'
+              WHEN p.distkey = ''::int2vector THEN 'DISTRIBUTED RANDOMLY'
+              ELSE 'DISTRIBUTED BY (' || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.ord)
+                FROM unnest(p.distkey::int2[]) WITH ORDINALITY AS k(att, ord)
+                JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = k.att) || ')' END
+  FROM gp_distribution_policy p WHERE p.localoid = rel
+$f$;
+
+-- What the planner wants to know of a relation, in one round trip; null when
+-- the name resolves to nothing.
+CREATE FUNCTION pg_catalog.gp_relation(nsp text, rel text) RETURNS json
+  LANGUAGE plpgsql STABLE AS $f$
+DECLARE
+  o oid := pg_catalog.to_regclass(CASE WHEN nsp = '' THEN '' ELSE pg_catalog.quote_ident(nsp) || '.' END || pg_catalog.quote_ident(rel));
+BEGIN
+  IF o IS NULL THEN RETURN NULL; END IF;
+  RETURN (SELECT pg_catalog.json_build_object(
+    'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'temp', c.relpersistence = 't',
+    'owner', pg_catalog.pg_get_userbyid(c.relowner), 'children', c.relhassubclass OR c.relkind = 'p',
+    'pk', (SELECT i.indkey::text FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
+    'policy', p.policytype, 'keys', p.distkey::text, 'segments', p.numsegments,
+    'view', CASE WHEN c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema') THEN pg_catalog.pg_get_viewdef(c.oid) END,
+    'cols', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+        'n', a.attname, 'num', a.attnum, 't', a.atttypid::bigint, 'b', CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE a.atttypid END::bigint,
+        'tt', t.typtype, 'bin', t.typsend <> 0, 'f', pg_catalog.format_type(a.atttypid, a.atttypmod), 'f0', pg_catalog.format_type(a.atttypid, NULL),
+        'c', CASE WHEN a.attcollation <> t.typcollation THEN (SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
+               FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation) END,
+        'nn', a.attnotnull, 'g', a.attgenerated, 'i', a.attidentity,
+        'd', CASE WHEN a.atthasdef THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+                  WHEN a.attidentity <> '' THEN 'pg_catalog.nextval(' || pg_catalog.quote_literal(pg_catalog.pg_get_serial_sequence(
+                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname)) || ')'
+                  WHEN t.typtype = 'd' THEN t.typdefault END) ORDER BY a.attnum)
+      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+      LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.gp_distribution_policy p ON p.localoid = c.oid
+    WHERE c.oid = o);
+END $f$;
+
+-- What the planner wants to know of all functions of a name.
+CREATE FUNCTION pg_catalog.gp_function(nsp text, func text) RETURNS json
+  LANGUAGE sql STABLE AS $f$
+  SELECT CASE WHEN count(*) = 0 THEN NULL ELSE pg_catalog.json_build_object(
+    'builtin', pg_catalog.bool_and(p.oid < 16384),
+    'volatile', pg_catalog.bool_or(p.provolatile = 'v'),
+    'stable', pg_catalog.bool_or(p.provolatile = 's'),
+    'aggregate', pg_catalog.bool_or(p.prokind = 'a'), 'window', pg_catalog.bool_or(p.prokind = 'w'),
+    'srf', pg_catalog.bool_or(p.proretset), 'location', COALESCE(pg_catalog.max(l.location::text), 'a')) END
+  FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.gp_function_location l ON l.funcoid = p.oid
+  WHERE p.proname = func AND (nsp = '' OR p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = nsp))
+$f$;
+
+-- The QD ends the coordinator's part of a transaction whose other part failed.
+CREATE FUNCTION pg_catalog.gp_fail() RETURNS void LANGUAGE plpgsql AS $f$
+BEGIN
+  RAISE EXCEPTION 'a statement of this transaction failed on a segment' USING ERRCODE = '25P02';
+END $f$;
+
+-- Parameters: PostgreSQL knows them with a prefix.
+CREATE FUNCTION pg_catalog.gp_parameter_name(name text) RETURNS text
+  LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $f$
+  SELECT CASE WHEN pg_catalog.lower(name) = ANY (ARRAY[{{.Names}}]) THEN 'trunkline.' || pg_catalog.lower(name) ELSE name END
+$f$;
+CREATE FUNCTION pg_catalog.gp_current_setting(text) RETURNS text
+  LANGUAGE sql STABLE STRICT PARALLEL SAFE AS 'SELECT pg_catalog.current_setting(pg_catalog.gp_parameter_name($1))';
+CREATE FUNCTION pg_catalog.gp_current_setting(text, boolean) RETURNS text
+  LANGUAGE sql STABLE STRICT PARALLEL SAFE AS 'SELECT pg_catalog.current_setting(pg_catalog.gp_parameter_name($1), $2)';
+CREATE FUNCTION pg_catalog.gp_set_config(text, text, boolean) RETURNS text
+  LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.set_config(pg_catalog.gp_parameter_name($1), $2, $3)';
+
+CREATE VIEW pg_catalog.gp_pg_settings AS
+  SELECT * FROM pg_catalog.pg_settings
+  UNION ALL
+  SELECT v.name, s.setting, v.unit, v.category, v.short_desc, NULL, v.context, v.vartype,
+         CASE WHEN s.setting IS DISTINCT FROM v.boot_val THEN 'configuration file' ELSE 'default' END,
+         v.min_val, v.max_val, v.enumvals::text[], v.boot_val, s.setting, NULL, NULL::integer, false
+  FROM (VALUES {{range $i, $p := .Parameters}}{{if $i}},
+    {{end}}({{lit .Name}}, {{.Unit}}, {{lit .Category}}, {{lit .Short}}, {{lit .Context}}, {{lit .Type}}, {{.Min}}, {{.Max}}, {{.Enum}}, {{lit .Default}}){{end}})
+    AS v(name, unit, category, short_desc, context, vartype, min_val, max_val, enumvals, boot_val),
+    LATERAL (SELECT COALESCE(pg_catalog.current_setting('trunkline.' || v.name, true), v.boot_val) AS setting) s;
+GRANT SELECT ON pg_catalog.gp_pg_settings TO PUBLIC;
+
+{{if .Coordinator -}}
+-- The row source: a slice's rows, read from the QD over a local socket. dblink
+-- streams them into a tuplestore. The variants differ in the rows PostgreSQL's
+-- planner is told to expect.
+CREATE FUNCTION pg_catalog.gp_motion_recv(text, text) RETURNS SETOF record
+  LANGUAGE c STRICT PARALLEL RESTRICTED ROWS 1000 AS '$libdir/dblink', 'dblink_record';
+{{range .RowCounts}}CREATE FUNCTION pg_catalog.gp_motion_recv_{{.Exp}}(text, text) RETURNS SETOF record
+  LANGUAGE c STRICT PARALLEL RESTRICTED ROWS {{.Rows}} AS '$libdir/dblink', 'dblink_record';
+{{end}}
+CREATE FUNCTION pg_catalog.gp_motion_connect_u(text, text) RETURNS text
+  LANGUAGE c STRICT PARALLEL RESTRICTED SECURITY DEFINER AS '$libdir/dblink', 'dblink_connect';
+REVOKE ALL ON FUNCTION pg_catalog.gp_motion_connect_u(text, text) FROM PUBLIC;
+CREATE FUNCTION pg_catalog.gp_motion_connect() RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+BEGIN
+  PERFORM gp_motion_connect_u('gp_motion', {{lit (printf "host=%s port=%d user=%s dbname=motion connect_timeout=10" .RowsDir .Port .Superuser)}});
+END $f$;
+-- pg_dump leaves alone what stands in pg_init_privs.
+INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
+  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_motion_connect_u';
+{{end}}
+INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
+  SELECT oid, 'pg_class'::regclass, 0, 'i', relacl FROM pg_catalog.pg_class
+  WHERE relname IN ('gp_id', 'gp_segment_configuration', 'gp_stat_replication', 'gp_distribution_policy', 'gp_function_location', 'gp_pg_settings')
+    AND relnamespace = 'pg_catalog'::regnamespace AND relacl IS NOT NULL;
+RESET check_function_bodies;
+RESET client_min_messages;
+RESET allow_system_table_mods;

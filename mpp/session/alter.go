@@ -1,0 +1,169 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// checkAlter refuses what would leave rows where they do not belong.
+func (s *Session) checkAlter(r *relation, st *pg.AlterTableStmt) error {
+	if r == nil || r.Policy == nil {
+		return nil
+	}
+	key := func(name string) bool {
+		return slices.ContainsFunc(r.Policy.Keys, func(k int) bool { return r.columns[k].Name == name })
+	}
+	for _, c := range st.Cmds {
+		cmd := c.GetAlterTableCmd()
+		if cmd.GetSubtype() == pg.AlterTableType_AT_AlterColumnType && key(cmd.Name) {
+			return sqlError("0A000", "cannot alter type of a column used in a distribution policy")
+		}
+	}
+	return nil
+}
+
+// afterAlter follows an ALTER TABLE of a distributed table.
+func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableStmt) error {
+	r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
+	if err != nil || r == nil {
+		return err
+	}
+	if req.stmt.SetDistribution {
+		return s.redistribute(req, r)
+	}
+	for _, c := range st.Cmds {
+		cmd := c.GetAlterTableCmd()
+		switch cmd.GetSubtype() {
+		case pg.AlterTableType_AT_DropColumn:
+			if len(r.Policy.Keys) < len(before.Policy.Keys) {
+				s.notice("NOTICE", "00000", "dropping a column that is part of the distribution policy forces a NULL distribution policy", "")
+				return s.recordPolicy(r, &plan.Policy{Kind: plan.Random, NumSegments: r.Policy.NumSegments})
+			}
+		case pg.AlterTableType_AT_AddConstraint, pg.AlterTableType_AT_AddIndex:
+			con := cmd.Def.GetConstraint()
+			switch con.GetContype() {
+			case pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_UNIQUE:
+				if err := s.checkUnique(r); err != nil {
+					return s.adoptKey(req, r, err)
+				}
+			case pg.ConstrType_CONSTR_FOREIGN:
+				s.notice("WARNING", "01000", "referential integrity (FOREIGN KEY) constraints are not supported in Greenplum Database, will not be enforced", "")
+			}
+		}
+	}
+	return nil
+}
+
+// adoptKey gives an empty table the distribution that its new unique key
+// needs, as Greenplum does; a table with rows keeps the error.
+func (s *Session) adoptKey(req *request, r *relation, refused error) error {
+	res, err := s.gang.Exec(req.ctx, nil, "SELECT EXISTS (SELECT FROM "+r.name()+")")
+	if err != nil {
+		return err
+	}
+	for _, one := range res {
+		if string(one.Rows[0][0]) == "t" {
+			return refused
+		}
+	}
+	keys, err := s.uniqueKeys(r)
+	if err != nil {
+		return err
+	}
+	r.Policy = &plan.Policy{Kind: plan.Hashed, Keys: keys[0], NumSegments: r.Policy.NumSegments}
+	if err := s.checkUnique(r); err != nil {
+		return refused
+	}
+	s.notice("NOTICE", "00000", "updating distribution policy to match new PRIMARY KEY", "")
+	return s.recordPolicy(r, r.Policy)
+}
+
+// redistribute moves the rows of a table to where its new policy wants them.
+func (s *Session) redistribute(req *request, r *relation) error {
+	d := req.stmt.Distribution
+	p := &plan.Policy{Kind: r.Policy.Kind, Keys: r.Policy.Keys, NumSegments: s.numSegments()}
+	if d != nil {
+		p.Kind, p.Keys = d.Kind, nil
+		for _, k := range d.Keys {
+			at, err := keyColumn(r, k.Column)
+			if err != nil {
+				return err
+			}
+			p.Keys = append(p.Keys, at)
+		}
+		if d.Kind == plan.Hashed && len(p.Keys) == 0 {
+			p.Kind = plan.Random
+		}
+	}
+	moved := *r
+	moved.Policy = p
+	if err := s.checkUnique(&moved); err != nil {
+		return err
+	}
+	same := p.Kind == r.Policy.Kind && slices.Equal(p.Keys, r.Policy.Keys)
+	if same && req.stmt.Reorganize == nil {
+		if p.Kind == plan.Random {
+			s.notice("WARNING", "01000", fmt.Sprintf("distribution policy of relation %q already set to DISTRIBUTED RANDOMLY", r.Name),
+				"Use ALTER TABLE \""+r.Name+"\" SET WITH (REORGANIZE=TRUE) DISTRIBUTED RANDOMLY to force a random redistribution.")
+		}
+		return nil
+	}
+	if req.stmt.Reorganize != nil && !*req.stmt.Reorganize {
+		return s.recordPolicy(r, p)
+	}
+	var cols []string
+	for i := range r.columns {
+		if !r.columns[i].generated {
+			cols = append(cols, "t."+ident(r.columns[i].Name))
+		}
+	}
+	source, err := parseOne("SELECT " + strings.Join(cols, ", ") + " FROM " + r.name() + " AS t")
+	if err != nil {
+		return err
+	}
+	w := &rowWriter{s: s, ctx: req.ctx, r: &moved}
+	if err := w.open(); err != nil {
+		return err
+	}
+	formats := []int16{1}
+	if !w.allBinary() {
+		w.text = true
+		if err := appendKeys(source, &moved); err != nil {
+			return err
+		}
+		formats = make([]int16, w.width)
+		for range p.Keys {
+			formats = append(formats, 1)
+		}
+	}
+	spool := &rowSpool{}
+	defer spool.close()
+	if err := s.rows(req.ctx, source, nil, nil, formats, spool.add); err != nil {
+		return err
+	}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return err
+	}
+	if err := s.markWrite(req.ctx, r, nil); err != nil {
+		return err
+	}
+	if _, err := s.gang.Exec(req.ctx, nil, "TRUNCATE "+r.name()); err != nil {
+		return err
+	}
+	if err := w.start(); err != nil {
+		return err
+	}
+	if err := spool.replay(w.add); err != nil {
+		w.abort(err)
+		return err
+	}
+	if _, err := w.finish(); err != nil {
+		return err
+	}
+	return s.recordPolicy(r, p)
+}

@@ -1,0 +1,480 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/cdbhash"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// outsideTransaction says whether PostgreSQL refuses the statement in a
+// transaction block.
+func outsideTransaction(n *pg.Node) bool {
+	switch st := n.GetNode().(type) {
+	case *pg.Node_CreatedbStmt, *pg.Node_DropdbStmt, *pg.Node_VacuumStmt, *pg.Node_CreateTableSpaceStmt, *pg.Node_DropTableSpaceStmt,
+		*pg.Node_AlterSystemStmt, *pg.Node_CreateSubscriptionStmt, *pg.Node_DropSubscriptionStmt:
+		return true
+	case *pg.Node_IndexStmt:
+		return st.IndexStmt.Concurrent
+	case *pg.Node_DropStmt:
+		return st.DropStmt.Concurrent
+	case *pg.Node_ReindexStmt:
+		return st.ReindexStmt.Kind == pg.ReindexObjectType_REINDEX_OBJECT_DATABASE || st.ReindexStmt.Kind == pg.ReindexObjectType_REINDEX_OBJECT_SCHEMA
+	case *pg.Node_AlterDatabaseStmt:
+		return false
+	}
+	return false
+}
+
+// runUtility runs a statement that concerns every instance: on the
+// coordinator first, which checks it, then on the segments.
+func (s *Session) runUtility(req *request) error {
+	if err := s.refuse(req.node); err != nil {
+		return err
+	}
+	if outsideTransaction(req.node) {
+		return s.runEverywhere(req)
+	}
+	if s.link.status == 'I' {
+		if err := s.beginImplicit(); err != nil {
+			return err
+		}
+	} else if s.txn.implicit && s.link.status != 'T' {
+		if _, err := s.local("BEGIN"); err != nil {
+			return err
+		}
+	}
+	s.txn.ddl = true
+	var before *relation
+	var err error
+	if alter := req.node.GetAlterTableStmt(); alter != nil {
+		if before, err = s.relation(alter.Relation.Schemaname, alter.Relation.Relname); err != nil {
+			return err
+		}
+		if err := s.checkAlter(before, alter); err != nil {
+			return err
+		}
+	}
+	existed := false
+	if c := req.node.GetCreateStmt(); c != nil && c.IfNotExists {
+		r, err := s.relation(c.Relation.Schemaname, c.Relation.Relname)
+		if err != nil {
+			return err
+		}
+		existed = r != nil
+	}
+	text, err := s.utilityText(req)
+	if err != nil {
+		return err
+	}
+	if err := s.localUtility(req, text); err != nil {
+		return err
+	}
+	s.cache.reset(s.cache.tick)
+	if err := s.onSegments(req.ctx, req.node, text, before); err != nil {
+		return err
+	}
+	return s.afterUtility(req, before, existed)
+}
+
+// localUtility runs a utility statement on the link and passes on its notices
+// and tag.
+func (s *Session) localUtility(req *request, text string) error {
+	simple := *req
+	simple.portal = nil
+	return s.runLocal(&simple, text)
+}
+
+// utilityText is the statement as every instance runs it.
+func (s *Session) utilityText(req *request) (string, error) {
+	changed, err := plan.ReplaceSegmentID(req.node, planCatalog{s, nil})
+	if err != nil {
+		return "", err
+	}
+	if changed {
+		return plan.Deparse(req.node)
+	}
+	return req.text, nil
+}
+
+// onSegments runs a utility statement on every segment.
+func (s *Session) onSegments(ctx context.Context, n *pg.Node, text string, target *relation) error {
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	if err := s.markWrite(ctx, target, nil); err != nil {
+		return err
+	}
+	if touchesTemp(n) {
+		s.gang.MarkNoPrepare(nil)
+	}
+	if sql, ok, err := withoutValidation(n); err != nil {
+		return err
+	} else if ok {
+		text = sql
+	}
+	_, err := s.gang.Exec(ctx, nil, text)
+	return err
+}
+
+// touchesTemp says whether a statement makes something temporary, which
+// PostgreSQL does not let into a prepared transaction.
+func touchesTemp(n *pg.Node) bool {
+	temp := func(r *pg.RangeVar) bool {
+		return r.GetRelpersistence() == "t" || r.GetSchemaname() == "pg_temp"
+	}
+	switch st := n.Node.(type) {
+	case *pg.Node_CreateStmt:
+		return temp(st.CreateStmt.Relation)
+	case *pg.Node_ViewStmt:
+		return temp(st.ViewStmt.View)
+	case *pg.Node_CreateSeqStmt:
+		return temp(st.CreateSeqStmt.Sequence)
+	case *pg.Node_DiscardStmt:
+		return true
+	}
+	return false
+}
+
+// withoutValidation is a foreign key declared so that a segment does not look
+// for the rows it refers to: they may be on another segment. As in Greenplum,
+// foreign keys are declared but not enforced.
+func withoutValidation(n *pg.Node) (string, bool, error) {
+	alter := n.GetAlterTableStmt()
+	if alter == nil {
+		return "", false, nil
+	}
+	found := false
+	for _, c := range alter.Cmds {
+		if con := c.GetAlterTableCmd().GetDef().GetConstraint(); con != nil && con.Contype == pg.ConstrType_CONSTR_FOREIGN {
+			found = true
+		}
+	}
+	if !found {
+		return "", false, nil
+	}
+	clone := proto.Clone(n).(*pg.Node)
+	for _, c := range clone.GetAlterTableStmt().Cmds {
+		if con := c.GetAlterTableCmd().GetDef().GetConstraint(); con != nil && con.Contype == pg.ConstrType_CONSTR_FOREIGN {
+			con.SkipValidation, con.InitiallyValid = true, false
+		}
+	}
+	sql, err := plan.Deparse(clone)
+	return sql, true, err
+}
+
+// refuse names what a distributed system cannot do with PostgreSQL's means.
+func (s *Session) refuse(n *pg.Node) error {
+	distributed := func(rv *pg.RangeVar) (bool, error) {
+		r, err := s.relation(rv.GetSchemaname(), rv.GetRelname())
+		return r != nil && r.Policy != nil, err
+	}
+	switch st := n.Node.(type) {
+	case *pg.Node_CreateTrigStmt:
+		if d, err := distributed(st.CreateTrigStmt.Relation); d || err != nil {
+			return orElse(err, sqlError("0A000", "triggers on distributed tables are not supported"))
+		}
+	case *pg.Node_RuleStmt:
+		if d, err := distributed(st.RuleStmt.Relation); d || err != nil {
+			return orElse(err, sqlError("0A000", "rules on distributed tables are not supported"))
+		}
+	case *pg.Node_CreatePublicationStmt, *pg.Node_CreateSubscriptionStmt:
+		return sqlError("0A000", "logical replication is not supported in a cluster")
+	case *pg.Node_RefreshMatViewStmt:
+		return sqlError("0A000", "materialized views are not supported; use CREATE TABLE AS")
+	}
+	return nil
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// afterUtility keeps the distribution policies in step with what was done.
+func (s *Session) afterUtility(req *request, before *relation, existed bool) error {
+	switch st := req.node.Node.(type) {
+	case *pg.Node_CreateStmt:
+		if existed {
+			return nil
+		}
+		return s.setPolicy(req, st.CreateStmt.Relation, st.CreateStmt, false)
+	case *pg.Node_DropStmt, *pg.Node_DropOwnedStmt:
+		_, err := s.local("SELECT pg_catalog.gp_forget_dropped()")
+		return err
+	case *pg.Node_AlterTableStmt:
+		if before != nil && before.Policy != nil {
+			return s.afterAlter(req, before, st.AlterTableStmt)
+		}
+	case *pg.Node_IndexStmt:
+		if st.IndexStmt.Unique {
+			r, err := s.relation(st.IndexStmt.Relation.Schemaname, st.IndexStmt.Relation.Relname)
+			if err != nil || r == nil || r.Policy == nil {
+				return err
+			}
+			return s.checkUnique(r)
+		}
+	case *pg.Node_CreateFunctionStmt:
+		return s.setFunctionLocation(req, st.CreateFunctionStmt)
+	case *pg.Node_VariableSetStmt, *pg.Node_DiscardStmt:
+		s.settingsDirty = true
+	}
+	return nil
+}
+
+// setPolicy records where the rows of a new table go.
+func (s *Session) setPolicy(req *request, rv *pg.RangeVar, create *pg.CreateStmt, ctas bool) error {
+	r, err := s.relation(rv.Schemaname, rv.Relname)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return internal("table %q is gone right after it was made", rv.Relname)
+	}
+	p, err := s.choosePolicy(req, r, create, ctas)
+	if err != nil {
+		return err
+	}
+	if err := s.recordPolicy(r, p); err != nil {
+		return err
+	}
+	if p.Kind != plan.Hashed && p.Kind != plan.Random {
+		return nil
+	}
+	r.Policy = p
+	return s.checkUnique(r)
+}
+
+func (s *Session) recordPolicy(r *relation, p *plan.Policy) error {
+	kind := "p"
+	if p.Kind == plan.Replicated {
+		kind = "r"
+	}
+	var keys []string
+	for _, k := range p.Keys {
+		keys = append(keys, strconv.Itoa(r.columns[k].num))
+	}
+	s.txn.ddl = true
+	s.cache.reset(s.cache.tick)
+	_, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_set_policy(%d, '%s', %d, '%s')", r.OID, kind, s.numSegments(), strings.Join(keys, " ")))
+	return err
+}
+
+// choosePolicy decides as Greenplum does: the clause; else the parent's or
+// LIKE's; else the primary or a unique key; else the first hashable column.
+func (s *Session) choosePolicy(req *request, r *relation, create *pg.CreateStmt, ctas bool) (*plan.Policy, error) {
+	n := s.numSegments()
+	if d := req.stmt.Distribution; d != nil {
+		p := &plan.Policy{Kind: d.Kind, NumSegments: n}
+		if d.Kind == plan.Replicated && r.Kind == 'p' {
+			return nil, sqlError("0A000", "PARTITION BY clause cannot be used with DISTRIBUTED REPLICATED clause")
+		}
+		for _, k := range d.Keys {
+			at, err := keyColumn(r, k.Column)
+			if err != nil {
+				return nil, err
+			}
+			for _, other := range p.Keys {
+				if other == at {
+					return nil, sqlError("42701", "duplicate column in DISTRIBUTED BY clause")
+				}
+			}
+			p.Keys = append(p.Keys, at)
+		}
+		if d.Kind == plan.Hashed && len(p.Keys) == 0 {
+			p.Kind = plan.Random
+		}
+		return p, nil
+	}
+	parents := create.GetInhRelations()
+	for _, parent := range parents {
+		rv := parent.GetRangeVar()
+		pr, err := s.relation(rv.GetSchemaname(), rv.GetRelname())
+		if err != nil {
+			return nil, err
+		}
+		if p := samePolicy(pr, r); p != nil {
+			return p, nil
+		}
+	}
+	if set, err := s.setting("gp_create_table_random_default_distribution"); err == nil && set == "on" {
+		s.notice("NOTICE", "00000", "using default RANDOM distribution since no distribution was specified", "")
+		return &plan.Policy{Kind: plan.Random, NumSegments: n}, nil
+	}
+	if keys, err := s.uniqueKeys(r); err != nil {
+		return nil, err
+	} else if len(keys) > 0 {
+		return &plan.Policy{Kind: plan.Hashed, Keys: keys[0], NumSegments: n}, nil
+	}
+	for _, e := range create.GetTableElts() {
+		like := e.GetTableLikeClause()
+		if like == nil {
+			continue
+		}
+		lr, err := s.relation(like.Relation.GetSchemaname(), like.Relation.GetRelname())
+		if err != nil {
+			return nil, err
+		}
+		if p := samePolicy(lr, r); p != nil {
+			s.notice("NOTICE", "00000", "table doesn't have 'DISTRIBUTED BY' clause, defaulting to distribution columns from LIKE table", "")
+			return p, nil
+		}
+	}
+	const hint = "The 'DISTRIBUTED BY' clause determines the distribution of data. Make sure column(s) chosen are the optimal data distribution key to minimize skew."
+	for i := range r.columns {
+		if !cdbhash.Hashable(r.columns[i].hashType()) || r.columns[i].generated {
+			continue
+		}
+		word := "column"
+		if ctas {
+			word = "column(s)"
+		}
+		s.notice("NOTICE", "00000", fmt.Sprintf("Table doesn't have 'DISTRIBUTED BY' clause -- Using %s named '%s' as the Greenplum Database data distribution key for this table.", word, r.columns[i].Name), hint)
+		return &plan.Policy{Kind: plan.Hashed, Keys: []int{i}, NumSegments: n}, nil
+	}
+	s.notice("NOTICE", "00000", "Table doesn't have 'DISTRIBUTED BY' clause, and no column type is suitable for a distribution key. Creating a NULL policy entry.", "")
+	return &plan.Policy{Kind: plan.Random, NumSegments: n}, nil
+}
+
+// keyColumn finds a column of DISTRIBUTED BY.
+func keyColumn(r *relation, name string) (int, error) {
+	for i := range r.columns {
+		c := &r.columns[i]
+		if c.Name != name {
+			continue
+		}
+		if c.generated {
+			return 0, sqlError("0A000", "cannot use generated column %q in the distribution key", name)
+		}
+		if !cdbhash.Hashable(c.hashType()) {
+			e := sqlError("42704", "data type %s has no default operator class for access method \"hash\"", c.bare)
+			e.Hint = "You must specify an operator class or define a default operator class for the data type."
+			return 0, e
+		}
+		return i, nil
+	}
+	return 0, sqlError("42703", "column \"%s\" named in 'DISTRIBUTED BY' clause does not exist", name)
+}
+
+// samePolicy is from's policy for a table with the same columns; nil when it
+// has none or they differ.
+func samePolicy(from, to *relation) *plan.Policy {
+	if from == nil || from.Policy == nil {
+		return nil
+	}
+	p := &plan.Policy{Kind: from.Policy.Kind, NumSegments: from.Policy.NumSegments}
+	for _, k := range from.Policy.Keys {
+		found := false
+		for i := range to.columns {
+			if to.columns[i].Name == from.columns[k].Name {
+				p.Keys, found = append(p.Keys, i), true
+			}
+		}
+		if !found {
+			return nil
+		}
+	}
+	return p
+}
+
+// uniqueKeys lists the columns of a table's unique indexes, the primary key
+// first.
+func (s *Session) uniqueKeys(r *relation) ([][]int, error) {
+	res, err := s.local(fmt.Sprintf("SELECT i.indkey::text, i.indisprimary, i.indnkeyatts FROM pg_catalog.pg_index i "+
+		"WHERE i.indrelid = %d AND i.indisunique ORDER BY i.indisprimary DESC, i.indexrelid", r.OID))
+	if err != nil {
+		return nil, err
+	}
+	var out [][]int
+	for _, row := range res.rows {
+		var keys []int
+		nkey, _ := strconv.Atoi(string(row[2]))
+		for _, f := range strings.Fields(string(row[0]))[:nkey] {
+			num, _ := strconv.Atoi(f)
+			for i := range r.columns {
+				if r.columns[i].num == num {
+					keys = append(keys, i)
+				}
+			}
+		}
+		out = append(out, keys)
+	}
+	return out, nil
+}
+
+// checkUnique refuses unique indexes that segments cannot enforce on their
+// own: those that do not cover the distribution key.
+func (s *Session) checkUnique(r *relation) error {
+	if r.Policy.Kind == plan.Replicated {
+		return nil
+	}
+	res, err := s.local(fmt.Sprintf("SELECT i.indkey::text, i.indisprimary FROM pg_catalog.pg_index i WHERE i.indrelid = %d AND i.indisunique", r.OID))
+	if err != nil {
+		return err
+	}
+	for _, row := range res.rows {
+		word := "UNIQUE constraint"
+		if string(row[1]) == "t" {
+			word = "PRIMARY KEY"
+		}
+		if r.Policy.Kind == plan.Random {
+			return sqlError("42P16", "%s and DISTRIBUTED RANDOMLY are incompatible", word)
+		}
+		have := map[string]bool{}
+		for _, f := range strings.Fields(string(row[0])) {
+			have[f] = true
+		}
+		for _, k := range r.Policy.Keys {
+			if !have[strconv.Itoa(r.columns[k].num)] {
+				e := sqlError("42P16", "%s and DISTRIBUTED BY definitions are incompatible", word)
+				e.Hint = "When there is both a " + word + " and a DISTRIBUTED BY clause, the DISTRIBUTED BY clause must be a subset of the " + word + "."
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// setting is the value of one of Greenplum's parameters in this session.
+func (s *Session) setting(name string) (string, error) {
+	res, err := s.local("SELECT pg_catalog.current_setting(" + catalog.Literal(gucPrefix+name) + ", true)")
+	if err != nil {
+		return "", err
+	}
+	return string(res.value()), nil
+}
+
+// setFunctionLocation records EXECUTE ON.
+func (s *Session) setFunctionLocation(req *request, st *pg.CreateFunctionStmt) error {
+	loc := req.stmt.ExecuteOn
+	if loc == 0 {
+		loc = 'a'
+	}
+	if loc != 'a' && !st.ReturnType.GetSetof() && !returnsTable(st) {
+		names := map[byte]string{'c': "COORDINATOR", 's': "ALL SEGMENTS", 'i': "INITPLAN"}
+		return sqlError("0A000", "EXECUTE ON %s is only supported for set-returning functions", names[loc])
+	}
+	// Notes the newest function of the name: the one just made or replaced.
+	_, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_set_function_location(f.oid, '%c') FROM ("+
+		"SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.proname = %s AND p.oid >= 16384 ORDER BY pg_catalog.age(p.xmin), p.oid DESC LIMIT 1) f",
+		loc, catalog.Literal(st.Funcname[len(st.Funcname)-1].GetString_().GetSval())))
+	return err
+}
+
+func returnsTable(st *pg.CreateFunctionStmt) bool {
+	for _, p := range st.Parameters {
+		if p.GetFunctionParameter().GetMode() == pg.FunctionParameterMode_FUNC_PARAM_TABLE {
+			return true
+		}
+	}
+	return false
+}

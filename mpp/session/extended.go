@@ -1,0 +1,436 @@
+package session
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// prepared is a statement of the extended protocol. It stands on the link
+// under the same name, rewritten so that the local server can describe it.
+type prepared struct {
+	text  string // the client's
+	stmt  *plan.Statement
+	local string   // what the link was given
+	given []uint32 // parameter types the client named
+	types []uint32 // as described; nil until known
+	// rewritten says that running the link's statement is not running the
+	// client's.
+	rewritten bool
+}
+
+// portal is a prepared statement with its parameters. It stands on the link
+// under the same name.
+type portal struct {
+	name      string
+	prep      *prepared
+	params    []dispatch.Param
+	formats   []int16
+	rewritten bool
+	maxRows   uint32
+	started   bool
+	sources   *sources
+}
+
+// extended handles one message of the extended protocol.
+func (s *Session) extended(m pgproto3.FrontendMessage) {
+	if _, ok := m.(*pgproto3.Sync); ok {
+		s.sync()
+		return
+	}
+	if s.skipToSync {
+		return
+	}
+	ctx, end := s.statementContext()
+	defer end()
+	var err error
+	switch m := m.(type) {
+	case *pgproto3.Parse:
+		s.flushPending()
+		err = s.parse(m)
+	case *pgproto3.Bind:
+		s.flushPending()
+		err = s.bind(m)
+	case *pgproto3.Describe:
+		s.flushPending()
+		s.link.send(m)
+		err = s.expect()
+	case *pgproto3.Close:
+		s.flushPending()
+		s.forget(m)
+		s.link.send(m)
+		err = s.expect()
+	case *pgproto3.Execute:
+		s.flushPending()
+		err = s.execute(ctx, m)
+	case *pgproto3.Flush:
+		s.flushPending()
+		s.out.flush()
+	default:
+		err = sqlError("08P01", "invalid frontend message type %T", m)
+	}
+	if err != nil {
+		s.skipToSync = true
+		s.pending = nil
+		s.fail(ctx, err)
+		if s.txn.implicit {
+			s.rollback()
+		}
+	}
+}
+
+// sync ends a batch: the implicit transaction is over.
+func (s *Session) sync() {
+	ctx, end := s.statementContext()
+	defer end()
+	var err error
+	if s.skipToSync {
+		err = context.Canceled // an error was reported: roll back
+	}
+	if ferr := s.finishImplicit(ctx, err); ferr != nil {
+		s.pending = nil
+		s.fail(ctx, ferr)
+	}
+	s.skipToSync = false
+	s.flushPending()
+	s.link.send(&pgproto3.Sync{})
+	if s.link.flush() == nil {
+		for {
+			m, err := s.link.receive()
+			if err != nil {
+				return
+			}
+			if _, ok := m.(*pgproto3.ReadyForQuery); ok {
+				break
+			}
+			if e, ok := m.(*pgproto3.ErrorResponse); ok {
+				s.out.send(e)
+			}
+		}
+	}
+	if s.link.status == 'I' {
+		for name, p := range s.portl {
+			s.closePortal(p)
+			delete(s.portl, name)
+		}
+	}
+	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
+	s.out.flush()
+}
+
+// expect passes on the link's answer to what was just sent: one message, but
+// for Describe of a statement, which has two.
+func (s *Session) expect() error {
+	s.link.send(&pgproto3.Flush{})
+	if err := s.link.flush(); err != nil {
+		return err
+	}
+	for {
+		m, err := s.link.receive()
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *pgproto3.ErrorResponse:
+			return s.resync(pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.ParameterDescription:
+			s.out.send(m)
+		case *pgproto3.ParseComplete, *pgproto3.BindComplete, *pgproto3.CloseComplete, *pgproto3.RowDescription, *pgproto3.NoData:
+			s.out.send(m)
+			return nil
+		}
+	}
+}
+
+// resync makes the link usable again after an error in the extended protocol,
+// in which it ignores everything up to a Sync.
+func (s *Session) resync(err error) error {
+	s.link.send(&pgproto3.Sync{})
+	if ferr := s.link.flush(); ferr != nil {
+		return ferr
+	}
+	for {
+		m, rerr := s.link.receive()
+		if rerr != nil {
+			return rerr
+		}
+		if _, ok := m.(*pgproto3.ReadyForQuery); ok {
+			return err
+		}
+	}
+}
+
+// parse prepares a statement here and on the link.
+func (s *Session) parse(m *pgproto3.Parse) error {
+	pieces, err := plan.Split(m.Query)
+	if err != nil {
+		return err
+	}
+	if len(pieces) > 1 {
+		return sqlError("42601", "cannot insert multiple commands into a prepared statement")
+	}
+	p := &prepared{text: m.Query, local: m.Query, given: append([]uint32(nil), m.ParameterOIDs...)}
+	if len(pieces) == 1 {
+		if p.stmt, err = plan.Parse(pieces[0].Text); err != nil {
+			return shiftPosition(err, pieces[0].Offset)
+		}
+		if p.stmt.Node != nil && (s.link.status != 'E' || endsFailedBlock(p.stmt.Node)) {
+			s.freshCache()
+			if err := s.localForm(p); err != nil {
+				return err
+			}
+		}
+	}
+	s.prep[m.Name] = p
+	if m.Name == "" {
+		s.unnamedLost = false
+	}
+	s.link.send(&pgproto3.Parse{Name: m.Name, Query: p.local, ParameterOIDs: p.given})
+	if err := s.expect(); err != nil {
+		delete(s.prep, m.Name)
+		return err
+	}
+	return nil
+}
+
+// localForm finds the text under which the local server can describe a
+// statement.
+func (s *Session) localForm(p *prepared) error {
+	n := p.stmt.Node
+	p.local = p.stmt.SQL
+	if plan.RewriteSettings(n) {
+		text, err := plan.Deparse(n)
+		if err != nil {
+			return err
+		}
+		p.local = text
+		s.settingsDirty = true
+	}
+	switch st := n.Node.(type) {
+	case *pg.Node_SelectStmt:
+		if st.SelectStmt.IntoClause != nil {
+			return nil
+		}
+		q, err := s.plan(n, nil)
+		if err != nil {
+			return err
+		}
+		p.rewritten = q.Kind != plan.Local
+		if q.Kind == plan.Local && q.Top != "" {
+			p.local = q.Top
+		} else if q.Describe != "" {
+			p.local = q.Describe
+		}
+	case *pg.Node_VariableShowStmt:
+		if sql := showSQL(st.VariableShowStmt); sql != "" {
+			p.local, p.rewritten = sql, true
+		}
+	case *pg.Node_VariableSetStmt:
+		// Greenplum's parameters are not PostgreSQL's: prepare something
+		// that returns as little.
+		p.rewritten = true
+		if strings.HasPrefix(strings.ToLower(st.VariableSetStmt.Name), "gp_") {
+			p.local = "RESET " + gucPrefix + "none"
+		}
+	case *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt:
+	default:
+		p.rewritten = true
+	}
+	return nil
+}
+
+// bind binds a portal here and on the link.
+func (s *Session) bind(m *pgproto3.Bind) error {
+	p := s.prep[m.PreparedStatement]
+	if p == nil {
+		s.link.send(m)
+		return s.expect() // the link says that there is none
+	}
+	if m.PreparedStatement == "" && s.unnamedLost {
+		s.link.send(&pgproto3.Parse{Query: p.local, ParameterOIDs: p.given})
+		if err := s.swallow(); err != nil {
+			return err
+		}
+		s.unnamedLost = false
+	}
+	po := &portal{name: m.DestinationPortal, prep: p, rewritten: p.rewritten, formats: append([]int16(nil), m.ResultFormatCodes...)}
+	for i, v := range m.Parameters {
+		prm := dispatch.Param{}
+		if len(m.ParameterFormatCodes) == 1 {
+			prm.Format = m.ParameterFormatCodes[0]
+		} else if i < len(m.ParameterFormatCodes) {
+			prm.Format = m.ParameterFormatCodes[i]
+		}
+		if v != nil {
+			prm.Value = append([]byte{}, v...)
+		}
+		po.params = append(po.params, prm)
+	}
+	if old := s.portl[po.name]; old != nil {
+		s.closePortal(old)
+	}
+	s.portl[po.name] = po
+	s.link.send(m)
+	if err := s.expect(); err != nil {
+		delete(s.portl, po.name)
+		return err
+	}
+	return nil
+}
+
+// swallow waits for the one answer to what was just sent and keeps it back.
+func (s *Session) swallow() error {
+	s.link.send(&pgproto3.Flush{})
+	if err := s.link.flush(); err != nil {
+		return err
+	}
+	m, err := s.link.receive()
+	if err != nil {
+		return err
+	}
+	if e, ok := m.(*pgproto3.ErrorResponse); ok {
+		return s.resync(pgconn.ErrorResponseToPgError(e))
+	}
+	return nil
+}
+
+// paramTypes are a prepared statement's parameter types as the local server
+// found them.
+func (s *Session) paramTypes(p *prepared) ([]uint32, error) {
+	if p.types != nil {
+		return p.types, nil
+	}
+	s.unnamedLost = true
+	types, _, err := s.link.describe(p.local, p.given)
+	if err != nil {
+		return nil, err
+	}
+	p.types = append([]uint32{}, types...)
+	return p.types, nil
+}
+
+// execute runs a portal.
+func (s *Session) execute(ctx context.Context, m *pgproto3.Execute) error {
+	po := s.portl[m.Portal]
+	if po == nil {
+		// One that DECLARE CURSOR made, or none at all.
+		return s.executePortal(&portal{name: m.Portal, maxRows: m.MaxRows})
+	}
+	po.maxRows = m.MaxRows
+	if po.prep.stmt == nil || po.prep.stmt.Node == nil && po.prep.stmt.SQL == "" && !po.prep.stmt.SetDistribution {
+		return s.executePortal(po)
+	}
+	if !po.rewritten || po.started {
+		if po.prep.stmt != nil && po.prep.stmt.Node != nil {
+			s.freshCache()
+		}
+		return s.executePortal(po)
+	}
+	p := po.prep
+	req := &request{ctx: ctx, stmt: p.stmt, text: p.stmt.SQL, node: p.stmt.Node, params: po.params, formats: po.formats, portal: po}
+	if len(po.params) > 0 {
+		types, err := s.paramTypes(p)
+		if err != nil {
+			return err
+		}
+		req.types = types
+		for i := range req.params {
+			if i < len(types) && types[i] < firstNormalOID {
+				req.params[i].OID = types[i]
+			}
+		}
+	}
+	if st := p.stmt.Node.GetSelectStmt(); st != nil && m.MaxRows > 0 {
+		return s.executeSuspendable(req, po)
+	}
+	return s.run(req)
+}
+
+// executePortal runs the link's portal of that name.
+func (s *Session) executePortal(po *portal) error {
+	s.link.send(&pgproto3.Execute{Portal: po.name, MaxRows: po.maxRows}, &pgproto3.Flush{})
+	if err := s.link.flush(); err != nil {
+		return err
+	}
+	for {
+		m, err := s.link.receive()
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *pgproto3.CommandComplete:
+			s.complete(string(m.CommandTag))
+			return nil
+		case *pgproto3.EmptyQueryResponse, *pgproto3.PortalSuspended:
+			s.out.send(m)
+			return nil
+		case *pgproto3.ErrorResponse:
+			return s.resync(pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.CopyInResponse:
+			s.out.send(m)
+			if err := s.passCopyIn(); err != nil {
+				return err
+			}
+		default:
+			s.out.send(m)
+		}
+	}
+}
+
+// executeSuspendable runs a SELECT that the client fetches in pieces: as a
+// portal of the link, which reads the slices as sources and keeps the rows.
+func (s *Session) executeSuspendable(req *request, po *portal) error {
+	sql, slices, _, err := s.topOf(req.node, req.types)
+	if err != nil {
+		return err
+	}
+	if len(slices) > 0 {
+		if po.sources, err = s.openSources(req.ctx, slices, req.params); err != nil {
+			return err
+		}
+		s.txn.open = append(s.txn.open, po.sources)
+	}
+	s.unnamedLost = true
+	bind := bindParams(req.params, req.formats)
+	bind.DestinationPortal = po.name
+	s.link.send(&pgproto3.Close{ObjectType: 'P', Name: po.name}, &pgproto3.Parse{Query: sql, ParameterOIDs: req.types}, bind)
+	for range 3 {
+		if err := s.swallow(); err != nil {
+			return err
+		}
+	}
+	po.started = true
+	return s.executePortal(po)
+}
+
+// forget drops what the client closes.
+func (s *Session) forget(m *pgproto3.Close) {
+	if m.ObjectType == 'S' {
+		delete(s.prep, m.Name)
+		return
+	}
+	if p := s.portl[m.Name]; p != nil {
+		s.closePortal(p)
+		delete(s.portl, m.Name)
+	}
+}
+
+func (s *Session) closePortal(p *portal) {
+	if p.sources == nil {
+		return
+	}
+	_ = p.sources.close()
+	for i, set := range s.txn.open {
+		if set == p.sources {
+			s.txn.open = append(s.txn.open[:i], s.txn.open[i+1:]...)
+			break
+		}
+	}
+	p.sources = nil
+}

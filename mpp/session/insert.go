@@ -1,0 +1,417 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// runInsert places rows. The source is evaluated where its rows come together,
+// with defaults, and each row goes to the segment its key says.
+func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
+	r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
+	if err != nil {
+		return err
+	}
+	if r == nil || r.Policy == nil {
+		return s.runLocalWrite(req)
+	}
+	if st.WithClause != nil {
+		if err := s.refuseWritingCTE(st.WithClause); err != nil {
+			return err
+		}
+	}
+	// The local server checks the statement and types its parameters.
+	fields, err := s.validate(req)
+	if err != nil {
+		return err
+	}
+	source, err := s.insertSource(r, st, req)
+	if err != nil {
+		return err
+	}
+	w := &rowWriter{s: s, ctx: req.ctx, r: r}
+	values := st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0
+	if values || st.OnConflictClause != nil || len(st.ReturningList) > 0 {
+		w.text = true
+		if w.template, err = insertTemplate(r, st); err != nil {
+			return err
+		}
+		w.params = paramsOf(req, st)
+	}
+	if len(st.ReturningList) > 0 && req.describe {
+		s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
+	}
+	if len(st.ReturningList) > 0 {
+		w.formats = req.formats
+		w.emit = func(row [][]byte) { s.out.send(&pgproto3.DataRow{Values: row}) }
+	}
+	n, err := s.writeRows(req, w, source)
+	if err != nil {
+		return err
+	}
+	s.complete(fmt.Sprintf("INSERT 0 %d", n))
+	return nil
+}
+
+// validate has the local server look at the statement and returns the result
+// fields it announces.
+func (s *Session) validate(req *request) ([]pgproto3.FieldDescription, error) {
+	if len(req.text) < 8<<10 {
+		return s.describeFields(req.text, req.types)
+	}
+	s.unnamedLost = true
+	_, fields, err := s.link.describe(req.text, req.types)
+	return fields, err
+}
+
+// runLocalWrite runs a statement on a relation that exists on the coordinator
+// alone. It cannot read distributed tables at the same time.
+func (s *Session) runLocalWrite(req *request) error {
+	for _, name := range plan.Relations(req.node) {
+		r, err := s.relation(name.Schema, name.Name)
+		if err != nil {
+			return err
+		}
+		if r != nil && r.Policy != nil {
+			return sqlError("0A000", "a statement cannot change a relation of the coordinator and use the distributed table %q", r.Name)
+		}
+	}
+	s.settingsDirty = true
+	return s.runLocal(req, req.text)
+}
+
+// refuseWritingCTE reports WITH clauses that change data.
+func (s *Session) refuseWritingCTE(w *pg.WithClause) error {
+	for _, c := range w.GetCtes() {
+		if c.GetCommonTableExpr().GetCtequery().GetSelectStmt() == nil {
+			return sqlError("0A000", "data-modifying WITH queries are not supported on distributed tables")
+		}
+	}
+	return nil
+}
+
+// insertSource makes the SELECT that yields the rows of an INSERT: every
+// column of the table that is stored as given, in order.
+func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*pg.Node, error) {
+	given := map[string]int{}
+	names := make([]string, 0, len(r.columns))
+	for _, c := range st.Cols {
+		t := c.GetResTarget()
+		if len(t.Indirection) > 0 {
+			return nil, sqlError("0A000", "INSERT into a part of column %q is not supported on distributed tables", t.Name)
+		}
+		given[t.Name] = len(names)
+		names = append(names, t.Name)
+	}
+	sel := st.SelectStmt.GetSelectStmt()
+	width := len(names)
+	if len(st.Cols) == 0 && sel != nil {
+		if len(sel.ValuesLists) > 0 {
+			width = len(sel.ValuesLists[0].GetList().GetItems())
+		} else {
+			text, err := plan.Deparse(st.SelectStmt)
+			if err != nil {
+				return nil, err
+			}
+			q, err := s.plan(st.SelectStmt, req.types)
+			if err != nil {
+				return nil, err
+			}
+			if q.Describe != "" {
+				text = q.Describe
+			} else if q.Kind == plan.Local && q.Top != "" {
+				text = q.Top
+			}
+			fields, err := s.describeFields(text, req.types)
+			if err != nil {
+				return nil, err
+			}
+			width = len(fields)
+		}
+		for i := range min(width, len(r.columns)) {
+			given[r.columns[i].Name] = i
+			names = append(names, r.columns[i].Name)
+		}
+	}
+	byName := map[string]*column{}
+	for i := range r.columns {
+		byName[r.columns[i].Name] = &r.columns[i]
+	}
+	from := ""
+	cell := func(i int, c *column) string { return fmt.Sprintf("CAST(s.c%d AS %s)", i, c.castType()) }
+	switch {
+	case sel == nil: // DEFAULT VALUES
+	case len(sel.ValuesLists) > 0 && sel.WithClause == nil && sel.SortClause == nil && sel.LimitCount == nil && sel.LimitOffset == nil:
+		rows, err := castValues(sel, names, byName)
+		if err != nil {
+			return nil, err
+		}
+		text, err := plan.Deparse(rows)
+		if err != nil {
+			return nil, err
+		}
+		from = "(" + text + ") AS s(" + numbered(width) + ")"
+		cell = func(i int, c *column) string { return fmt.Sprintf("s.c%d", i) }
+	default:
+		text, err := plan.Deparse(st.SelectStmt)
+		if err != nil {
+			return nil, err
+		}
+		from = "(" + text + ") AS s(" + numbered(width) + ")"
+	}
+	var b strings.Builder
+	if st.WithClause != nil {
+		text, err := plan.Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
+			WithClause: st.WithClause, LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}}})
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(strings.TrimSuffix(strings.TrimSpace(text), "SELECT"))
+		b.WriteString(" ")
+	}
+	b.WriteString("SELECT ")
+	first := true
+	for i := range r.columns {
+		c := &r.columns[i]
+		if c.generated {
+			continue
+		}
+		if !first {
+			b.WriteString(", ")
+		}
+		first = false
+		if at, ok := given[c.Name]; ok {
+			b.WriteString(cell(at, c))
+		} else {
+			b.WriteString(c.defaultSQL())
+		}
+		b.WriteString(" AS " + catalog.Ident(c.Name))
+	}
+	if from != "" {
+		b.WriteString(" FROM " + from)
+	}
+	return parseOne(b.String())
+}
+
+func numbered(n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "c%d", i)
+	}
+	return b.String()
+}
+
+// castType is the type a value is cast to before it is placed: where a cast
+// rounds as an assignment does, with the modifier, because the rounded value
+// is what is hashed; where an explicit cast would cut off what an assignment
+// refuses, without, so that the segment refuses it.
+func (c *column) castType() string {
+	switch c.oid {
+	case 1042:
+		return "pg_catalog.bpchar"
+	case 1014:
+		return "pg_catalog.bpchar[]"
+	case 1560:
+		return `pg_catalog."bit"`
+	case 1561:
+		return `pg_catalog."bit"[]`
+	case 1700, 1083, 1114, 1184, 1186, 1266: // numeric, times and interval
+		return c.format
+	}
+	return c.bare
+}
+
+func (c *column) defaultSQL() string {
+	if c.def == "" {
+		return "CAST(NULL AS " + c.castType() + ")"
+	}
+	return "CAST(" + c.def + " AS " + c.castType() + ")"
+}
+
+// castValues gives every cell of a VALUES list its column's type.
+func castValues(sel *pg.SelectStmt, names []string, cols map[string]*column) (*pg.Node, error) {
+	out := &pg.SelectStmt{LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}
+	types := make([]*pg.TypeName, len(names))
+	defs := make([]*pg.Node, len(names))
+	for i, name := range names {
+		n, err := parseOne("SELECT CAST(NULL AS " + cols[name].castType() + "), " + cols[name].defaultSQL())
+		if err != nil {
+			return nil, err
+		}
+		t := n.GetSelectStmt().TargetList
+		types[i] = t[0].GetResTarget().Val.GetTypeCast().TypeName
+		defs[i] = t[1].GetResTarget().Val
+	}
+	for _, list := range sel.ValuesLists {
+		row := &pg.List{}
+		for i, item := range list.GetList().GetItems() {
+			if item.GetSetToDefault() != nil {
+				row.Items = append(row.Items, defs[i])
+				continue
+			}
+			row.Items = append(row.Items, &pg.Node{Node: &pg.Node_TypeCast{TypeCast: &pg.TypeCast{Arg: item, TypeName: types[i]}}})
+		}
+		out.ValuesLists = append(out.ValuesLists, &pg.Node{Node: &pg.Node_List{List: row}})
+	}
+	return &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: out}}, nil
+}
+
+func parseOne(sql string) (*pg.Node, error) {
+	res, err := pg.Parse(sql)
+	if err != nil {
+		return nil, internal("%v in %s", err, sql)
+	}
+	return res.Stmts[0].Stmt, nil
+}
+
+// rowsMark stands for the rows in the statement that segments are given.
+const rowsMark = "trunkline_rows"
+
+// insertTemplate is the INSERT for the segments, with rowsMark for its rows.
+func insertTemplate(r *relation, st *pg.InsertStmt) (string, error) {
+	ins := proto.Clone(st).(*pg.InsertStmt)
+	ins.WithClause, ins.Cols = nil, nil
+	for i := range r.columns {
+		if !r.columns[i].generated {
+			ins.Cols = append(ins.Cols, &pg.Node{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Name: r.columns[i].Name}}})
+		}
+	}
+	var err error
+	if ins.SelectStmt, err = parseOne("VALUES ('" + rowsMark + "')"); err != nil {
+		return "", err
+	}
+	ins.Override = pg.OverridingKind_OVERRIDING_NOT_SET
+	for _, c := range r.columns {
+		if c.identity == "a" {
+			ins.Override = pg.OverridingKind_OVERRIDING_SYSTEM_VALUE
+		}
+	}
+	return plan.Deparse(&pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: ins}})
+}
+
+// paramsOf returns the statement's parameters when its ON CONFLICT or
+// RETURNING uses any.
+func paramsOf(req *request, st *pg.InsertStmt) []dispatch.Param {
+	if len(req.params) == 0 {
+		return nil
+	}
+	text, err := plan.Deparse(&pg.Node{Node: &pg.Node_InsertStmt{InsertStmt: &pg.InsertStmt{
+		Relation: st.Relation, OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}}})
+	if err != nil || !strings.Contains(text, "$") {
+		return nil
+	}
+	return req.params
+}
+
+// writeRows evaluates source and places its rows with w. It returns how many
+// rows the segments took.
+func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64, error) {
+	if err := s.beginWrite(); err != nil {
+		return 0, err
+	}
+	if err := w.open(); err != nil {
+		return 0, err
+	}
+	formats := []int16{1}
+	if w.text || !w.allBinary() {
+		// Keys come again in binary form, for hashing.
+		w.text = true
+		if err := appendKeys(source, w.r); err != nil {
+			return 0, err
+		}
+		formats = make([]int16, w.width, w.width+len(w.r.Policy.Keys))
+		for range w.r.Policy.Keys {
+			formats = append(formats, 1)
+		}
+	}
+	q, err := s.plan(source, req.types)
+	if err != nil {
+		return 0, err
+	}
+	if q.Kind != plan.Local {
+		// The gang is busy with the source until its last row.
+		spool := &rowSpool{}
+		defer spool.close()
+		if err := s.rowsOf(req.ctx, q, source, req.params, req.types, formats, spool.add); err != nil {
+			return 0, err
+		}
+		if err := w.start(); err != nil {
+			return 0, err
+		}
+		if err := spool.replay(w.add); err != nil {
+			w.abort(err)
+			return 0, err
+		}
+		return w.finish()
+	}
+	if err := w.start(); err != nil {
+		return 0, err
+	}
+	if err := s.rowsOf(req.ctx, q, source, req.params, req.types, formats, w.add); err != nil {
+		w.abort(err)
+		return 0, err
+	}
+	return w.finish()
+}
+
+// appendKeys adds the distribution key's columns once more to a source's
+// target list.
+func appendKeys(source *pg.Node, r *relation) error {
+	sel := source.GetSelectStmt()
+	if len(r.Policy.Keys) == 0 {
+		return nil
+	}
+	inner, err := plan.Deparse(source)
+	if err != nil {
+		return err
+	}
+	var cols, keys []string
+	for i := range r.columns {
+		if !r.columns[i].generated {
+			cols = append(cols, "r."+catalog.Ident(r.columns[i].Name))
+		}
+	}
+	for _, k := range r.Policy.Keys {
+		keys = append(keys, "r."+catalog.Ident(r.columns[k].Name))
+	}
+	n, err := parseOne("SELECT " + strings.Join(append(cols, keys...), ", ") + " FROM (" + inner + ") AS r")
+	if err != nil {
+		return err
+	}
+	proto.Reset(sel)
+	proto.Merge(sel, n.GetSelectStmt())
+	return nil
+}
+
+// beginWrite opens the implicit transaction of a statement that writes on
+// segments. The link joins when the commit needs it.
+func (s *Session) beginWrite() error {
+	if s.link.status == 'E' {
+		return errAborted()
+	}
+	if s.link.status == 'I' {
+		s.txn.implicit = true
+	}
+	return nil
+}
+
+// field returns the value at the start of a row body's rest, and the rest.
+func field(b []byte) (value, rest []byte) {
+	n := int32(binary.BigEndian.Uint32(b))
+	if n < 0 {
+		return nil, b[4:]
+	}
+	return b[4 : 4+n : 4+n], b[4+n:]
+}

@@ -1,0 +1,3 @@
+package session
+
+func (s *Session) runModify(req *request) error { return internal("UPDATE") }

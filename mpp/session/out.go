@@ -1,0 +1,130 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/guc"
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/auth"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// rowBody is a DataRow whose body is in wire form already, as motions carry it.
+type rowBody []byte
+
+func (rowBody) Backend()                {}
+func (rowBody) Decode(src []byte) error { return errors.New("rowBody is write-only") }
+
+// Encode appends the message to dst.
+func (r rowBody) Encode(dst []byte) ([]byte, error) {
+	n := uint32(len(r) + 4)
+	dst = append(dst, 'D', byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	return append(dst, r...), nil
+}
+
+// copyBody is a CopyData whose payload goes out as it is.
+type copyBody []byte
+
+func (copyBody) Backend()                {}
+func (copyBody) Decode(src []byte) error { return errors.New("copyBody is write-only") }
+
+// Encode appends the message to dst.
+func (c copyBody) Encode(dst []byte) ([]byte, error) {
+	n := uint32(len(c) + 4)
+	dst = append(dst, 'd', byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	return append(dst, c...), nil
+}
+
+// flushBytes is how much is gathered before it is written to the client: large
+// enough to make system calls rare, small enough to stay in the cache.
+const flushBytes = 64 << 10
+
+// out is the way to the client. Only the session's goroutine uses it.
+type out struct {
+	be       *pgproto3.Backend
+	buffered int
+	err      error
+}
+
+func (o *out) send(m pgproto3.BackendMessage) {
+	o.be.Send(m)
+	o.buffered += 32
+	switch m := m.(type) {
+	case rowBody:
+		o.buffered += len(m)
+	case copyBody:
+		o.buffered += len(m)
+	case *pgproto3.DataRow:
+		for _, v := range m.Values {
+			o.buffered += len(v)
+		}
+	case *pgproto3.CopyData:
+		o.buffered += len(m.Data)
+	}
+	if o.buffered >= flushBytes {
+		o.flush()
+	}
+}
+
+func (o *out) flush() {
+	o.buffered = 0
+	if err := o.be.Flush(); err != nil && o.err == nil {
+		o.err = err
+	}
+}
+
+// pgError turns any error into the one a client sees.
+func pgError(err error) *pgconn.PgError {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe
+	}
+	var me *motion.Error
+	if errors.As(err, &me) {
+		return &pgconn.PgError{Severity: "ERROR", Code: me.Code, Message: me.Message, Detail: me.Detail, Hint: me.Hint}
+	}
+	var ge *guc.Error
+	if errors.As(err, &ge) {
+		return &pgconn.PgError{Severity: "ERROR", Code: ge.Code, Message: ge.Message, Hint: ge.Hint}
+	}
+	var le *plan.Error
+	if errors.As(err, &le) {
+		return &pgconn.PgError{Severity: "ERROR", Code: le.Code, Message: le.Message, Detail: le.Detail, Hint: le.Hint, Position: int32(le.Position)}
+	}
+	if errors.Is(err, context.Canceled) {
+		return sqlError("57014", "canceling statement due to user request")
+	}
+	return sqlError("XX000", "%s", err.Error())
+}
+
+func errorResponse(pe *pgconn.PgError) *pgproto3.ErrorResponse {
+	sev := pe.Severity
+	if sev == "" {
+		sev = "ERROR"
+	}
+	return &pgproto3.ErrorResponse{
+		Severity: sev, SeverityUnlocalized: sev, Code: pe.Code, Message: pe.Message, Detail: pe.Detail, Hint: pe.Hint,
+		Position: pe.Position, InternalPosition: pe.InternalPosition, InternalQuery: pe.InternalQuery, Where: pe.Where,
+		SchemaName: pe.SchemaName, TableName: pe.TableName, ColumnName: pe.ColumnName,
+		DataTypeName: pe.DataTypeName, ConstraintName: pe.ConstraintName,
+		File: pe.File, Line: pe.Line, Routine: pe.Routine,
+	}
+}
+
+func sendFatal(c *auth.Client, err error) {
+	pe := *pgError(err)
+	pe.Severity = "FATAL"
+	c.Backend.Send(errorResponse(&pe))
+	_ = c.Backend.Flush()
+}
+
+// isTemporary says whether accepting may work again later.
+func isTemporary(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}

@@ -1,0 +1,337 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/cdbhash"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// request is one statement to be run, from either protocol.
+type request struct {
+	ctx     context.Context
+	stmt    *plan.Statement
+	text    string // what PostgreSQL is given when the statement is local
+	node    *pg.Node
+	params  []dispatch.Param
+	types   []uint32 // of the parameters
+	formats []int16  // of the result columns
+	// describe asks for a RowDescription before rows (simple protocol).
+	describe bool
+	// portal is set in the extended protocol.
+	portal *portal
+	// last says that nothing follows in the same query string.
+	last bool
+}
+
+// plan plans a SELECT with the session's catalog.
+func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
+	opt, err := s.planOptions(params)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Select(node, planCatalog{s, params}, opt)
+}
+
+func (s *Session) planOptions(params []uint32) (plan.Options, error) {
+	n := s.numSegments()
+	s.rng = s.rng*1664525 + 1013904223
+	opt := plan.Options{NumSegments: n, Token: newToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	for _, oid := range params {
+		name, err := s.typeName(oid)
+		if err != nil {
+			return opt, err
+		}
+		opt.ParamTypes = append(opt.ParamTypes, name)
+	}
+	return opt, nil
+}
+
+// hashText places a row by key constants as the planner finds them in a query.
+func hashText(types []plan.Column, values []string, n int) (int, bool) {
+	oids := make([]uint32, len(types))
+	bin := make([][]byte, len(types))
+	for i, t := range types {
+		oids[i] = t.TypeOID
+		b, ok := cdbhash.FromText(t.TypeOID, []byte(values[i]), nil)
+		if !ok {
+			return 0, false
+		}
+		bin[i] = b
+	}
+	h, err := cdbhash.NewHasher(oids)
+	if err != nil {
+		return 0, false
+	}
+	seg, err := h.Segment(bin, n)
+	return seg, err == nil
+}
+
+// typeName is format_type of a parameter's type.
+func (s *Session) typeName(oid uint32) (string, error) {
+	if name, ok := s.typeNames[oid]; ok {
+		return name, nil
+	}
+	res, err := s.local(fmt.Sprintf("SELECT pg_catalog.format_type(%d, NULL)", oid))
+	if err != nil {
+		return "", err
+	}
+	if s.typeNames == nil {
+		s.typeNames = map[uint32]string{}
+	}
+	s.typeNames[oid] = string(res.value())
+	return s.typeNames[oid], nil
+}
+
+// describeColumns types a statement's result as the coordinator does.
+func (s *Session) describeColumns(sql string, params []uint32) ([]plan.Column, error) {
+	fields, err := s.describeFields(sql, params)
+	if err != nil || len(fields) == 0 {
+		return nil, err
+	}
+	q := "SELECT t.typname IS NULL, pg_catalog.format_type(v.t::oid, v.m) FROM (VALUES "
+	for i, f := range fields {
+		if i > 0 {
+			q += ","
+		}
+		q += fmt.Sprintf("(%d,%d,%d)", i, f.DataTypeOID, f.TypeModifier)
+	}
+	res, err := s.local(q + ") v(i, t, m) LEFT JOIN pg_catalog.pg_type t ON t.oid = v.t::oid ORDER BY v.i")
+	if err != nil {
+		return nil, err
+	}
+	cols := make([]plan.Column, len(fields))
+	for i, f := range fields {
+		cols[i] = plan.Column{Name: string(f.Name), TypeOID: f.DataTypeOID, Type: string(res.rows[i][1])}
+	}
+	return cols, nil
+}
+
+// describeFields returns a statement's result fields, remembering the answers
+// for as long as the catalog does not change.
+func (s *Session) describeFields(sql string, params []uint32) ([]pgproto3.FieldDescription, error) {
+	key := fmt.Sprint(params, sql)
+	if f, ok := s.cache.fields[key]; ok {
+		return f, nil
+	}
+	s.unnamedLost = true
+	_, fields, err := s.link.describe(sql, params)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.cache.fields) > 500 {
+		clear(s.cache.fields)
+	}
+	s.cache.fields[key] = fields
+	return fields, nil
+}
+
+// runSelect answers a SELECT.
+func (s *Session) runSelect(req *request, node *pg.Node) error {
+	q, err := s.plan(node, req.types)
+	if err != nil {
+		return err
+	}
+	switch q.Kind {
+	case plan.Local:
+		text := req.text
+		if q.Top != "" {
+			text = q.Top
+		}
+		return s.runLocal(req, text)
+	case plan.Gather:
+		if req.describe {
+			text := q.Describe
+			if text == "" {
+				text = req.text
+			}
+			fields, err := s.describeFields(text, req.types)
+			if err != nil {
+				return err
+			}
+			s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
+		}
+		rows := 0
+		err := s.gather(req.ctx, &q.Slices[0], req.params, req.formats, func(row []byte) error {
+			rows++
+			s.out.send(rowBody(row))
+			return s.out.err
+		})
+		if err != nil {
+			return err
+		}
+		s.complete(fmt.Sprintf("SELECT %d", rows))
+		return nil
+	default:
+		set, err := s.openSources(req.ctx, q.Slices, req.params)
+		if err != nil {
+			return err
+		}
+		err = s.runExtended(q.Top, req, func(m pgproto3.BackendMessage) { s.out.send(m) })
+		if cerr := set.close(); cerr != nil {
+			return cerr
+		}
+		return err
+	}
+}
+
+func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3.FieldDescription {
+	if len(formats) == 0 {
+		return fields
+	}
+	out := cloneFields(fields)
+	for i := range out {
+		if len(formats) == 1 {
+			out[i].Format = formats[0]
+		} else if i < len(formats) {
+			out[i].Format = formats[i]
+		}
+	}
+	return out
+}
+
+// gather runs one slice and sinks its rows (DataRow bodies).
+func (s *Session) gather(ctx context.Context, sl *plan.Slice, params []dispatch.Param, formats []int16, sink func([]byte) error) error {
+	if _, err := s.interconnect(); err != nil {
+		return err
+	}
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	s.command++
+	run, err := s.gang.Open(ctx, s.command,
+		[]dispatch.Slice{{Index: 1, SQL: sl.SQL, Params: pickParams(params, sl.Params), ResultFormats: formats, Segments: sl.Segments}},
+		&dispatch.Run{Slice: 1, Receivers: s.selfPeers()})
+	if err != nil {
+		return err
+	}
+	rerr := s.receive(run, s.command, 1, false, sink)
+	ferr := s.finishRunning(run)
+	if ferr == nil && rerr == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return betterError(ferr, rerr)
+}
+
+// finishRunning waits for the QEs, whatever has become of the statement.
+func (s *Session) finishRunning(run *dispatch.Running) error {
+	ctx, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
+	defer done()
+	return run.Finish(ctx)
+}
+
+// rows runs any SELECT and sinks its rows with the given result formats: the
+// way of statements that need a query's rows themselves.
+func (s *Session) rows(ctx context.Context, node *pg.Node, params []dispatch.Param, types []uint32, formats []int16, sink func([]byte) error) error {
+	q, err := s.plan(node, types)
+	if err != nil {
+		return err
+	}
+	return s.rowsOf(ctx, q, node, params, types, formats, sink)
+}
+
+// rowsOf is rows for a query that is planned already.
+func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, params []dispatch.Param, types []uint32, formats []int16, sink func([]byte) error) (err error) {
+	if q.Kind == plan.Gather {
+		return s.gather(ctx, &q.Slices[0], params, formats, sink)
+	}
+	top := q.Top
+	if top == "" {
+		if top, err = plan.Deparse(node); err != nil {
+			return err
+		}
+	}
+	var set *sources
+	if q.Kind == plan.Top {
+		if set, err = s.openSources(ctx, q.Slices, params); err != nil {
+			return err
+		}
+	}
+	var failed error
+	var buf []byte
+	err = s.runExtended(top, &request{ctx: ctx, params: params, types: types, formats: formats}, func(m pgproto3.BackendMessage) {
+		if row, ok := m.(*pgproto3.DataRow); ok && failed == nil {
+			buf, failed = appendRowBody(buf[:0], row.Values), nil
+			failed = sink(buf)
+		}
+	})
+	s.pending = nil
+	if set != nil {
+		if cerr := set.close(); cerr != nil {
+			return cerr
+		}
+	}
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
+// appendRowBody appends values in the form of a DataRow's body.
+func appendRowBody(dst []byte, values [][]byte) []byte {
+	dst = append(dst, byte(len(values)>>8), byte(len(values)))
+	for _, v := range values {
+		n := uint32(len(v))
+		if v == nil {
+			n = 1<<32 - 1
+		}
+		dst = append(dst, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		dst = append(dst, v...)
+	}
+	return dst
+}
+
+// topOf turns a plan into one statement for the local server, so that it can
+// be the body of a cursor, a COPY or an EXPLAIN. Slices is nil when it needs
+// no sources.
+func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []plan.Slice, q *plan.Query, err error) {
+	if q, err = s.plan(node, params); err != nil {
+		return "", nil, nil, err
+	}
+	switch q.Kind {
+	case plan.Local:
+		if q.Top != "" {
+			return q.Top, nil, q, nil
+		}
+		sql, err = plan.Deparse(node)
+		return sql, nil, q, err
+	case plan.Top:
+		return q.Top, q.Slices, q, nil
+	}
+	text := q.Describe
+	if text == "" {
+		if text, err = plan.Deparse(node); err != nil {
+			return "", nil, nil, err
+		}
+	}
+	cols, err := s.describeColumns(text, params)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	sl := q.Slices[0]
+	sl.Token, sl.Columns = newToken(), cols
+	sql = "SELECT "
+	defs := ""
+	for i, c := range cols {
+		if i > 0 {
+			sql, defs = sql+", ", defs+", "
+		}
+		sql += fmt.Sprintf("c%d AS %s", i, catalog.Ident(c.Name))
+		defs += fmt.Sprintf("c%d %s", i, c.Type)
+	}
+	if len(cols) == 0 {
+		defs = "c0 boolean"
+	}
+	sql += " FROM pg_catalog.gp_motion_recv('gp_motion', '" + sl.Token + "') AS t(" + defs + ")"
+	return sql, []plan.Slice{sl}, q, nil
+}

@@ -1,0 +1,228 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/auth"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+)
+
+// Session is one client of the coordinator.
+type Session struct {
+	srv    *Server
+	ctx    context.Context
+	id     int32
+	client *auth.Client
+	out    out
+	link   *link
+	gang   *dispatch.Gang
+	log    func(msg string, args ...any)
+
+	icType  string
+	ic      motion.Interconnect // made when first needed
+	command uint32              // of the last dispatched command
+
+	cache     cache
+	superuser bool
+
+	txn   txn
+	prep  map[string]*prepared // by the client's names
+	portl map[string]*portal
+	sqlPr map[string]*sqlPrepared // PREPARE's
+
+	// pending is the CommandComplete that is held back until it is known
+	// whether the implicit transaction can be committed.
+	pending       *pgproto3.CommandComplete
+	skipToSync    bool              // an extended-protocol error: ignore up to Sync
+	unnamedLost   bool              // the link's unnamed statement is not the client's any more
+	rowsConnected bool              // the link's row source connection is open
+	settingsDirty bool              // parameters may differ from the gang's
+	applied       map[string]string // what the gang's connections were given; nil: there is none yet
+	typeNames     map[uint32]string
+	rng           uint32
+
+	mu        sync.Mutex
+	cancelRun context.CancelFunc // ends the statement that runs now; shared
+}
+
+// newSession connects the session to its PostgreSQL and greets the client.
+func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettings) (*Session, error) {
+	id := s.nextID.Add(1)
+	l, err := dialLink(ctx, s.pgSocket(), c.User, c.Database, st.local)
+	if err != nil {
+		return nil, err
+	}
+	sess := &Session{srv: s, ctx: ctx, id: id, client: c, out: out{be: c.Backend}, link: l,
+		prep: map[string]*prepared{}, portl: map[string]*portal{}, sqlPr: map[string]*sqlPrepared{}}
+	sess.log = s.cfg.Log.With("session", id).Debug
+	// Parameters that are fixed at connection start keep the value they have
+	// now, whatever a later reload brings.
+	res, err := l.query("SELECT pg_catalog.set_config(n, pg_catalog.current_setting(n), false), " +
+		"(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) " +
+		"FROM (VALUES ('" + gucPrefix + "gp_interconnect_type')) v(n)")
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	sess.icType = string(res.rows[0][0])
+	sess.superuser = string(res.rows[0][1]) == "t"
+	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
+		InterconnectType: sess.icType, Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
+	l.onNotice = func(m pgproto3.BackendMessage) { sess.out.send(m) }
+	s.mu.Lock()
+	s.sessions[l.pid] = sess
+	s.mu.Unlock()
+	greet(c.Backend, l)
+	sess.out.flush()
+	return sess, nil
+}
+
+// serve runs the session until the client leaves or the link breaks.
+func (s *Session) serve() {
+	defer s.close()
+	for s.out.err == nil {
+		m, err := s.client.Backend.Receive()
+		if err != nil {
+			return
+		}
+		switch m := m.(type) {
+		case *pgproto3.Query:
+			s.flushPending()
+			s.skipToSync = false
+			s.simpleQuery(m.String)
+		case *pgproto3.Terminate:
+			return
+		case *pgproto3.CopyData, *pgproto3.CopyDone, *pgproto3.CopyFail:
+			// What is left of a COPY that failed.
+		default:
+			s.extended(m)
+		}
+		if s.link.broken != nil {
+			sendFatal(s.client, s.link.broken)
+			return
+		}
+	}
+}
+
+func (s *Session) close() {
+	s.srv.mu.Lock()
+	delete(s.srv.sessions, s.link.pid)
+	s.srv.mu.Unlock()
+	s.cancelStatement()
+	for _, p := range s.portl {
+		s.closePortal(p)
+	}
+	s.endSources()
+	s.link.close()
+	s.gang.Close()
+	if s.ic != nil {
+		s.ic.Close()
+	}
+}
+
+// cancelStatement ends what runs now. Any goroutine may call it.
+func (s *Session) cancelStatement() {
+	s.mu.Lock()
+	cancel := s.cancelRun
+	s.mu.Unlock()
+	if cancel == nil {
+		return
+	}
+	cancel()
+	s.gang.Cancel()
+	_ = s.link.cancel(context.Background())
+}
+
+// statementContext is the context of a statement, which a cancel request
+// ends. The returned function must be called when the statement is over.
+func (s *Session) statementContext() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.mu.Lock()
+	s.cancelRun = cancel
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		s.cancelRun = nil
+		s.mu.Unlock()
+		cancel()
+	}
+}
+
+// local runs SQL on the coordinator's PostgreSQL for the session itself. It
+// costs the client its unnamed statement, which extended() makes good.
+func (s *Session) local(sql string) (*result, error) {
+	s.unnamedLost = true
+	return s.link.query(sql)
+}
+
+func (s *Session) segmentNotice(seg int, n *pgconn.Notice) {
+	// Called from dispatch's goroutines while the session waits for them;
+	// what every segment says of the same DDL is noise, what a commit says
+	// is logged.
+	s.srv.cfg.Log.Debug("notice from a segment", "session", s.id, "seg", seg, "severity", n.Severity, "message", n.Message)
+}
+
+// interconnect returns the session's access to motions.
+func (s *Session) interconnect() (motion.Interconnect, error) {
+	if s.ic != nil {
+		return s.ic, nil
+	}
+	ic, err := s.srv.cfg.NewInterconnect(s.icType, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.ic = ic
+	return ic, nil
+}
+
+// self is the QD's end of a motion.
+func (s *Session) self() motion.Peer {
+	p := motion.Peer{Content: s.srv.cfg.Content, Dbid: s.srv.cfg.Dbid, Pid: int32(s.link.pid)}
+	if s.ic != nil {
+		p.Addr = s.ic.Addr()
+	}
+	return p
+}
+
+func (s *Session) selfPeers() []motion.Peer { return []motion.Peer{s.self()} }
+
+func (s *Session) numSegments() int { return len(s.srv.segments()) }
+
+func (s *Session) notice(severity, code, message, hint string) {
+	s.out.send(&pgproto3.NoticeResponse{Severity: severity, SeverityUnlocalized: severity, Code: code, Message: message, Hint: hint})
+}
+
+// complete notes what the statement is to be reported as.
+func (s *Session) complete(tag string) {
+	s.flushPending()
+	s.pending = &pgproto3.CommandComplete{CommandTag: []byte(tag)}
+}
+
+func (s *Session) flushPending() {
+	if s.pending != nil {
+		s.out.send(s.pending)
+		s.pending = nil
+	}
+}
+
+// poison puts the link's transaction block in the failed state after a part
+// of the transaction elsewhere has failed.
+func (s *Session) poison() {
+	if s.link.status == 'T' {
+		if _, err := s.local("SELECT pg_catalog.gp_fail()"); err == nil {
+			s.link.fail(errors.New("the transaction could not be marked as failed"))
+		}
+	}
+}
+
+// internal is an error nobody should see.
+func internal(format string, args ...any) error {
+	return sqlError("XX000", "%s", fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,167 @@
+package session
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/guc"
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+)
+
+// settings are the parameters this session has that a fresh one would not
+// have; the gang's connections take them over.
+func (s *Session) settings() (map[string]string, error) {
+	res, err := s.local("SELECT name, setting FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
+		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name <> 'session_replication_role' " +
+		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none'")
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]string, len(res.rows))
+	for _, r := range res.rows {
+		m[string(r[0])] = string(r[1])
+	}
+	return m, nil
+}
+
+// gangSettings is what a new connection of the gang starts with. Several may
+// be made at the same time, while the link has other things to do: what is
+// needed was asked for before.
+func (s *Session) gangSettings(context.Context) (map[string]string, error) { return s.applied, nil }
+
+// syncSettings brings live segment connections up to date after a statement
+// that may have changed parameters.
+func (s *Session) syncSettings(ctx context.Context) error {
+	if !s.settingsDirty && s.applied != nil {
+		return nil
+	}
+	before := s.applied
+	now, err := s.settings()
+	if err != nil {
+		return err
+	}
+	s.applied = now
+	s.settingsDirty = false
+	if s.link.status == 'T' {
+		s.txn.settings = true
+	}
+	if before == nil {
+		return nil // no connection was made yet: each will start with these
+	}
+	reset := ""
+	for name := range before {
+		if _, ok := now[name]; !ok {
+			reset += "RESET " + catalog.Ident(name) + ";"
+		}
+	}
+	if reset != "" {
+		if _, err := s.gang.Exec(ctx, nil, reset); err != nil {
+			return err
+		}
+	}
+	return s.gang.SetAll(ctx, now)
+}
+
+// runSet runs SET and RESET.
+func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
+	p, ok := guc.Lookup(st.Name)
+	if !ok || st.Name == "" {
+		s.settingsDirty = true
+		if err := s.runLocal(req, req.text); err != nil {
+			return err
+		}
+		if st.Name == "session_authorization" {
+			if err := s.beforeDispatch(req.ctx); err != nil {
+				return err
+			}
+			_, err := s.gang.Exec(req.ctx, nil, req.text)
+			return err
+		}
+		return nil
+	}
+	if p.Context <= guc.Backend {
+		return guc.ErrCannotSet(p.Name, p.Context)
+	}
+	sql := "RESET " + gucPrefix + p.Name
+	tag := "RESET"
+	if st.Kind == pg.VariableSetKind_VAR_SET_VALUE || st.Kind == pg.VariableSetKind_VAR_SET_DEFAULT {
+		tag = "SET"
+	}
+	if st.Kind == pg.VariableSetKind_VAR_SET_VALUE {
+		value, err := p.Parse(settingValue(st.Args))
+		if err != nil {
+			return err
+		}
+		sql = "SET " + gucPrefix + p.Name + " TO " + catalog.Literal(value)
+		if st.IsLocal {
+			sql = "SET LOCAL " + gucPrefix + p.Name + " TO " + catalog.Literal(value)
+		}
+	}
+	if _, err := s.local(sql); err != nil {
+		return err
+	}
+	s.complete(tag)
+	return nil
+}
+
+// settingValue is SET's value as text.
+func settingValue(args []*pg.Node) string {
+	var parts []string
+	for _, a := range args {
+		if tc := a.GetTypeCast(); tc != nil {
+			a = tc.Arg
+		}
+		c := a.GetAConst()
+		switch v := c.GetVal().(type) {
+		case *pg.A_Const_Ival:
+			parts = append(parts, strconv.Itoa(int(v.Ival.GetIval())))
+		case *pg.A_Const_Fval:
+			parts = append(parts, v.Fval.GetFval())
+		case *pg.A_Const_Sval:
+			parts = append(parts, v.Sval.GetSval())
+		case *pg.A_Const_Boolval:
+			parts = append(parts, strconv.FormatBool(v.Boolval.GetBoolval()))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// showSQL is a SHOW of one of Greenplum's parameters, or of all, in terms the
+// local server understands; "" for its own.
+func showSQL(st *pg.VariableShowStmt) string {
+	if strings.EqualFold(st.Name, "all") {
+		return "SELECT name, setting, short_desc AS description FROM pg_catalog.gp_pg_settings ORDER BY 1"
+	}
+	if p, ok := guc.Lookup(st.Name); ok {
+		return "SELECT COALESCE(pg_catalog.current_setting(" + catalog.Literal(gucPrefix+p.Name) + ", true), " +
+			catalog.Literal(p.Default) + ") AS " + catalog.Ident(p.Name)
+	}
+	return ""
+}
+
+// runShow runs SHOW.
+func (s *Session) runShow(req *request, st *pg.VariableShowStmt) error {
+	sql := showSQL(st)
+	if sql == "" {
+		return s.runLocal(req, req.text)
+	}
+	res, err := s.local(sql)
+	if err != nil {
+		return err
+	}
+	if p, ok := guc.Lookup(st.Name); ok {
+		res.rows[0][0] = []byte(p.Show(string(res.rows[0][0])))
+	}
+	if req.describe {
+		s.out.send(&pgproto3.RowDescription{Fields: res.fields})
+	}
+	for _, row := range res.rows {
+		s.out.send(&pgproto3.DataRow{Values: row})
+	}
+	s.complete("SHOW")
+	return nil
+}

@@ -1,0 +1,275 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// cleanupLimit bounds how long the end of a statement may take after the
+// statement itself is over or cancelled.
+const cleanupLimit = 15 * time.Second
+
+// sources are the slices of one statement that the local server reads as row
+// sources. They run when the server asks for them; those it has not asked for
+// when the gang is needed for something else are spooled to a file.
+type sources struct {
+	s    *Session
+	run  *dispatch.Running
+	cmd  uint32
+	list []*source
+	err  error // first failure of a slice
+}
+
+// source is one of them. mu is held while its rows are read, by the row
+// server's goroutine or by the session's.
+type source struct {
+	set    *sources
+	index  int16
+	slice  plan.Slice
+	mu     sync.Mutex
+	taken  bool // the slice has run, or runs
+	spool  *rowSpool
+	failed error
+}
+
+// openSources starts the slices of a query and publishes their tokens.
+func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params []dispatch.Param) (*sources, error) {
+	if err := s.connectRows(); err != nil {
+		return nil, err
+	}
+	s.command++
+	set := &sources{s: s, cmd: s.command}
+	ds := make([]dispatch.Slice, len(slices))
+	for i, sl := range slices {
+		ds[i] = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
+		set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
+	}
+	if err := s.beforeDispatch(ctx); err != nil {
+		return nil, err
+	}
+	run, err := s.gang.Open(ctx, s.command, ds, nil)
+	if err != nil {
+		return nil, err
+	}
+	set.run = run
+	for _, src := range set.list {
+		s.srv.rows.add(src.slice.Token, src.serve)
+	}
+	return set, nil
+}
+
+func pickParams(all []dispatch.Param, numbers []int) []dispatch.Param {
+	if len(numbers) == 0 {
+		return nil
+	}
+	out := make([]dispatch.Param, len(numbers))
+	for i, n := range numbers {
+		out[i] = all[n-1]
+	}
+	return out
+}
+
+// connectRows opens the local server's connection to the row source, once in
+// a session.
+func (s *Session) connectRows() error {
+	if s.rowsConnected {
+		return nil
+	}
+	if _, err := s.local("SELECT pg_catalog.gp_motion_connect()"); err != nil {
+		return err
+	}
+	s.rowsConnected = true
+	return nil
+}
+
+// serve gives the source's rows to a reader of the row server.
+func (src *source) serve(ctx context.Context, sink func([]byte) error) (int, error) {
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	n := max(len(src.slice.Columns), 1)
+	switch {
+	case src.failed != nil:
+		return n, src.failed
+	case src.spool != nil:
+		return n, src.spool.replay(sink)
+	case src.taken:
+		return n, internal("a row source was read twice")
+	}
+	src.taken = true
+	stop := context.AfterFunc(ctx, src.set.run.Cancel)
+	defer stop()
+	if err := src.gather(sink); err != nil {
+		src.failed = err
+		return n, err
+	}
+	return n, nil
+}
+
+// gather runs the slice and sinks its rows. The caller holds mu.
+func (src *source) gather(sink func([]byte) error) error {
+	set := src.set
+	err := set.s.receive(set.run, set.cmd, src.index, true, sink)
+	if err != nil && set.err == nil {
+		set.err = err
+	}
+	return err
+}
+
+// keep runs the slice now and keeps its rows for a later reader.
+func (src *source) keep() error {
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	if src.taken {
+		return nil
+	}
+	src.taken = true
+	spool := &rowSpool{}
+	if err := src.gather(spool.add); err != nil {
+		spool.close()
+		src.failed = err
+		return err
+	}
+	src.spool = spool
+	return nil
+}
+
+// settle frees the gang: what is not read yet is kept in files.
+func (set *sources) settle() error {
+	if set.run == nil {
+		return nil
+	}
+	var first error
+	for _, src := range set.list {
+		if err := src.keep(); err != nil && first == nil {
+			first = err
+		}
+	}
+	if err := set.finishRun(); err != nil {
+		first = err
+	}
+	return first
+}
+
+func (set *sources) finishRun() error {
+	if set.run == nil {
+		return nil
+	}
+	err := set.s.finishRunning(set.run)
+	set.run = nil
+	return err
+}
+
+// close ends the slices and forgets the tokens. It returns why a slice failed.
+func (set *sources) close() error {
+	for _, src := range set.list {
+		set.s.srv.rows.remove(src.slice.Token)
+	}
+	if set.run != nil {
+		for _, src := range set.list {
+			if !src.taken {
+				set.run.Cancel()
+				break
+			}
+		}
+	}
+	err := set.finishRun()
+	for _, src := range set.list {
+		src.mu.Lock()
+		if src.spool != nil {
+			src.spool.close()
+			src.spool = nil
+		}
+		src.mu.Unlock()
+	}
+	if set.err != nil {
+		return betterError(err, set.err)
+	}
+	return nil
+}
+
+// receive opens the receiving end of a slice of run and sinks its tuples. With
+// start it tells the QEs to run the slice first. Any goroutine may call it, but
+// one at a time for a session.
+func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start bool, sink func([]byte) error) error {
+	ic, err := s.interconnect()
+	if err != nil {
+		run.Cancel()
+		return err
+	}
+	self := s.self()
+	if start {
+		if err := run.Run(dispatch.Run{Slice: index, Receivers: []motion.Peer{self}}); err != nil {
+			return err
+		}
+	}
+	ctx := run.Context()
+	rcv, err := ic.Receive(ctx, motion.ID{Session: s.id, Command: cmd, SendSlice: index}, self, run.Senders(index))
+	if err != nil {
+		run.Cancel()
+		return cause(ctx, err)
+	}
+	for {
+		row, _, err := rcv.Receive(ctx)
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = sink(row)
+		}
+		if err != nil {
+			rcv.Abort()
+			run.Cancel()
+			return cause(ctx, err)
+		}
+	}
+	closing, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
+	defer done()
+	return rcv.Close(closing)
+}
+
+// cause prefers what ended ctx over the error that its end brought about.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if c := context.Cause(ctx); c != nil && !errors.Is(c, context.Canceled) {
+		return betterError(c, err)
+	}
+	return err
+}
+
+// closedEarly is the interconnect's word for "the other side went away", which
+// names no cause.
+const closedEarly = "interconnect error: connection closed prematurely"
+
+// betterError picks the error that says more: a segment's own error before the
+// interconnect's, a named cause before "closed prematurely", anything before a
+// cancellation that followed from it.
+func betterError(a, b error) error {
+	rank := func(err error) int {
+		if err == nil {
+			return 0
+		}
+		pe := pgError(err)
+		switch {
+		case pe.Code == "57014":
+			return 1
+		case pe.Code == motion.CodeInterconnect && pe.Message == closedEarly && pe.Detail == "":
+			return 2
+		case pe.Code == motion.CodeInterconnect:
+			return 3
+		}
+		return 4
+	}
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,96 @@
+package session
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"os"
+)
+
+// rowSpool keeps rows that cannot be used yet: in memory while they are few,
+// in an unlinked file beyond. One goroutine uses it at a time.
+type rowSpool struct {
+	mem  []byte
+	file *os.File
+	w    *bufio.Writer
+	rows int64
+}
+
+// spoolMemory is how much a spool keeps in memory.
+const spoolMemory = 4 << 20
+
+// add keeps a copy of row.
+func (sp *rowSpool) add(row []byte) error {
+	var head [4]byte
+	binary.BigEndian.PutUint32(head[:], uint32(len(row)))
+	sp.rows++
+	if sp.file == nil && len(sp.mem)+len(row) < spoolMemory {
+		sp.mem = append(append(sp.mem, head[:]...), row...)
+		return nil
+	}
+	if sp.file == nil {
+		f, err := os.CreateTemp("", "trunkline-rows-*")
+		if err != nil {
+			return err
+		}
+		_ = os.Remove(f.Name()) // the descriptor is all that is needed
+		sp.file, sp.w = f, bufio.NewWriterSize(f, 256<<10)
+		if _, err := sp.w.Write(sp.mem); err != nil {
+			return err
+		}
+		sp.mem = nil
+	}
+	if _, err := sp.w.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := sp.w.Write(row)
+	return err
+}
+
+// replay sinks all rows in order. The row is valid during the call only. It
+// may be called again.
+func (sp *rowSpool) replay(sink func([]byte) error) error {
+	if sp.file == nil {
+		for rest := sp.mem; len(rest) > 0; {
+			n := int(binary.BigEndian.Uint32(rest))
+			if err := sink(rest[4 : 4+n]); err != nil {
+				return err
+			}
+			rest = rest[4+n:]
+		}
+		return nil
+	}
+	if err := sp.w.Flush(); err != nil {
+		return err
+	}
+	if _, err := sp.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	r := bufio.NewReaderSize(sp.file, 256<<10)
+	var head [4]byte
+	var row []byte
+	for range sp.rows {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return err
+		}
+		n := int(binary.BigEndian.Uint32(head[:]))
+		if cap(row) < n {
+			row = make([]byte, n)
+		}
+		row = row[:n]
+		if _, err := io.ReadFull(r, row); err != nil {
+			return err
+		}
+		if err := sink(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sp *rowSpool) close() {
+	if sp.file != nil {
+		sp.file.Close()
+	}
+	sp.mem = nil
+}
