@@ -88,7 +88,7 @@ func Deparse(n *pg.Node) (string, error) {
 const treeVersion = 170007
 
 func deparseSelect(s *pg.SelectStmt) (string, error) {
-	return Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: s}})
+	return Deparse(selectNode(s))
 }
 
 // dropNoOps takes the actions out of the tree that only stood in for

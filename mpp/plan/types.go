@@ -161,3 +161,7 @@ type Options struct {
 type Name struct{ Schema, Name string }
 
 func nodeSelect(n *pg.Node) *pg.SelectStmt { return n.GetSelectStmt() }
+
+func selectNode(s *pg.SelectStmt) *pg.Node {
+	return &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: s}}
+}

@@ -1,0 +1,547 @@
+package plan
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// The general plan: every distributed base table is gathered.
+
+// gatherLevel puts row sources in the place of a level's distributed tables.
+func (p *planner) gatherLevel(lv *level) error {
+	// Rows that come out of a source cannot be locked.
+	lv.sel.LockingClause = nil
+	if lv.segments {
+		return p.gatherSegments(lv)
+	}
+	where := p.baseConditions(lv)
+	for _, r := range lv.rtes {
+		if r.kind == rteGather {
+			if err := p.gatherRTE(r, where[r]); err != nil {
+				return err
+			}
+		}
+		if r.kind == rteSegments {
+			if err := p.gatherFunction(r); err != nil {
+				return err
+			}
+		}
+		p.gatherView(r)
+	}
+	return nil
+}
+
+// prepare makes all levels fit for row sources. It comes before any source is
+// made: what a level uses of a table may stand in a level below.
+func (p *planner) prepare(levels []*level) error {
+	for _, step := range []func(*level) error{
+		func(lv *level) error { p.executionSegment(lv); return nil },
+		func(lv *level) error { groupKeys(lv); return nil },
+		func(lv *level) error {
+			for _, it := range lv.items {
+				if err := plainJoins(it); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		p.expandStars,
+		p.rewriteRefs,
+	} {
+		for _, lv := range levels {
+			if err := step(lv); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// executionSegment takes gp_execution_segment() in a level that reads a
+// distributed table for the segment the row is from: the call would have run
+// there.
+func (p *planner) executionSegment(lv *level) {
+	var from *rte
+	for _, r := range lv.rtes {
+		if r.kind == rteGather && !r.hidden && (r.rel.Policy == nil || r.rel.Policy.Kind != Replicated || r.random) {
+			from = r
+			break
+		}
+	}
+	if from == nil {
+		return
+	}
+	for _, c := range lv.calls {
+		if !isExecutionSegment(c.fn) {
+			continue
+		}
+		nameAll(lv.sel.TargetList)
+		if from.sys == nil {
+			from.sys = map[string]bool{}
+		}
+		from.sys[segmentID] = true
+		c.node.Node = colRef(from.alias, segmentID).Node
+	}
+}
+
+func isExecutionSegment(f *pg.FuncCall) bool {
+	schema, name := funcName(f)
+	return name == "gp_execution_segment" && (schema == "" || schema == "pg_catalog") && len(f.Args) == 0 && f.Over == nil
+}
+
+// extras says whether a source has columns that * must not show.
+func (r *rte) extras() bool { return len(r.sys) > 0 || r.whole && (r.kind == rteGather || r.isView()) }
+
+// isView says whether r is an expanded view.
+func (r *rte) isView() bool { return r.kind == rteSub && r.rel != nil }
+
+// rewriteRefs makes a level's references fit the sources: qualified by alias
+// alone, rows as values of their own column.
+func (p *planner) rewriteRefs(lv *level) error {
+	named := false
+	for _, r := range lv.refs {
+		t := r.rte
+		if t == nil {
+			continue
+		}
+		if t.kind == rteJoin {
+			if r.kind == refWhole || r.kind == refUncertain {
+				for _, i := range t.inner {
+					if i.extras() {
+						return errorf(codeUnsupported, "the row of join %q cannot be used as a value together with system columns of its tables", t.alias)
+					}
+				}
+			}
+			continue
+		}
+		if t.kind != rteGather && !t.isView() {
+			continue
+		}
+		switch r.kind {
+		case refWhole, refAttribute:
+			if !named {
+				nameAll(lv.sel.TargetList)
+				named = true
+			}
+			row := colRef(t.alias, wholeRow)
+			if r.kind == refAttribute {
+				row = &pg.Node{Node: &pg.Node_AIndirection{AIndirection: &pg.A_Indirection{Arg: row, Indirection: names(r.name)}}}
+			}
+			r.node.Node = row.Node
+		case refColumn, refSystem:
+			if len(r.cr.Fields) > 1 {
+				r.cr.Fields = names(t.alias, r.name)
+			}
+		}
+	}
+	for _, s := range lv.stars {
+		if t := s.rte; t != nil && (t.kind == rteGather || t.isView()) {
+			s.val.GetColumnRef().Fields = append(names(t.alias), aStar())
+		}
+	}
+	return nil
+}
+
+func aStar() *pg.Node { return &pg.Node{Node: &pg.Node_AStar{AStar: &pg.A_Star{}}} }
+
+// expandStars writes the columns out where a star would show extras.
+func (p *planner) expandStars(lv *level) error {
+	for _, s := range lv.stars {
+		var rtes []*rte
+		if s.rte != nil {
+			rtes = []*rte{s.rte}
+		} else {
+			for _, it := range s.items {
+				rtes = append(rtes, it.rtes...)
+			}
+		}
+		need := false
+		for _, r := range rtes {
+			need = need || r.extras()
+			for _, i := range r.inner {
+				need = need || i.extras()
+			}
+		}
+		if !need {
+			continue
+		}
+		var cols []*pg.Node
+		var err error
+		if s.rte != nil {
+			cols, err = rteColumns(s.rte)
+		} else {
+			for _, it := range s.items {
+				var c []*pg.Node
+				if c, err = itemColumns(it, s.items); err != nil {
+					break
+				}
+				cols = append(cols, c...)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		replaceStar(s, cols)
+	}
+	return nil
+}
+
+// replaceStar puts columns (targets) in the place of a star.
+func replaceStar(s star, cols []*pg.Node) {
+	var out []*pg.Node
+	for _, n := range *s.list {
+		if n != s.node {
+			out = append(out, n)
+			continue
+		}
+		for _, c := range cols {
+			if n.GetResTarget() == nil { // in ROW() or VALUES
+				c = c.GetResTarget().Val
+			}
+			out = append(out, c)
+		}
+	}
+	*s.list = out
+}
+
+// rteColumns are the columns of one source as targets; a star when they are
+// not known and nothing is to be hidden.
+func rteColumns(r *rte) ([]*pg.Node, error) {
+	if !r.known {
+		if r.extras() {
+			return nil, errorf(codeUnsupported, "cannot tell the columns of %q", r.alias)
+		}
+		n := &pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: append(names(r.alias), aStar()), Location: -1}}}
+		return []*pg.Node{target("", n)}, nil
+	}
+	var out []*pg.Node
+	for _, c := range r.cols {
+		out = append(out, target("", colRef(r.alias, c)))
+	}
+	return out, nil
+}
+
+// itemColumns are the columns of a FROM item in the order * shows them.
+func itemColumns(it *fromItem, all []*fromItem) ([]*pg.Node, error) {
+	if it.rte != nil {
+		return rteColumns(it.rte)
+	}
+	if len(it.merged) == 0 && it.join != nil {
+		l, err := itemColumns(it.left, all)
+		if err != nil {
+			return nil, err
+		}
+		r, err := itemColumns(it.right, all)
+		return append(l, r...), err
+	}
+	if !it.known {
+		return nil, errorf(codeUnsupported, "cannot tell the columns of a join with USING for its system columns; list them")
+	}
+	var out []*pg.Node
+	for _, c := range it.cols {
+		out = append(out, target(c.name, starExpr(c, all)))
+	}
+	return out, nil
+}
+
+// starExpr is an expression for a column that a star shows.
+func starExpr(c starCol, all []*fromItem) *pg.Node {
+	m := c.merged
+	if m == nil {
+		return colRef(c.rte.alias, c.name)
+	}
+	n := 0
+	for _, it := range all {
+		for _, o := range it.cols {
+			if o.name == c.name {
+				n++
+			}
+		}
+	}
+	if n == 1 {
+		return colRef(c.name)
+	}
+	l, r := starExpr(m.left, nil), starExpr(m.right, nil)
+	switch m.join {
+	case pg.JoinType_JOIN_RIGHT:
+		return r
+	case pg.JoinType_JOIN_FULL:
+		return &pg.Node{Node: &pg.Node_CoalesceExpr{CoalesceExpr: &pg.CoalesceExpr{Args: []*pg.Node{l, r}, Location: -1}}}
+	}
+	return l
+}
+
+// plainJoins turns NATURAL joins of sources with extras into USING: two extras
+// of one name would join.
+func plainJoins(it *fromItem) error {
+	if it.join == nil || it.left == nil {
+		return nil
+	}
+	if err := plainJoins(it.left); err != nil {
+		return err
+	}
+	if err := plainJoins(it.right); err != nil {
+		return err
+	}
+	if !it.join.IsNatural {
+		return nil
+	}
+	extras := false
+	var look func(f *fromItem)
+	look = func(f *fromItem) {
+		if f.left != nil {
+			look(f.left)
+			look(f.right)
+		} else if f.rte != nil {
+			extras = extras || f.rte.extras()
+		}
+	}
+	look(it)
+	if !extras {
+		return nil
+	}
+	if !it.left.known || !it.right.known {
+		return errorf(codeUnsupported, "cannot tell the columns of a NATURAL JOIN; name them in USING")
+	}
+	it.join.IsNatural = false
+	for _, c := range it.left.cols {
+		if findStar(it.right.cols, c.name) >= 0 {
+			it.join.UsingClause = append(it.join.UsingClause, pg.MakeStrNode(c.name))
+		}
+	}
+	if len(it.join.UsingClause) == 0 {
+		it.join.Quals = &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{
+			Val: &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: true}}, Location: -1}}}
+	}
+	return nil
+}
+
+// groupKeys adds the columns that depend on a primary key among a level's
+// GROUP BY columns: a row source has no primary key that PostgreSQL knows of.
+func groupKeys(lv *level) {
+	if len(lv.sel.GroupClause) == 0 {
+		return
+	}
+	grouped := map[*rte]map[int]bool{}
+	byNode := map[*pg.Node]*ref{}
+	for _, r := range lv.refs {
+		byNode[r.node] = r
+	}
+	for _, g := range lv.sel.GroupClause {
+		n := g
+		if c := g.GetAConst(); c != nil && c.GetIval() != nil {
+			if i := int(c.GetIval().Ival); i >= 1 && i <= len(lv.sel.TargetList) {
+				n = lv.sel.TargetList[i-1].GetResTarget().GetVal()
+			}
+		}
+		r := byNode[n]
+		if r != nil && r.kind == refOutput && r.col >= 0 && r.col < len(lv.sel.TargetList) {
+			r = byNode[lv.sel.TargetList[r.col].GetResTarget().GetVal()]
+		}
+		if r == nil || r.kind != refColumn || r.rte.scope.level != lv {
+			continue
+		}
+		if grouped[r.rte] == nil {
+			grouped[r.rte] = map[int]bool{}
+		}
+		grouped[r.rte][r.col] = true
+	}
+	for _, r := range lv.rtes {
+		cols := grouped[r]
+		if r.kind != rteGather || r.rel == nil || len(r.rel.PrimaryKey) == 0 || cols == nil || r.hidden {
+			continue
+		}
+		all := true
+		for _, k := range r.rel.PrimaryKey {
+			all = all && cols[k]
+		}
+		if !all {
+			continue
+		}
+		for i, name := range r.cols {
+			if !cols[i] && (r.all || i < len(r.need) && r.need[i]) {
+				lv.sel.GroupClause = append(lv.sel.GroupClause, colRef(r.alias, name))
+			}
+		}
+	}
+}
+
+// gatherView gives an expanded view a column of its row type, if that is used.
+func (p *planner) gatherView(r *rte) {
+	if !r.whole || !r.isView() || !r.known {
+		return
+	}
+	rs := r.node.GetRangeSubselect()
+	if rs == nil {
+		return
+	}
+	const inner = "v"
+	sel := newSelect()
+	row := &pg.RowExpr{RowFormat: pg.CoercionForm_COERCE_EXPLICIT_CALL, Location: -1}
+	in := &pg.Alias{Aliasname: inner}
+	for i := range r.rel.Columns {
+		name := r.cols[i]
+		in.Colnames = append(in.Colnames, pg.MakeStrNode(name))
+		sel.TargetList = append(sel.TargetList, target("", colRef(inner, name)))
+		row.Args = append(row.Args, colRef(inner, name))
+	}
+	typ := &pg.TypeName{Names: names(r.rel.Schema, r.rel.Name), Typemod: -1, Location: -1}
+	sel.TargetList = append(sel.TargetList, target(wholeRow, castTo(&pg.Node{Node: &pg.Node_RowExpr{RowExpr: row}}, typ)))
+	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeSubselect{RangeSubselect: &pg.RangeSubselect{Subquery: rs.Subquery, Alias: in}}}}
+	rs.Subquery = selectNode(sel)
+	rs.Alias = &pg.Alias{Aliasname: r.alias}
+}
+
+// gatherRTE makes a slice that scans one table and puts its source in the
+// table's place. where are conditions on the table alone.
+func (p *planner) gatherRTE(r *rte, where []*pg.Node) error {
+	sel := newSelect()
+	var cols []Column // as gathered
+	from := p.scanItem(r)
+	name := from.alias
+	for i, c := range r.rel.Columns {
+		if !r.all && (i >= len(r.need) || !r.need[i]) {
+			continue
+		}
+		val := colRef(name, r.cols[i])
+		c.Name = r.cols[i]
+		if typ, asText := typeFit(c.Type); asText {
+			val, c.Type, c.Collation = cast(val, "text"), typ, ""
+		}
+		sel.TargetList = append(sel.TargetList, target("", val))
+		cols = append(cols, c)
+	}
+	wrap := r.whole
+	for _, s := range sortedKeys(r.sys) {
+		var val *pg.Node
+		col := Column{Name: s, Type: systemColumns[s]}
+		switch s {
+		case segmentID:
+			val = funcCall("gp_execution_segment")
+		case "tableoid":
+			// Tables have other OIDs elsewhere; their names are the same.
+			val, col.Type, wrap = cast(colRef(name, s), "regclass"), "pg_catalog.regclass", true
+		default:
+			val = colRef(name, s)
+		}
+		sel.TargetList = append(sel.TargetList, target(s, val))
+		cols = append(cols, col)
+	}
+	if len(cols) == 0 {
+		cols = []Column{{Name: dummyColumn, Type: "boolean"}}
+		sel.TargetList = []*pg.Node{target(dummyColumn, cast(nullConst(), "bool"))}
+	}
+	sel.FromClause = []*pg.Node{from.node}
+	if len(where) > 0 {
+		clones := make([]*pg.Node, len(where))
+		for i, w := range where {
+			clones[i] = proto.CloneOf(w)
+		}
+		sel.WhereClause = and(clones)
+	}
+	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
+	if err := p.addSlice(&s, sel); err != nil {
+		return err
+	}
+	text := ""
+	if !wrap {
+		text = recvText(&s, r.alias, cols)
+	} else {
+		text = wrapSource(r, &s, cols)
+	}
+	r.node.Node = p.addSource(text).Node
+	return nil
+}
+
+// wrapSource is a source with its row as a value, or with columns that were
+// gathered as something else.
+func wrapSource(r *rte, s *Slice, cols []Column) string {
+	list, row := "", ""
+	for _, c := range cols {
+		if list != "" {
+			list += ", "
+		}
+		col := `s.` + quote(c.Name)
+		if c.Name == "tableoid" && r.sys["tableoid"] {
+			list += col + "::pg_catalog.oid AS " + quote(c.Name)
+		} else {
+			list += col
+		}
+	}
+	if r.whole {
+		for i := range r.rel.Columns {
+			if row != "" {
+				row += ", "
+			}
+			row += `s.` + quote(r.cols[i])
+		}
+		if list != "" {
+			list += ", "
+		}
+		list += "ROW(" + row + ")::" + quote(relSchema(r.rel)) + "." + quote(r.rel.Name) + " AS " + quote(wholeRow)
+	}
+	return "(SELECT " + list + " FROM " + recvText(s, "s", cols) + ") AS " + quote(r.alias)
+}
+
+// gatherFunction makes a slice of a function in FROM that runs on all
+// segments.
+func (p *planner) gatherFunction(r *rte) error {
+	f := proto.CloneOf(r.fn)
+	f.Lateral = false
+	sel := newSelect()
+	star := &pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: []*pg.Node{aStar()}, Location: -1}}}
+	sel.TargetList = []*pg.Node{target("", star)}
+	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeFunction{RangeFunction: f}}}
+	s, err := p.describedSlice(sel)
+	if err != nil {
+		return err
+	}
+	s.Relation = r.alias
+	if err := p.addSlice(s, sel); err != nil {
+		return err
+	}
+	r.node.Node = p.addSource(recvText(s, r.alias, s.Columns)).Node
+	return nil
+}
+
+// gatherSegments makes a slice of a SELECT without FROM that calls functions
+// that run on all segments.
+func (p *planner) gatherSegments(lv *level) error {
+	sel := proto.CloneOf(lv.sel)
+	s, err := p.describedSlice(sel)
+	if err != nil {
+		return err
+	}
+	if err := p.addSlice(s, sel); err != nil {
+		return err
+	}
+	top := newSelect()
+	const alias = "s"
+	for i, c := range s.Columns {
+		s.Columns[i].Name = "c" + itoa(i+1)
+		top.TargetList = append(top.TargetList, target(c.Name, colRef(alias, s.Columns[i].Name)))
+	}
+	top.FromClause = []*pg.Node{p.addSource(recvText(s, alias, s.Columns))}
+	setSelect(lv.sel, top)
+	return nil
+}
+
+// describedSlice is a slice whose columns are those of sel.
+func (p *planner) describedSlice(sel *pg.SelectStmt) (*Slice, error) {
+	sql, err := deparseSelect(sel)
+	if err != nil {
+		return nil, err
+	}
+	cols, err := p.look.cat.Describe(sql)
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range cols {
+		if typ, asText := typeFit(c.Type); asText {
+			return nil, errorf(codeUnsupported, "column %q of type %s cannot be gathered", c.Name, cols[i].Type)
+		} else {
+			cols[i].Type = typ
+		}
+	}
+	return &Slice{Columns: cols}, nil
+}

@@ -1,0 +1,58 @@
+package plan
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// level is one SELECT of a statement: one arm of a set operation, or the set
+// operation itself.
+type level struct {
+	sel    *pg.SelectStmt
+	parent *level
+	scope  *scope
+	items  []*fromItem
+	rtes   []*rte // leaves, in order
+	joins  []*rte // aliased joins
+	refs   []*ref // of this level's own clauses
+	stars  []star
+	subs   []*level // levels directly below, wherever they stand
+	calls  []call   // of functions, but in FROM
+
+	fromCalls []call
+
+	sublinks int
+	outer    bool // refers to a level above, itself or below it
+	segments bool // no FROM, calls a function that runs on all segments
+	// planned: replaced by a source; nothing below needs to be looked at.
+	planned bool
+
+	outs  []string // result column names
+	known bool     // outs is complete
+}
+
+// call is a function call and the node that holds it.
+type call struct {
+	node *pg.Node
+	fn   *pg.FuncCall
+}
+
+// star is a * or t.* that stands for several columns.
+type star struct {
+	list *[]*pg.Node // where it stands
+	node *pg.Node    // the element of list
+	// val is the node with the ColumnRef: node itself or its ResTarget's.
+	val   *pg.Node
+	items []*fromItem // of the level, for *
+	rte   *rte        // for t.*
+}
+
+// eachLevel calls fn for lv and all levels below it, parents first; fn's false
+// leaves out what is below.
+func (lv *level) each(fn func(*level) bool) {
+	if !fn(lv) {
+		return
+	}
+	for _, s := range lv.subs {
+		s.each(fn)
+	}
+}

@@ -1,0 +1,156 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"errors"
+)
+
+// TestPlans runs testdata/plans: each query's plan is printed, then executed
+// over a real server, and its answer compared with that of the plain database,
+// where every row is in one place.
+//
+//	exec                 a definition, made everywhere; DISTRIBUTED clauses count
+//	load table=t         rows for a table: VALUES or SELECT
+//	select [flags]       a query; "ordered": in the answer's order, "any": only
+//	                     the number of rows is compared (LIMIT without ORDER BY),
+//	                     "rows": the answer itself is printed and not compared
+func TestPlans(t *testing.T) {
+	datadriven.Walk(t, "testdata/plans", func(t *testing.T, path string) {
+		w := newWorld(t)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			w.t = t
+			switch d.Cmd {
+			case "exec":
+				w.create(d.Input)
+				return ""
+			case "load":
+				var table string
+				d.ScanArgs(t, "table", &table)
+				w.load(table, d.Input)
+				return ""
+			case "select":
+				return w.showSelect(d)
+			}
+			t.Fatalf("unknown command %q", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func (w *world) options() Options {
+	n := 0
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }}
+}
+
+func (w *world) showSelect(d *datadriven.TestData) string {
+	st, err := Parse(d.Input)
+	if err != nil {
+		return showError(err)
+	}
+	q, err := Select(st.Node, w.cat, w.options())
+	if err != nil {
+		return showError(err)
+	}
+	out := showQuery(q)
+	got := w.run(d.Input, q)
+	if d.HasArg("rows") {
+		return out + showRows(got)
+	}
+	want := w.ask("plain", d.Input)
+	return out + compare(got, want, d.HasArg("ordered"), d.HasArg("any"))
+}
+
+func showQuery(q *Query) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s", q.Kind)
+	if q.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", q.Reason)
+	}
+	b.WriteString("\n")
+	if q.Top != "" {
+		fmt.Fprintf(&b, "  top: %s\n", q.Top)
+	}
+	if q.Describe != "" {
+		fmt.Fprintf(&b, "  describe: %s\n", q.Describe)
+	}
+	for _, s := range q.Slices {
+		where := ""
+		if s.Segments != nil {
+			where = fmt.Sprintf(" on %v", s.Segments)
+		}
+		fmt.Fprintf(&b, "  slice %q%s: %s\n", s.Token, where, s.SQL)
+		if s.Params != nil {
+			fmt.Fprintf(&b, "    parameters %v\n", s.Params)
+		}
+	}
+	return b.String()
+}
+
+func showRows(r result) string {
+	if r.err != nil {
+		return errorText(r.err) + "\n"
+	}
+	var b strings.Builder
+	slices.SortFunc(r.rows, slices.Compare[[]string])
+	for _, row := range r.rows {
+		b.WriteString("  " + strings.Join(row, "|") + "\n")
+	}
+	return b.String()
+}
+
+func errorText(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		s := "ERROR " + pe.Code + ": " + pe.Message
+		if pe.Detail != "" {
+			s += " DETAIL: " + pe.Detail
+		}
+		return s
+	}
+	return "ERROR " + err.Error()
+}
+
+// compare tells whether two answers are the same.
+func compare(got, want result, ordered, any bool) string {
+	switch {
+	case want.err != nil && got.err != nil:
+		var a, b *pgconn.PgError
+		if errors.As(want.err, &a) && errors.As(got.err, &b) && a.Code == b.Code {
+			return "  both fail: " + errorText(want.err) + "\n"
+		}
+		return fmt.Sprintf("  DIFFERENT ERRORS: %s, wanted %s\n", errorText(got.err), errorText(want.err))
+	case got.err != nil:
+		return "  FAILS: " + errorText(got.err) + "\n"
+	case want.err != nil:
+		return "  SHOULD FAIL: " + errorText(want.err) + "\n"
+	}
+	g, w := flat(got), flat(want)
+	if !ordered {
+		slices.Sort(g)
+		slices.Sort(w)
+	}
+	switch {
+	case !slices.Equal(got.cols, want.cols):
+		return fmt.Sprintf("  WRONG COLUMNS: %v, wanted %v\n", got.cols, want.cols)
+	case len(g) != len(w):
+		return fmt.Sprintf("  WRONG: %d rows, wanted %d: %v, wanted %v\n", len(g), len(w), g, w)
+	case any || slices.Equal(g, w):
+		return fmt.Sprintf("  same %d rows\n", len(g))
+	}
+	return fmt.Sprintf("  WRONG: %v, wanted %v\n", g, w)
+}
+
+func flat(r result) []string {
+	out := make([]string, len(r.rows))
+	for i, row := range r.rows {
+		out[i] = strings.Join(row, "|")
+	}
+	return out
+}

@@ -1,0 +1,154 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// planner makes the plan of one statement.
+type planner struct {
+	look    *lookup
+	opt     Options
+	slices  []Slice
+	sources []source
+	salt    string // keeps the marks of sources apart from the user's names
+	reason  string
+}
+
+// because notes why something was not pushed down; the first reason stays.
+func (p *planner) because(reason string) {
+	if p.reason == "" {
+		p.reason = reason
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// relSchema is the schema to name a relation by on any instance.
+func relSchema(rel *Relation) string {
+	if rel.Temp {
+		return "pg_temp"
+	}
+	return rel.Schema
+}
+
+// scanned is a FROM item of a slice.
+type scanned struct {
+	node  *pg.Node
+	alias string
+}
+
+// scanItem is the FROM item that scans a base table on a segment, under the
+// names the query knows it by.
+func (p *planner) scanItem(r *rte) scanned {
+	var rv *pg.RangeVar
+	if r.random {
+		rv = &pg.RangeVar{Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1}
+		if r.fn.Alias != nil {
+			rv.Alias = proto.CloneOf(r.fn.Alias)
+		}
+	} else {
+		rv = proto.CloneOf(r.rv)
+	}
+	rv.Catalogname, rv.Schemaname, rv.Relname = "", relSchema(r.rel), r.rel.Name
+	if rv.Alias == nil && r.alias != r.rel.Name {
+		rv.Alias = &pg.Alias{Aliasname: r.alias}
+	}
+	s := scanned{alias: r.alias}
+	s.node = &pg.Node{Node: &pg.Node_RangeVar{RangeVar: rv}}
+	if r.sample != nil {
+		t := proto.CloneOf(r.sample)
+		t.Relation = s.node
+		s.node = &pg.Node{Node: &pg.Node_RangeTableSample{RangeTableSample: t}}
+	}
+	return s
+}
+
+// segments are the segments that have rows of a base table, nil for all.
+func (p *planner) segments(r *rte) []int {
+	if r.random || r.rel.Policy == nil {
+		return nil
+	}
+	n := r.rel.Policy.NumSegments
+	if n <= 0 || n > p.opt.NumSegments {
+		n = p.opt.NumSegments
+	}
+	if r.rel.Policy.Kind == Replicated {
+		return []int{p.opt.Replica % n}
+	}
+	if n == p.opt.NumSegments {
+		return nil
+	}
+	return firstSegments(n)
+}
+
+func firstSegments(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
+// addSlice writes sel as the SQL of s, gives it a token and adds it to the
+// plan.
+func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
+	sql, params, err := p.sliceSQL(sel)
+	if err != nil {
+		return err
+	}
+	s.SQL, s.Params, s.Token = sql, params, p.opt.Token()
+	p.slices = append(p.slices, *s)
+	return nil
+}
+
+// typeMark stands for a type name that is text.
+const typeMark = "?gptype"
+
+// sliceSQL writes a slice's statement: its parameters get numbers of their own
+// and their types.
+func (p *planner) sliceSQL(sel *pg.SelectStmt) (sql string, params []int, err error) {
+	seen := map[*pg.ParamRef]bool{}
+	walk(sel, func(m any) bool {
+		n, ok := m.(*pg.Node)
+		if !ok {
+			return true
+		}
+		ref := n.GetParamRef()
+		if ref == nil || seen[ref] {
+			return true
+		}
+		i := slices.Index(params, int(ref.Number))
+		if i < 0 {
+			i = len(params)
+			params = append(params, int(ref.Number))
+		}
+		own := &pg.ParamRef{Number: int32(i + 1), Location: -1}
+		seen[own] = true
+		typ := &pg.TypeName{Names: names(typeMark + itoa(int(ref.Number)) + "?"), Typemod: -1, Location: -1}
+		n.Node = castTo(&pg.Node{Node: &pg.Node_ParamRef{ParamRef: own}}, typ).Node
+		return true
+	})
+	if sql, err = deparseSelect(sel); err != nil {
+		return "", nil, err
+	}
+	for _, num := range params {
+		sql = strings.ReplaceAll(sql, quote(typeMark+itoa(num)+"?"), p.opt.ParamTypes[num-1])
+	}
+	return sql, params, nil
+}
+
+// typed says whether the type of parameter $n is known.
+func (p *planner) typed(n int32) bool {
+	return n >= 1 && int(n) <= len(p.opt.ParamTypes) && p.opt.ParamTypes[n-1] != ""
+}

@@ -1,0 +1,93 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// A source is written into the tree as a table of a peculiar name, and put
+// into the text that the deparser makes of the tree: a row source's column
+// types are text that PostgreSQL made, not a tree.
+
+// source is a row source of the coordinator's statement.
+type source struct {
+	mark string // the table name that stands for it
+	text string
+}
+
+// wholeRow is the column of a source that holds the row as a value of its
+// table's type.
+const wholeRow = "?row"
+
+// dummyColumn is the column of a source of which nothing but the number of
+// rows is wanted.
+const dummyColumn = "?"
+
+// recvFunction is the row source function for about that many rows.
+func recvFunction(rows float64) string {
+	switch {
+	case rows >= 3e6:
+		return "gp_motion_recv_7"
+	case rows >= 3e5:
+		return "gp_motion_recv_6"
+	case rows >= 3e4:
+		return "gp_motion_recv_5"
+	case rows > 0:
+		return "gp_motion_recv_3"
+	}
+	return "gp_motion_recv"
+}
+
+// recvText is the FROM item that reads a slice, under an alias.
+func recvText(s *Slice, alias string, cols []Column) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pg_catalog.%s('gp_motion', %s) AS %s(", recvFunction(s.Rows), literal(s.Token), quote(alias))
+	for i, c := range cols {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(c.Name) + " " + c.Type)
+		if c.Collation != "" {
+			b.WriteString(" COLLATE " + c.Collation)
+		}
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+// addSource notes a source and returns what stands for it in the tree.
+func (p *planner) addSource(text string) *pg.Node {
+	s := source{mark: fmt.Sprintf("?gp%s%d?", p.salt, len(p.sources)+1), text: text}
+	p.sources = append(p.sources, s)
+	return &pg.Node{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
+		Relname: s.mark, Inh: true, Relpersistence: "p", Location: -1}}}
+}
+
+// deparse writes a tree with its sources.
+func (p *planner) deparse(n *pg.Node) (string, error) {
+	sql, err := Deparse(n)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range p.sources {
+		if strings.Count(sql, s.mark) != 1 {
+			return "", fmt.Errorf("planner: source %s is not in the statement once", s.mark)
+		}
+		sql = strings.Replace(sql, quote(s.mark), s.text, 1)
+	}
+	return sql, nil
+}
+
+// typeFit is how a column of a type can be gathered: as it is, or as text
+// where its type takes no such input.
+func typeFit(typ string) (gathered string, asText bool) {
+	switch typ {
+	case "anyarray", "pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list", "pg_brin_bloom_summary",
+		"pg_brin_minmax_multi_summary", "regproc", "regoper", "record", "cstring", "unknown", "pg_ddl_command",
+		"gtsvector":
+		return "text", true
+	}
+	return typ, false
+}
