@@ -141,6 +141,9 @@ func scanLine(line string) (name, raw, reason string) {
 		return "", "", fmt.Sprintf("syntax error near %q", s)
 	}
 	name, s = strings.ToLower(s[:n]), s[n:]
+	if s != "" && strings.IndexByte("-._:/", s[0]) >= 0 {
+		return name, "", fmt.Sprintf("syntax error near %q", s)
+	}
 	s = skipBlanks(s)
 	if strings.HasPrefix(s, "=") {
 		s = skipBlanks(s[1:])
@@ -187,15 +190,61 @@ func scanValue(s string) (n int, ok bool) {
 	if isLetter(s[0]) {
 		for n = 1; n < len(s) && (isLetter(s[n]) || isDigit(s[n]) || strings.IndexByte("-._:/", s[n]) >= 0); n++ {
 		}
-		return n, true
+		// Two words joined by a dot are a name, never a value: "a.b" must be
+		// quoted.
+		qualified := nameLen(s) == n && strings.IndexByte(s[:n], '.') >= 0
+		return n, !qualified
 	}
-	n = numberLen(s)
-	if _, ok := parseDigits(s[:n]); !ok {
-		return 0, false
+	n = max(integerLen(s), realLen(s))
+	return n, n > 0
+}
+
+// integerLen is the length of the integer, with its unit, at the start of s.
+func integerLen(s string) int {
+	i := signLen(s)
+	start := i
+	if strings.HasPrefix(s[i:], "0x") && len(s) > i+2 && isHex(s[i+2]) {
+		for i += 2; i < len(s) && isHex(s[i]); i++ {
+		}
+	} else {
+		for ; i < len(s) && isDigit(s[i]); i++ {
+		}
 	}
-	for ; n < len(s) && (s[n] >= 'a' && s[n] <= 'z' || s[n] >= 'A' && s[n] <= 'Z'); n++ {
+	if i == start {
+		return 0
 	}
-	return n, true
+	for ; i < len(s) && (s[i] >= 'a' && s[i] <= 'z' || s[i] >= 'A' && s[i] <= 'Z'); i++ {
+	}
+	return i
+}
+
+// realLen is the length of the number with a point at the start of s. Such a
+// number has no unit: "1.5h" must be quoted.
+func realLen(s string) int {
+	i := signLen(s)
+	for ; i < len(s) && isDigit(s[i]); i++ {
+	}
+	if i >= len(s) || s[i] != '.' {
+		return 0
+	}
+	for i++; i < len(s) && isDigit(s[i]); i++ {
+	}
+	if i < len(s) && (s[i] == 'e' || s[i] == 'E') {
+		j := i + 1
+		j += signLen(s[j:])
+		if j < len(s) && isDigit(s[j]) {
+			for i = j; i < len(s) && isDigit(s[i]); i++ {
+			}
+		}
+	}
+	return i
+}
+
+func signLen(s string) int {
+	if s != "" && (s[0] == '+' || s[0] == '-') {
+		return 1
+	}
+	return 0
 }
 
 func scanQuoted(s string) (int, bool) {

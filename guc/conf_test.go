@@ -60,7 +60,11 @@ func TestParseConfErrors(t *testing.T) {
 		"a = 'open":         `line 1: syntax error near "'open"`,
 		"a":                 `line 1: syntax error near ""`,
 		"a = b c":           `line 1: syntax error near "c"`,
-		"a = 127.0.0.1":     `line 1: syntax error near "127.0.0.1"`,
+		"a = 127.0.0.1":     `line 1: syntax error near ".0.1"`,
+		"a = 1.5h":          `line 1: syntax error near "h"`,
+		"a = 1e3":           `line 1: syntax error near "3"`,
+		"a = my.host":       `line 1: syntax error near "my.host"`,
+		"a-b = 5":           `line 1: syntax error near "-b = 5"`,
 		"= 5":               `line 1: syntax error near "= 5"`,
 		"a = 1:-1:h:35432":  `line 1: syntax error near ":-1:h:35432"`,
 		"include 'x'":       "line 1: include is not supported; put the settings into this file",
@@ -76,6 +80,19 @@ func TestParseConfErrors(t *testing.T) {
 		}
 		if strings.HasPrefix(text, "a=1") && len(c.Settings) != 1 {
 			t.Errorf("%q: %+v", text, c)
+		}
+	}
+}
+
+func TestIsToken(t *testing.T) {
+	for _, s := range []string{"'a b'", "''", "on", "5", "-1", "128MB", "1.5", "1.5e3", "0x1F", "a-b/c", "my.host.name"} {
+		if !IsToken(s) {
+			t.Errorf("%s is none", s)
+		}
+	}
+	for _, s := range []string{"", "'a", "a b", "1.5h", "1e3", "my.host", "127.0.0.1", "1:2", "a=b", "a#", "'a'b", "x\n"} {
+		if IsToken(s) {
+			t.Errorf("%s is one", s)
 		}
 	}
 }
