@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -36,7 +38,7 @@ coordinator: real PostgreSQL servers on this machine, all in one directory.
 PostgreSQL refuses to run as root. Made by root, a cluster belongs to the
 system user "postgres" and runs as that user.
 
-Where a command takes DIR, any directory below it does as well.`,
+Where start, stop and status take DIR, any directory below it does as well.`,
 	}
 	cmd.AddCommand(newClusterCreateCommand(), newClusterStartCommand(), newClusterStopCommand(),
 		newClusterStatusCommand(), newClusterDestroyCommand())
@@ -158,6 +160,9 @@ files in DIR that are not the cluster's are left there.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cluster.Open(args[0])
 			if err == nil {
+				if real, rerr := filepath.EvalSymlinks(args[0]); rerr != nil || !sameDir(real, c.Dir()) {
+					return fmt.Errorf("%s is only part of the cluster in %s: to remove all of it, name that directory", args[0], c.Dir())
+				}
 				err = c.Destroy(cmd.Context())
 			}
 			if err == nil {
@@ -166,6 +171,11 @@ files in DIR that are not the cluster's are left there.`,
 			return interrupted(cmd.Context(), err)
 		},
 	}
+}
+
+func sameDir(a, b string) bool {
+	a, err := filepath.Abs(a)
+	return err == nil && a == b
 }
 
 func newClusterStatusCommand() *cobra.Command {
@@ -241,8 +251,8 @@ func writeStatus(w io.Writer, list []cluster.InstanceStatus) error {
 		return s
 	}
 	for _, st := range list {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%s:%d\t%s\t%s\t%s\t%s\t%s\n", kindOf(st.Instance), st.Dbid, st.Content,
-			st.Address, st.Port, st.State(), dash(fmt.Sprint(st.Pid)), child(st.Live.Postgres),
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", kindOf(st.Instance), st.Dbid, st.Content,
+			net.JoinHostPort(st.Address, strconv.Itoa(st.Port)), st.State(), dash(fmt.Sprint(st.Pid)), child(st.Live.Postgres),
 			child(st.Live.Proxy), dash(st.ProxyAddress))
 	}
 	return tw.Flush()
