@@ -111,7 +111,7 @@ func (p *postgres) once(ctx context.Context) (ready bool, err error) {
 // server process.
 func (p *postgres) start(ctx context.Context) (*child, error) {
 	if err := killPostgres(ctx, p.dir); err != nil {
-		return nil, fmt.Errorf("old PostgreSQL processes of %s do not end: %w", p.dir, err)
+		return nil, err
 	}
 	removeStale(p.dir)
 	if err := p.prepare(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,32 +104,36 @@ func KillLeftovers(ctx context.Context, dir datadir.Dir) error {
 	}
 }
 
-// killPostgres ends every PostgreSQL process on dir except the given one, and
-// waits until they are gone. They are of a server whose postmaster is gone or
-// must go: its shared memory is rebuilt at the next start anyway.
+// killPostgres ends every PostgreSQL process on dir and waits until they are
+// gone. They are of a server whose postmaster is gone or must go: its shared
+// memory is rebuilt at the next start anyway.
 func killPostgres(ctx context.Context, dir datadir.Dir) error {
+	return killAll(ctx, dir, syscall.SIGQUIT, func(pid int) bool { return isPostgresOf(pid, dir) })
+}
+
+// killProxies does the same to proxies of an instance that was killed: their
+// successor wants their port.
+func killProxies(ctx context.Context, dir datadir.Dir) error {
+	return killAll(ctx, dir, syscall.SIGTERM, func(pid int) bool { return trunklineVerb(pid, dir) == "proxy" })
+}
+
+// killAll sends sig to the matching leftovers, after a second SIGKILL, and
+// waits until there are none.
+func killAll(ctx context.Context, dir datadir.Dir, sig syscall.Signal, match func(pid int) bool) error {
 	for i := 0; ; i++ {
-		var left int
-		for _, pid := range Leftovers(dir) {
-			if !isPostgresOf(pid, dir) {
-				continue
-			}
-			left++
-			sig := syscall.SIGQUIT
-			if i > 50 {
-				sig = syscall.SIGKILL
-			}
-			if i == 0 || i > 50 {
-				_ = syscall.Kill(pid, sig)
-			}
-		}
-		if left == 0 {
+		left := slices.DeleteFunc(Leftovers(dir), func(pid int) bool { return !match(pid) })
+		if len(left) == 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		for _, pid := range left {
+			if i == 0 {
+				_ = syscall.Kill(pid, sig)
+			} else if i > 50 {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("processes %v of %s do not end: %w", left, dir, ctx.Err())
 		}
 	}
 }

@@ -171,6 +171,46 @@ func TestProxyKeeper(t *testing.T) {
 	}
 }
 
+// What a killed instance left is ended, the stubborn too, and nobody else.
+func TestKillLeftovers(t *testing.T) {
+	dir, other := tempDir(t), tempDir(t)
+	s := newSpawner()
+	defer s.close()
+	start := func(verb string, of string) *child {
+		// To the shell the verb is the script's name, -D and the directory its
+		// arguments.
+		cmd := exec.Command("/bin/sh", verb, "-D", of)
+		cmd.Dir = filepath.Dir(string(dir))
+		if err := os.WriteFile(filepath.Join(cmd.Dir, verb), []byte("trap '' TERM QUIT INT; while :; do sleep 0.05; done\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.start(cmd, syscall.SIGKILL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	proxy, inst, foreign := start("proxy", string(dir)), start("instance", string(dir)), start("proxy", string(other))
+	defer foreign.signal(syscall.SIGKILL)
+	time.Sleep(50 * time.Millisecond) // for the traps
+	if err := killProxies(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	<-proxy.exited
+	if !alive(inst.pid) {
+		t.Error("killProxies killed an instance")
+	}
+	if err := KillLeftovers(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	<-inst.exited
+	if !alive(foreign.pid) {
+		t.Error("a process of another data directory was killed")
+	}
+	foreign.signal(syscall.SIGKILL)
+	<-foreign.exited
+}
+
 func TestSuccessor(t *testing.T) {
 	var all []topology.Instance
 	for _, dbid := range []uint16{4, 1, 3, 2} { // any order

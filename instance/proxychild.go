@@ -32,7 +32,7 @@ func (p *proxyKeeper) keep(ctx context.Context) {
 	defer p.onState(0, Down)
 	for n := 1; ; n++ {
 		began := time.Now()
-		c, err := p.start()
+		c, err := p.start(ctx)
 		if err == nil {
 			p.onState(c.pid, Ready)
 			select {
@@ -56,7 +56,10 @@ func (p *proxyKeeper) keep(ctx context.Context) {
 	}
 }
 
-func (p *proxyKeeper) start() (*child, error) {
+func (p *proxyKeeper) start(ctx context.Context) (*child, error) {
+	if err := killProxies(ctx, p.dir); err != nil {
+		return nil, err
+	}
 	out, err := openLog(p.dir, "proxy.log")
 	if err != nil {
 		return nil, err
