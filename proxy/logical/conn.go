@@ -91,6 +91,9 @@ func (c *Conn) Room() int {
 // Paused says whether the window is full.
 func (c *Conn) Paused() bool { return c.paused }
 
+// Unacked is how many packets the peer has not acknowledged.
+func (c *Conn) Unacked() int { return c.unacked }
+
 // Sent records that n packets have been read from the backend, n <= Room. It
 // is false when they must be thrown away, because BYE has gone out since.
 func (c *Conn) Sent(n int) bool {
@@ -235,3 +238,6 @@ func (c *Conn) settle(e *Effect) {
 		c.backend = false
 	}
 }
+
+// Finished says whether the backend will not be read any more.
+func (c *Conn) Finished() bool { return c.byeSent || c.ended || c.gone }

@@ -145,7 +145,7 @@ func (s *side) receive() bool {
 	from.wire = from.wire[1:]
 	switch p.kind {
 	case icwire.Data:
-		c, keep, e := s.table.Data(s.key, []byte{p.data}, s.now)
+		c, keep, _, e := s.table.Data(s.key, []byte{p.data}, s.now)
 		if keep {
 			g := s.gen(c)
 			g.waiting = append(g.waiting, p.data)

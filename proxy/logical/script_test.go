@@ -156,13 +156,9 @@ func TestScripts(t *testing.T) {
 			case "data":
 				for range n {
 					b := payload(packets, size)
-					before := 0
-					if c := s.find(key, nth); c != nil {
-						before = c.units
-					}
-					c, keep, e := s.t.Data(key, b, s.now)
+					c, keep, units, e := s.t.Data(key, b, s.now)
 					if keep {
-						s.kept[c] = append(s.kept[c], c.units-before)
+						s.kept[c] = append(s.kept[c], units)
 					}
 					what := "dropped"
 					if keep {

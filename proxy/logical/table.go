@@ -92,6 +92,15 @@ func (t *Table) Len() int {
 	return n
 }
 
+// Backends is the number of backends.
+func (t *Table) Backends() int {
+	n := 0
+	for _, p := range t.pairs {
+		n += p.live
+	}
+	return n
+}
+
 // Early is how many connections, with how many bytes, wait for their backend.
 func (t *Table) Early() (conns, bytes int) { return len(t.early), t.earlyBytes }
 
@@ -147,16 +156,17 @@ func (t *Table) Hello(key icwire.Key, now time.Time) (c *Conn, e Effect, others 
 }
 
 // Data takes a DATA packet for the local end named by key. With keep, payload
-// goes to c's backend, or waits for it; c is nil when the packet is dropped.
-func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, keep bool, e Effect) {
+// goes to c's backend, or waits for it, and counts as so many units when that
+// has taken it; c is nil when the packet is dropped.
+func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, keep bool, units int, e Effect) {
 	c, refused := t.target(key, now)
 	if c == nil {
-		return nil, false, e
+		return nil, false, 0, e
 	}
 	if refused {
 		e = t.Gone(c)
 	}
-	units := 1
+	units = 1
 	if t.CountInside {
 		units = c.counter.Add(payload)
 	}
@@ -164,17 +174,17 @@ func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, ke
 	keep, acks := c.arrive(len(payload), units)
 	e.Acks += acks
 	if !keep {
-		return c, false, e
+		return c, false, 0, e
 	}
 	switch {
 	case early:
 		if t.earlyBytes += len(payload); t.earlyBytes > t.Limits.EarlyBytes || c.pending > t.Limits.Pending {
-			return c, false, t.giveUp(c, now)
+			return c, false, 0, t.giveUp(c, now)
 		}
 	case c.pending > t.Limits.Pending:
-		return c, false, t.Gone(c)
+		return c, false, 0, t.Gone(c)
 	}
-	return c, true, e
+	return c, true, units, e
 }
 
 // Bye takes a BYE packet for the local end named by key.
@@ -194,10 +204,11 @@ func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
 }
 
 // Ack takes a DATA_ACK packet for the local end named by key. One for a
-// connection that is not there is nobody's.
+// connection that is not there is nobody's. It comes after BYE too: a remote
+// proxy acknowledges what it throws away.
 func (t *Table) Ack(key icwire.Key) (*Conn, Effect) {
 	c := t.slots[key.ID()]
-	if c == nil || c.byeGot {
+	if c == nil {
 		return nil, Effect{}
 	}
 	return c, c.Ack()
@@ -304,6 +315,20 @@ func (t *Table) Lost() []Do {
 		}
 	}
 	return do
+}
+
+// Drop takes a connection out whose peer knows nothing of it, because no
+// connection to the peer has been there since its HELLO.
+func (t *Table) Drop(c *Conn) Effect {
+	t.unearly(c)
+	had := c.backend
+	e := t.left(c, had, c.lost())
+	if t.unlink(c) {
+		if next := t.slots[c.Key.ID()]; next != nil {
+			next.served = next.backend
+		}
+	}
+	return e
 }
 
 // target finds the connection a packet belongs to: the first of the key's

@@ -290,3 +290,6 @@ func (t *Trunk) Traffic() Traffic {
 		BytesIn: t.bytes[0].Load(), BytesOut: t.bytes[1].Load(),
 	}
 }
+
+// Dialect is the header dialect of the stream's trunk.
+func (s *Stream) Dialect() icwire.Dialect { return s.t.dialect }

@@ -1,0 +1,368 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/logical"
+	"github.com/trunkline-db/trunkline/proxy/trunk"
+	"github.com/trunkline-db/trunkline/topology"
+)
+
+// peer is another instance of the address list, or this one itself: the
+// logical connections with it, and the trunk that carries them.
+type peer struct {
+	p     *Proxy
+	entry topology.Entry
+	role  Role
+	label string // for logs and causes: seg1 (dbid 3)
+
+	cancel context.CancelFunc // ends the dialling
+	kick   chan struct{}      // somebody waits: dial now
+
+	mu        sync.Mutex
+	table     *logical.Table
+	trunk     *trunk.Trunk // nil while there is none
+	remote    string       // the address it is connected to, if we dialled
+	agreement trunk.Agreement
+	waiting   map[*conn]*time.Timer // registered while there is no trunk
+	removed   bool
+	dialling  bool
+	err       string
+	since     time.Time // of the state it is in
+}
+
+func (p *Proxy) newPeer(e topology.Entry, role Role) *peer {
+	pr := &peer{
+		p: p, entry: e, role: role, label: instanceName(e.Content, e.Dbid),
+		kick: make(chan struct{}, 1), cancel: func() {},
+		table: logical.NewTable(), waiting: map[*conn]*time.Timer{}, since: time.Now(),
+	}
+	pr.table.Window, pr.table.Limits = p.cfg.Window, p.cfg.Limits
+	return pr
+}
+
+func instanceName(content int16, dbid uint16) string {
+	return fmt.Sprintf("seg%d (dbid %d)", content, dbid)
+}
+
+// hurry makes the dialling goroutine try at once.
+func (pr *peer) hurry() {
+	select {
+	case pr.kick <- struct{}{}:
+	default:
+	}
+}
+
+// register gives a backend that has said hello its place. The result says what
+// is to become of it: run when it is to be served by the caller at once, or
+// why it is refused; neither when it has to wait.
+func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Header, d icwire.Dialect) (run *conn, refused string) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.removed {
+		return nil, pr.label + " has just been taken out of the address list"
+	}
+	lc, e, others, refused := pr.table.Hello(hello.SrcKey(), time.Now())
+	for _, o := range others {
+		pr.do(o.Conn, o.Effect)
+	}
+	if refused != "" {
+		return nil, refused
+	}
+	c, _ := lc.Owner.(*conn)
+	if c == nil {
+		c = newConn(pr, lc)
+	}
+	c.uc, c.raw, c.ack = uc, raw, hello.HelloAck().Append(nil, d)
+	switch {
+	case pr.trunk == nil:
+		pr.waiting[c] = time.AfterFunc(pr.p.cfg.Grace, func() { pr.tooLate(c) })
+		pr.hurry()
+	case lc.Served():
+		c.stream = pr.trunk.Open(lc.Key.ID())
+		run = c
+	}
+	pr.do(lc, e)
+	return run, ""
+}
+
+// tooLate turns a backend away whose peer has not been connected in time.
+func (pr *peer) tooLate(c *conn) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.waiting[c] == nil {
+		return
+	}
+	why := pr.cause()
+	pr.abandon(c)
+	pr.p.log.limited("backend refused", slog.LevelWarn, "a backend was refused", "connection", c.lc.Key.String(), "reason", why)
+	pr.p.refused.Add(1)
+}
+
+// abandon turns away a backend that has been waiting for the peer.
+func (pr *peer) abandon(c *conn) {
+	pr.waiting[c].Stop()
+	delete(pr.waiting, c)
+	if pr.p.cfg.AckRefused {
+		_, _ = c.uc.Write(c.ack)
+	}
+	pr.do(c.lc, pr.table.Drop(c.lc))
+}
+
+// attach makes t the trunk to this peer; an older one is stale and ends with
+// its connections. It is false when the peer is no longer wanted.
+func (pr *peer) attach(t *trunk.Trunk, a trunk.Agreement, remote string) bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.removed {
+		return false
+	}
+	if old := pr.trunk; old != nil {
+		pr.lose("replaced by a new connection of the peer")
+		old.Close()
+	}
+	pr.trunk, pr.agreement, pr.remote, pr.err, pr.since = t, a, remote, "", time.Now()
+	pr.table.CountInside = !a.Trunkline
+	for c, timer := range pr.waiting {
+		timer.Stop()
+		delete(pr.waiting, c)
+		if c.lc.Served() {
+			pr.serve(c)
+		}
+	}
+	return true
+}
+
+// serve lets a connection that had to wait begin.
+func (pr *peer) serve(c *conn) {
+	c.stream = pr.trunk.Open(c.lc.Key.ID())
+	pr.p.wg.Go(c.run)
+}
+
+// detach records that t has ended.
+func (pr *peer) detach(t *trunk.Trunk, why string) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.trunk == t {
+		pr.lose(why)
+	}
+}
+
+// lose ends every logical connection and forgets the trunk.
+func (pr *peer) lose(why string) {
+	for _, d := range pr.table.Lost() {
+		pr.do(d.Conn, d.Effect)
+	}
+	pr.trunk, pr.err, pr.since = nil, why, time.Now()
+}
+
+// remove ends everything there is with the peer.
+func (pr *peer) remove() {
+	pr.cancel()
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.removed = true
+	for c := range pr.waiting {
+		pr.abandon(c)
+	}
+	t := pr.trunk
+	pr.lose("no longer in the address list")
+	if t != nil {
+		t.Close()
+	}
+	var rest []*logical.Conn // those that have all they need but time
+	pr.table.All(func(lc *logical.Conn) { rest = append(rest, lc) })
+	for _, lc := range rest {
+		pr.do(lc, pr.table.Gone(lc))
+	}
+}
+
+// failed records why the peer could not be reached.
+func (pr *peer) failed(why string) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.trunk == nil {
+		pr.err = why
+	}
+}
+
+func (pr *peer) connected() bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	return pr.trunk != nil
+}
+
+// session is a trunk as its peer's handler.
+type session struct {
+	pr *peer
+	t  *trunk.Trunk
+}
+
+// Packet implements trunk.Handler.
+func (s session) Packet(h icwire.Header, payload []byte) error {
+	pr := s.pr
+	if h.DstDbid != pr.p.dbid || h.SrcDbid != pr.entry.Dbid {
+		pr.p.misrouted.Add(1)
+		pr.p.log.limited("misrouted", slog.LevelWarn, "dropped a packet that is not between the two instances of its connection",
+			"peer", pr.label, "packet", h.String())
+		return nil
+	}
+	key := h.DstKey()
+	pr.mu.Lock()
+	if pr.trunk != s.t {
+		pr.mu.Unlock()
+		return trunk.ErrClosed
+	}
+	switch h.Type {
+	case icwire.Data:
+		lc, keep, units, e := pr.table.Data(key, payload, time.Now())
+		if lc == nil {
+			break
+		}
+		c, _ := lc.Owner.(*conn)
+		if keep && c == nil {
+			c = newConn(pr, lc)
+		}
+		pr.do(lc, e)
+		pr.mu.Unlock()
+		if keep {
+			c.push(payload, units)
+		}
+		return nil
+	case icwire.Bye:
+		if lc, e := pr.table.Bye(key, time.Now()); lc != nil {
+			pr.do(lc, e)
+		}
+	case icwire.DataAck:
+		if lc, e := pr.table.Ack(key); lc != nil {
+			pr.do(lc, e)
+		}
+	default:
+		pr.mu.Unlock()
+		return &icwire.ProtocolError{Reason: fmt.Sprintf("unexpected %v", h)}
+	}
+	pr.mu.Unlock()
+	return nil
+}
+
+// do carries out an effect. It is called with pr.mu held and waits for nothing,
+// so that what is sent keeps the order in which it was decided.
+func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
+	if e == (logical.Effect{}) {
+		return
+	}
+	if t := pr.trunk; t != nil {
+		for range e.Acks {
+			t.Control(lc.Key.Header(icwire.DataAck, 0, t.Dialect()))
+		}
+		if e.Bye {
+			c, _ := lc.Owner.(*conn)
+			var s *trunk.Stream
+			if c != nil && c.stream != nil {
+				s = c.stream
+			} else {
+				s = t.Open(lc.Key.ID())
+			}
+			s.Bye(lc.Key.Header(icwire.Bye, 0, t.Dialect()))
+		}
+	}
+	if c, _ := lc.Owner.(*conn); c != nil {
+		if e.Resume || e.Ended {
+			c.wake()
+		}
+		if e.Shutdown {
+			c.shutdown()
+		}
+		if e.Discard {
+			c.discard()
+		}
+		if e.Close {
+			c.close()
+		}
+	}
+	if !e.Ended {
+		return
+	}
+	if next, e := pr.table.Remove(lc); next != nil {
+		if c, _ := next.Owner.(*conn); c != nil && pr.trunk != nil {
+			pr.serve(c)
+		}
+		pr.do(next, e)
+	}
+}
+
+// room is how many packets may be read from c's backend now; -1 when none ever
+// will be.
+func (pr *peer) room(c *conn) int {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if c.lc.Finished() {
+		return -1
+	}
+	return c.lc.Room()
+}
+
+// send sends what has been read from c's backend.
+func (pr *peer) send(c *conn, b *trunk.Buffer, packets int) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if !c.lc.Sent(packets) {
+		b.Release()
+		return
+	}
+	c.stream.Send(b)
+}
+
+func (pr *peer) eof(c *conn) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.do(c.lc, pr.table.EOF(c.lc))
+}
+
+func (pr *peer) gone(c *conn) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.do(c.lc, pr.table.Gone(c.lc))
+}
+
+func (pr *peer) taken(c *conn, n, units int) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.do(c.lc, pr.table.Taken(c.lc, n, units))
+}
+
+// stalledTime is for how long a full window may outlast the remote end without
+// an acknowledgement before the backend is given up. A remote proxy that does
+// not acknowledge what it throws away would otherwise keep it for ever.
+const stalledTime = 10 * time.Second
+
+// look gives up what has waited too long.
+func (pr *peer) look(now time.Time) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	for _, d := range pr.table.Expire(now) {
+		pr.p.log.limited("expired", slog.LevelWarn, "gave up packets whose backend did not come", "connection", d.Conn.Key.String())
+		pr.do(d.Conn, d.Effect)
+	}
+	var stalled []*conn
+	pr.table.All(func(lc *logical.Conn) {
+		c, _ := lc.Owner.(*conn)
+		switch {
+		case c == nil || !lc.RemoteEnded() || !lc.Paused():
+		case c.stalled.IsZero() || c.stalledAt != lc.Unacked():
+			c.stalled, c.stalledAt = now, lc.Unacked()
+		case now.Sub(c.stalled) >= stalledTime:
+			stalled = append(stalled, c)
+		}
+	})
+	for _, c := range stalled {
+		pr.do(c.lc, pr.table.Gone(c.lc))
+	}
+}

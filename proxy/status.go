@@ -1,0 +1,260 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sort"
+	"time"
+
+	"github.com/trunkline-db/trunkline/topology"
+)
+
+// Role says who connects a peer with this proxy.
+type Role string
+
+// The roles of a peer.
+const (
+	WeDial  Role = "we dial"
+	DialsUs Role = "dials us"
+	// NoDial is a mirror or standby of this instance: the two never connect.
+	NoDial Role = "own content"
+	// Itself is this instance; its backends' connections with each other.
+	Itself Role = "itself"
+)
+
+// The states of a peer.
+const (
+	StateConnected  = "connected"
+	StateConnecting = "connecting" // we are dialling
+	StateFailed     = "failed"     // we could not, and will try again
+	StateWaiting    = "waiting"    // for it to dial us
+	StateNone       = "none"       // never connected, by rule
+)
+
+// Status is how a proxy is.
+type Status struct {
+	Dbid    uint16 `json:"dbid"`
+	Content int16  `json:"content"`
+	Pid     int    `json:"pid"` // of the proxy's process
+	// Socket is where backends register; empty while no server runs.
+	Socket      string `json:"socket"`
+	SocketError string `json:"socket_error,omitempty"`
+	// Dialect is "magic36", "plain32", or "auto" until it is known.
+	Dialect string `json:"dialect"`
+	// ConfigError says why the configuration as it is now is not in force.
+	ConfigError string `json:"config_error,omitempty"`
+	// Problem says why no backend can be served at all.
+	Problem  string         `json:"problem,omitempty"`
+	Listener ListenerStatus `json:"listener"`
+	Peers    []PeerStatus   `json:"peers"`
+
+	Backends  int    `json:"backends"`  // connected
+	Early     int    `json:"early"`     // connections that wait for their backend
+	Refused   uint64 `json:"refused"`   // backends turned away
+	Rejected  uint64 `json:"rejected"`  // connections of strangers closed
+	Misrouted uint64 `json:"misrouted"` // packets dropped
+}
+
+// ListenerStatus is how the listening socket for peers is.
+type ListenerStatus struct {
+	Address string `json:"address"`
+	Bound   bool   `json:"bound"`
+	Error   string `json:"error,omitempty"`
+}
+
+// PeerStatus is how the connection with one other instance is.
+type PeerStatus struct {
+	Dbid    uint16    `json:"dbid"`
+	Content int16     `json:"content"`
+	Address string    `json:"address"`
+	Role    Role      `json:"role"`
+	State   string    `json:"state"`
+	Error   string    `json:"error,omitempty"` // why the last attempt failed, or the last connection ended
+	Since   time.Time `json:"since"`           // of being connected, or of not being it
+	// Trunkline is true when the peer is a Trunkline proxy too.
+	Trunkline   bool   `json:"trunkline"`
+	Connections int    `json:"connections"` // logical ones, those without a backend included
+	BytesIn     uint64 `json:"bytes_in"`    // since it is connected
+	BytesOut    uint64 `json:"bytes_out"`
+	// Cause is one sentence why the instance cannot be reached; empty if it
+	// can.
+	Cause string `json:"cause,omitempty"`
+}
+
+// Cause is one plain sentence why the instance cannot be reached from the
+// proxy, "" if it can.
+func (s Status) Cause(dbid uint16) string {
+	switch {
+	case s.Problem != "":
+		return s.Problem
+	case dbid == s.Dbid:
+		return ""
+	}
+	for _, p := range s.Peers {
+		if p.Dbid == dbid {
+			return p.Cause
+		}
+	}
+	return fmt.Sprintf("dbid %d is not in the address list of the proxy of %s", dbid, instanceName(s.Content, s.Dbid))
+}
+
+// Healthy says whether the proxy can serve backends and every peer that should
+// be connected is. Of instances that share a content one is enough.
+func (s Status) Healthy() bool {
+	if s.Problem != "" || s.ConfigError != "" || s.SocketError != "" {
+		return false
+	}
+	connected := map[int16]bool{}
+	for _, p := range s.Peers {
+		connected[p.Content] = connected[p.Content] || p.State == StateConnected || p.Role == NoDial
+	}
+	for _, ok := range connected {
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// cause is PeerStatus.Cause. It is called with pr.mu held, or for roles whose
+// cause never changes.
+func (pr *peer) cause() string {
+	switch {
+	case pr.role == NoDial:
+		return fmt.Sprintf("%s has the content of %s: an instance and its mirror have no connection", pr.label, pr.p.label)
+	case pr.role == Itself || pr.trunk != nil:
+		return ""
+	}
+	why := pr.err
+	if pr.role == WeDial {
+		if why == "" {
+			why = "it has not answered yet"
+		}
+		return fmt.Sprintf("the proxy of %s at %s cannot be reached from the proxy of %s: %s", pr.label, pr.entry.Addr(), pr.p.label, why)
+	}
+	s := fmt.Sprintf("the proxy of %s has not connected to the proxy of %s", pr.label, pr.p.label)
+	if why != "" {
+		s += ": " + why
+	}
+	return s
+}
+
+// Status returns how the proxy is now.
+func (p *Proxy) Status() Status {
+	d, known := p.dialect()
+	p.mu.RLock()
+	own, _ := p.facts.Addresses.Lookup(p.dbid)
+	s := Status{
+		Dbid: p.dbid, Content: p.content, Pid: os.Getpid(), Dialect: DialectAuto.String(),
+		SocketError: p.socketErr, ConfigError: p.confErr, Problem: p.unfit(),
+		Listener: ListenerStatus{Bound: p.listener != nil, Error: p.listenErr},
+		Refused:  p.refused.Load(), Rejected: p.rejected.Load(), Misrouted: p.misrouted.Load(),
+		Peers: []PeerStatus{},
+	}
+	if known {
+		s.Dialect = d.String()
+	}
+	if p.socket != nil {
+		s.Socket = p.socket.path
+	}
+	if own != (topology.Entry{}) {
+		s.Listener.Address = own.Addr()
+	}
+	p.mu.RUnlock()
+	for _, pr := range p.all() {
+		ps, backends, early := pr.status()
+		s.Backends += backends
+		s.Early += early
+		if pr.role != Itself {
+			s.Peers = append(s.Peers, ps)
+		}
+	}
+	sort.Slice(s.Peers, func(i, j int) bool { return s.Peers[i].Dbid < s.Peers[j].Dbid })
+	return s
+}
+
+func (pr *peer) status() (s PeerStatus, backends, early int) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	s = PeerStatus{
+		Dbid: pr.entry.Dbid, Content: pr.entry.Content, Role: pr.role, Error: pr.err, Since: pr.since,
+		Trunkline: pr.trunk != nil && pr.agreement.Trunkline, Connections: pr.table.Len(), Cause: pr.cause(),
+	}
+	early, _ = pr.table.Early()
+	backends = pr.table.Backends()
+	switch {
+	case pr.role == Itself:
+		return s, backends, early
+	case pr.trunk != nil:
+		s.State = StateConnected
+		traffic := pr.trunk.Traffic()
+		s.BytesIn, s.BytesOut = traffic.BytesIn, traffic.BytesOut
+	case pr.role == NoDial:
+		s.State = StateNone
+	case pr.role == DialsUs:
+		s.State = StateWaiting
+	case pr.dialling || pr.err == "":
+		s.State = StateConnecting
+	default:
+		s.State = StateFailed
+	}
+	s.Address = pr.entry.Addr()
+	return s, backends, early
+}
+
+// statusTimeout bounds one answer, so that a client that does not read cannot
+// hold a descriptor.
+const statusTimeout = 2 * time.Second
+
+func (p *Proxy) serveStatus(uc *net.UnixConn) {
+	defer uc.Close()
+	_ = uc.SetDeadline(time.Now().Add(statusTimeout)) // fails if closed; so will the write
+	_ = json.NewEncoder(uc).Encode(p.Status())
+}
+
+// listenStatus makes the status socket, unless another proxy answers on it.
+func (p *Proxy) listenStatus() (*unixListener, error) {
+	path := p.cfg.StatusSocket
+	if path == "" {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	if s, err := ReadStatus(ctx, path); err == nil {
+		return nil, fmt.Errorf("%w, as process %d", ErrRunning, s.Pid)
+	}
+	u, err := listenUnix(path)
+	if err != nil {
+		return nil, fmt.Errorf("status socket: %w", err)
+	}
+	return u, nil
+}
+
+// ReadStatus asks the proxy whose Config.StatusSocket is path how it is. The
+// error matches ErrStopped when no proxy answers there.
+func ReadStatus(ctx context.Context, path string) (Status, error) {
+	var s Status
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return s, fmt.Errorf("%w: %s: %s", ErrStopped, path, reason(err))
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	b, err := io.ReadAll(io.LimitReader(conn, 16<<20))
+	if err == nil && len(b) == 0 {
+		err = errors.New("the connection was closed without an answer")
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("proxy status from %s: %w", path, err)
+	}
+	return s, nil
+}
