@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -68,7 +67,7 @@ func runInstance(dir string) error {
 	n.Failed(err)
 	if errors.Is(err, instance.ErrRunning) || errors.Is(err, instance.ErrUnwanted) {
 		if instance.StartedAgain() {
-			os.Exit(exitRunning) // started by a neighbour, to no purpose: nothing to say
+			return exitWith(exitRunning, nil) // started by a neighbour, to no purpose: nothing to say
 		}
 		return exitWith(exitRunning, err)
 	}
