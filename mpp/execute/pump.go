@@ -7,7 +7,7 @@ import "fmt"
 func (q *session) pump() error {
 	for {
 		if len(q.in.buffered()) == 0 {
-			if err := q.in.fill(0); err != nil {
+			if err := q.in.fill(); err != nil {
 				return err
 			}
 		}
@@ -50,12 +50,12 @@ func (q *session) relay() error {
 		return err
 	}
 	if rest <= readBuffer {
-		return q.in.fill(rest)
+		return q.in.fill()
 	}
 	for rest > 0 {
 		b := q.in.buffered()
 		if len(b) == 0 {
-			if err := q.in.fill(0); err != nil {
+			if err := q.in.fill(); err != nil {
 				return err
 			}
 			continue

@@ -31,24 +31,22 @@ func (r *reader) buffered() []byte { return r.buf[r.off:r.end] }
 // skip consumes n buffered bytes.
 func (r *reader) skip(n int) { r.off += n }
 
-// fill reads more bytes behind the buffered ones, at least one. need is how
-// many buffered bytes the caller wants room for.
-func (r *reader) fill(need int) error {
-	if r.off == r.end {
+// fill reads more bytes behind the buffered ones, at least one. The buffer
+// grows only as the bytes of a long message really come.
+func (r *reader) fill() error {
+	switch {
+	case r.off == r.end:
 		r.off, r.end = 0, 0
-		if len(r.buf) > 4*readBuffer && need <= readBuffer {
+		if len(r.buf) > 4*readBuffer {
 			r.buf = make([]byte, readBuffer) // a huge message has passed
 		}
-	}
-	if need > len(r.buf)-r.off || r.end == len(r.buf) {
-		if need > len(r.buf) {
-			b := make([]byte, max(need, 2*len(r.buf)))
-			r.end = copy(b, r.buf[r.off:r.end])
-			r.buf = b
-		} else {
-			r.end = copy(r.buf, r.buf[r.off:r.end])
-		}
+	case r.off > 0 && r.end > len(r.buf)/2: // rather than read in small bits
+		r.end = copy(r.buf, r.buf[r.off:r.end])
 		r.off = 0
+	case r.end == len(r.buf):
+		b := make([]byte, 2*len(r.buf))
+		r.end = copy(b, r.buf)
+		r.buf = b
 	}
 	n, err := r.r.Read(r.buf[r.end:])
 	r.end += n
@@ -87,7 +85,7 @@ func (r *reader) next() ([]byte, error) {
 			r.off += n
 			return m, nil
 		}
-		if err := r.fill(max(n, 5)); err != nil {
+		if err := r.fill(); err != nil {
 			return nil, err
 		}
 	}

@@ -35,9 +35,12 @@ type Config struct {
 	Dir     datadir.Dir
 	Content int16
 	Dbid    uint16
-	// Address is the host on which the default interconnect listens;
-	// 127.0.0.1 when empty.
+	// Address is where the built-in interconnect tcp listens; see
+	// Interconnects.
 	Address string
+	// Cause says why the instance of that dbid cannot be reached through the
+	// proxy, for the built-in interconnect proxy. May be nil.
+	Cause func(ctx context.Context, dbid uint16) string
 	// NewInterconnect makes the interconnect of one QE; typ and params are
 	// the session's gp_interconnect_type and all gp_… startup parameters. Nil
 	// means the types built in. An error is reported when the session first
@@ -61,12 +64,9 @@ func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Address == "" {
-		cfg.Address = "127.0.0.1"
-	}
 	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session)}
 	if s.cfg.NewInterconnect == nil {
-		s.cfg.NewInterconnect = s.defaultInterconnect
+		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Address: cfg.Address, Cause: cfg.Cause}.New
 	}
 	return s
 }

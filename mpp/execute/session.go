@@ -85,7 +85,6 @@ func (q *session) feed() error {
 	for {
 		b := r.buffered()
 		n := 0 // how much of b goes to PostgreSQL now
-		need := 5
 		var command []byte
 	scan:
 		for n < len(b) {
@@ -102,12 +101,9 @@ func (q *session) feed() error {
 			case size == 0:
 				break scan
 			case b[n] == 'Q' && size > 5 && len(b)-n < 6:
-				need = 6
 				break scan
 			case b[n] == 'Q' && size > 5+len(Marker) && b[n+5] == Marker[0]:
-				if len(b)-n < size {
-					need = size
-				} else {
+				if len(b)-n >= size {
 					command = b[n : n+size]
 				}
 				break scan
@@ -128,7 +124,7 @@ func (q *session) feed() error {
 			r.skip(len(command))
 			continue
 		}
-		if err := r.fill(need); err != nil {
+		if err := r.fill(); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,436 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// write begins a transaction and inserts one row on each of the segments.
+func write(t *testing.T, g *Gang, table string, segs ...int) {
+	t.Helper()
+	if err := g.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, g, segs, "INSERT INTO "+table+" VALUES (1)")
+	g.MarkWrite(segs)
+}
+
+// prepared returns how many prepared transactions of ours there are.
+func prepared(t *testing.T) int {
+	t.Helper()
+	n := 0
+	for _, s := range shared.segs {
+		conn, err := s.Connect(testContext(t), "postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := query(testContext(t), conn, "SELECT gid FROM pg_prepared_xacts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(rows)
+		_ = conn.Close(context.Background())
+	}
+	return n
+}
+
+func (c *cluster) wantCounts(table, want string) {
+	c.t.Helper()
+	if got := fmt.Sprint(c.counts(table)); got != want {
+		c.t.Errorf("counts of %s are %s, want %s", table, got, want)
+	}
+}
+
+func TestCommit(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("tx")
+	g := c.gang()
+
+	write(t, g, "tx", 1) // one writer: one phase
+	exec(t, g, []int{0}, "SELECT 1")
+	if g.members[2].begun {
+		t.Error("BEGIN went to a segment that has nothing to do")
+	}
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if g.InTransaction() || g.Wrote() {
+		t.Error("transaction still there")
+	}
+	c.wantCounts("tx", "[0 1 0]")
+
+	write(t, g, "tx", 1, 2) // two writers and a reader
+	exec(t, g, []int{0}, "SELECT 1")
+	x := newCoordTxn(t)
+	x.commit = func(ctx context.Context) error {
+		if n := prepared(t); n != 2 {
+			t.Errorf("%d transactions are prepared at the decision", n)
+		}
+		return x.plainCommit(ctx)
+	}
+	if err := g.CommitDistributed(testContext(t), x); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("tx", "[0 2 1]")
+
+	write(t, g, "tx", 1) // one writer and the coordinator
+	x = newCoordTxn(t)
+	x.wrote = true
+	x.commit = func(ctx context.Context) error {
+		if n := prepared(t); n != 1 {
+			t.Errorf("%d transactions are prepared at the decision", n)
+		}
+		return x.plainCommit(ctx)
+	}
+	if err := g.CommitDistributed(testContext(t), x); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("tx", "[0 3 1]")
+
+	write(t, g, "tx", 0, 1, 2)
+	if err := g.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("tx", "[0 3 1]")
+	if n := prepared(t); n != 0 {
+		t.Errorf("%d transactions are left prepared", n)
+	}
+}
+
+func TestCommitTemporary(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txtemp")
+	g := c.gang()
+	write(t, g, "txtemp", 0, 1, 2)
+	exec(t, g, nil, "CREATE TEMP TABLE tt (a int)")
+	g.MarkNoPrepare([]int{0, 2})
+	// Segment 1 is not marked: PREPARE refuses and everything is undone.
+	err := g.CommitDistributed(testContext(t), newCoordTxn(t))
+	if code(err) != "0A000" {
+		t.Fatalf("got %v", err)
+	}
+	write(t, g, "txtemp", 0, 1, 2)
+	exec(t, g, nil, "CREATE TEMP TABLE tt (a int)")
+	g.MarkNoPrepare(nil)
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("txtemp", "[1 1 1]")
+	exec(t, g, nil, "SELECT * FROM tt")
+}
+
+func TestCommitFailures(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txfail")
+	g := c.gang()
+
+	// The coordinator refuses.
+	write(t, g, "txfail", 0, 1)
+	x := newCoordTxn(t)
+	x.commit = func(context.Context) error { return &pgconn.PgError{Severity: "ERROR", Code: "23505", Message: "no"} }
+	if err := g.CommitDistributed(testContext(t), x); code(err) != "23505" {
+		t.Errorf("got %v", err)
+	}
+
+	// A segment refuses to prepare.
+	write(t, g, "txfail", 0, 1)
+	exec(t, g, []int{1}, "LISTEN x")
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); code(err) != "0A000" {
+		t.Errorf("got %v", err)
+	}
+
+	// A segment's block is aborted.
+	write(t, g, "txfail", 0, 1)
+	_, _ = g.Exec(testContext(t), []int{1}, "SELECT nosuch")
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); code(err) != codeInFailedTx {
+		t.Errorf("got %v", err)
+	}
+
+	// A segment is lost before.
+	write(t, g, "txfail", 0, 1)
+	killBackend(t, 1, g.members[1].pid)
+	err := g.CommitDistributed(testContext(t), newCoordTxn(t))
+	var e *Error
+	if !errors.As(err, &e) || e.Seg != 1 || !e.Lost {
+		t.Errorf("got %v", err)
+	}
+
+	// No coordinator for two writers.
+	write(t, g, "txfail", 0, 1)
+	if err := g.CommitDistributed(testContext(t), nil); err == nil {
+		t.Error("committed without a decision")
+	}
+	c.wantCounts("txfail", "[0 0 0]")
+	if n := prepared(t); n != 0 {
+		t.Errorf("%d transactions are left prepared", n)
+	}
+}
+
+// crash kills a segment's server, keeps it down for a while and starts it.
+func crash(t *testing.T, p interface {
+	Signal(syscall.Signal) error
+	Start() error
+}, down time.Duration) *sync.WaitGroup {
+	t.Helper()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(down)
+		if err := p.Start(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(wg.Wait)
+	return &wg
+}
+
+// TestCrashBetweenPhases kills a segment when the commit is decided. The
+// commit stands, and no reader sees a part of it.
+func TestCrashBetweenPhases(t *testing.T) {
+	for _, down := range []time.Duration{100 * time.Millisecond, 1500 * time.Millisecond} {
+		// The longer one outlasts the retries: recovery takes over.
+		c := newCluster(t, Params{CommitRetry: 800 * time.Millisecond, RecoverEvery: 100 * time.Millisecond})
+		ctx, cancel := context.WithCancel(context.Background())
+		var bg sync.WaitGroup
+		bg.Go(func() { _ = c.Recover(ctx) })
+		c.table("txcrash")
+		g := c.gang()
+		var warned sync.Map
+		g.cfg.OnNotice = func(seg int, n *pgconn.Notice) {
+			if strings.Contains(n.Message, "does not answer") {
+				warned.Store(seg, true)
+			}
+		}
+		write(t, g, "txcrash", 0, 1, 2)
+		x := newCoordTxn(t)
+		var wg *sync.WaitGroup
+		x.commit = func(ctx context.Context) error {
+			err := x.plainCommit(ctx)
+			wg = crash(t, shared.segs[1], down)
+			return err
+		}
+		if err := g.CommitDistributed(testContext(t), x); err != nil {
+			t.Fatal(err)
+		}
+		c.wantCounts("txcrash", "[1 1 1]")
+		wg.Wait()
+		if _, w := warned.Load(1); w != (down > time.Second) {
+			t.Errorf("down %v: warned is %v", down, w)
+		}
+		if n := prepared(t); n != 0 {
+			t.Errorf("down %v: %d transactions are left prepared", down, n)
+		}
+		exec(t, g, nil, "SELECT 1")
+		cancel()
+		bg.Wait()
+	}
+}
+
+// TestCrashInPrepare kills a segment before the decision: nothing is left.
+func TestCrashInPrepare(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txprep")
+	g := c.gang()
+	write(t, g, "txprep", 0, 1, 2)
+	wg := crash(t, shared.segs[1], 200*time.Millisecond)
+	x := newCoordTxn(t)
+	if err := g.CommitDistributed(testContext(t), x); err == nil {
+		t.Error("committed")
+	}
+	if _, err := query(testContext(t), x.conn, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	c.wantCounts("txprep", "[0 0 0]")
+	if n := prepared(t); n != 0 {
+		t.Errorf("%d transactions are left prepared", n)
+	}
+}
+
+// TestCoordinatorLost kills the coordinator's server around its commit.
+func TestCoordinatorLost(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txcoord")
+	for _, committed := range []bool{true, false} {
+		g := c.gang()
+		write(t, g, "txcoord", 0, 2)
+		x := newCoordTxn(t)
+		x.commit = func(ctx context.Context) error {
+			var err error
+			if committed {
+				err = x.plainCommit(ctx)
+			}
+			crash(t, shared.coord, 200*time.Millisecond)
+			return errors.Join(err, errors.New("connection lost"))
+		}
+		err := g.CommitDistributed(testContext(t), x)
+		if (err == nil) != committed {
+			t.Errorf("committed %v: %v", committed, err)
+		}
+		c.wantCounts("txcoord", "[1 0 1]")
+		if n := prepared(t); n != 0 {
+			t.Errorf("%d transactions are left prepared", n)
+		}
+	}
+}
+
+// TestDispatcherDies leaves prepared transactions of a dispatcher that is no
+// more; the next one finds them, in whatever database they are.
+func TestDispatcherDies(t *testing.T) {
+	c := newCluster(t, Params{})
+	exec(t, c.gang(), nil, "DROP DATABASE IF EXISTS other")
+	exec(t, c.gang(), nil, "CREATE DATABASE other")
+	c.table("txdied")
+	leave := func(db string) *coordTxn {
+		g := c.NewGang(GangConfig{SessionID: 77, User: "gpadmin", Database: db, InterconnectType: "memory"})
+		defer g.Close()
+		exec(t, g, nil, "CREATE TABLE IF NOT EXISTS txdied (a int)")
+		write(t, g, "txdied", 0, 1, 2)
+		x := newCoordTxn(t)
+		xid, err := x.Xid(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		exec(t, g, nil, "PREPARE TRANSACTION 'trunkline_"+xid+"_77'")
+		return x
+	}
+	yes, no, open := leave("postgres"), leave("other"), leave("postgres")
+	if err := yes.plainCommit(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := query(testContext(t), no.conn, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	foreign := c.gang()
+	exec(t, foreign, nil, "BEGIN; INSERT INTO txdied VALUES (5); PREPARE TRANSACTION 'trunkline_x'")
+
+	next := newCluster(t, Params{})
+	next.wantCounts("txdied", "[1 1 1]") // the first use recovers
+	if n := prepared(t); n != 2*nsegs {
+		t.Errorf("%d transactions are prepared, want the undecided and the foreign one on each segment", n)
+	}
+	if err := open.plainCommit(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.RecoverNow(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	next.wantCounts("txdied", "[2 2 2]")
+	exec(t, foreign, nil, "ROLLBACK PREPARED 'trunkline_x'")
+	exec(t, foreign, nil, "DROP DATABASE other")
+}
+
+// TestAtomicVisibility reads while transactions commit over all segments: the
+// segments' sums must always agree.
+func TestAtomicVisibility(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txvis")
+	exec(t, c.gang(), nil, "INSERT INTO txvis VALUES (0)")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			g, x := c.gang(), newCoordTxn(t)
+			for first := true; ; first = false {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := g.Begin(testContext(t), ""); err != nil {
+					t.Error(err)
+					return
+				}
+				// Always in the same order, or the two would deadlock.
+				for i := range nsegs {
+					if _, err := g.Exec(testContext(t), []int{i}, "UPDATE txvis SET a = a + 1"); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				g.MarkWrite(nil)
+				if !first {
+					if _, err := query(testContext(t), x.conn, "BEGIN"); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				if err := g.CommitDistributed(testContext(t), x); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	g := c.gang()
+	rounds, distinct := 0, map[string]bool{}
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); rounds++ {
+		vals := c.values(g, "SELECT a FROM txvis")
+		for _, v := range vals {
+			if v != vals[0] {
+				t.Fatalf("a statement saw a part of a transaction: %v", vals)
+			}
+		}
+		distinct[vals[0]] = true
+	}
+	close(stop)
+	wg.Wait()
+	if len(distinct) < 3 {
+		t.Errorf("only %d different states in %d rounds: nothing was tested", len(distinct), rounds)
+	}
+}
+
+// TestRepeatableRead wants one snapshot of all segments for the transaction.
+func TestRepeatableRead(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txrr")
+	g, w := c.gang(), c.gang()
+	if err := g.Begin(testContext(t), "ISOLATION LEVEL REPEATABLE READ"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, "txrr", 0, 1, 2)
+	if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range exec(t, g, nil, "SELECT count(*) FROM txrr") {
+		if string(r.Rows[0][0]) != "0" {
+			t.Errorf("seg%d sees a later commit", r.Seg)
+		}
+	}
+	if err := g.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLatchDoesNotDeadlock: a statement waits for a row lock while it opens;
+// the lock's owner must still be able to commit.
+func TestLatchDoesNotDeadlock(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txlock")
+	w, r := c.gang(), c.gang()
+	write(t, w, "txlock", 0, 1, 2)
+	exec(t, w, nil, "LOCK TABLE txlock")
+	done := make(chan []string, 1)
+	go func() { done <- c.values(r, "SELECT a FROM txlock") }()
+	time.Sleep(50 * time.Millisecond)
+	start := time.Now()
+	if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("the commit took %v", d)
+	}
+	if got := fmt.Sprint(<-done); got != "[1 1 1]" {
+		t.Errorf("got %s", got)
+	}
+}
