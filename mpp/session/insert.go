@@ -219,14 +219,12 @@ func numbered(n int) string {
 // refuses, without, so that the segment refuses it.
 func (c *column) castType() string {
 	switch c.oid {
-	case 1042:
-		return "pg_catalog.bpchar"
-	case 1014:
-		return "pg_catalog.bpchar[]"
+	case 1042: // its values look the same
+		return "text"
 	case 1560:
-		return `pg_catalog."bit"`
-	case 1561:
-		return `pg_catalog."bit"[]`
+		return "varbit"
+	case 1014, 1561:
+		return c.format
 	case 1700, 1083, 1114, 1184, 1186, 1266: // numeric, times and interval
 		return c.format
 	}

@@ -6,30 +6,36 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
+// visit calls f for every node below m, depth first, parents before children;
+// what is below a node for which f returns false is passed over.
+func visit(m protoreflect.Message, f func(*pg.Node) bool) {
+	if node, ok := m.Interface().(*pg.Node); ok && !f(node) {
+		return
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Kind() != protoreflect.MessageKind:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				visit(v.List().Get(i).Message(), f)
+			}
+		default:
+			visit(v.Message(), f)
+		}
+		return true
+	})
+}
+
 // replaceParams writes values in the place of a statement's parameters.
 func replaceParams(n *pg.Node, values []*pg.Node) {
-	var visit func(m protoreflect.Message)
-	visit = func(m protoreflect.Message) {
-		if node, ok := m.Interface().(*pg.Node); ok {
-			if p := node.GetParamRef(); p != nil {
-				if i := int(p.Number) - 1; i >= 0 && i < len(values) {
-					node.Node = proto.Clone(values[i]).(*pg.Node).Node
-				}
-				return
-			}
-		}
-		m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-			switch {
-			case fd.Kind() != protoreflect.MessageKind:
-			case fd.IsList():
-				for i := range v.List().Len() {
-					visit(v.List().Get(i).Message())
-				}
-			default:
-				visit(v.Message())
-			}
+	visit(n.ProtoReflect(), func(node *pg.Node) bool {
+		p := node.GetParamRef()
+		if p == nil {
 			return true
-		})
-	}
-	visit(n.ProtoReflect())
+		}
+		if i := int(p.Number) - 1; i >= 0 && i < len(values) {
+			node.Node = proto.Clone(values[i]).(*pg.Node).Node
+		}
+		return false
+	})
 }
