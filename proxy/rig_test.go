@@ -32,6 +32,8 @@ type node struct {
 	p    *Proxy
 	dir  string
 	stop func()
+	// stopOnly is stop without looking at what is left behind.
+	stopOnly func()
 
 	mu    sync.Mutex
 	facts Facts
@@ -98,7 +100,7 @@ func startNode(t *testing.T, dbid uint16, content int16, list topology.AddressLi
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.p.Run(ctx) }()
-	n.stop = sync.OnceFunc(func() {
+	n.stopOnly = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-done:
@@ -108,6 +110,9 @@ func startNode(t *testing.T, dbid uint16, content int16, list topology.AddressLi
 		case <-time.After(patience):
 			t.Errorf("dbid %d: Run did not end", dbid)
 		}
+	})
+	n.stop = sync.OnceFunc(func() {
+		n.stopOnly()
 		left, _ := filepath.Glob(filepath.Join(dir, ".s.*"))
 		if len(left) > 0 {
 			t.Errorf("dbid %d: left behind %v", dbid, left)
