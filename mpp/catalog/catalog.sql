@@ -137,6 +137,38 @@ CREATE FUNCTION pg_catalog.gp_function(nsp text, func text) RETURNS json
   WHERE p.proname = func AND (nsp = '' OR p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = nsp))
 $f$;
 
+-- The user's functions with their text, and the distributed tables: from both
+-- the QD sees which tables a function may read.
+CREATE FUNCTION pg_catalog.gp_function_sources() RETURNS json
+  LANGUAGE sql STABLE AS $f$
+  SELECT pg_catalog.json_build_object(
+    'functions', COALESCE((SELECT pg_catalog.json_object_agg(f.proname, f.src) FROM (
+        SELECT p.proname, pg_catalog.string_agg(COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), E'\n') AS src
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE p.oid >= 16384 AND p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal')
+          AND p.pronamespace <> 'pg_catalog'::regnamespace GROUP BY p.proname) f), '{}'),
+    'tables', COALESCE((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, c.relname))
+        FROM pg_catalog.gp_distribution_policy d JOIN pg_catalog.pg_class c ON c.oid = d.localoid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace), '[]'))
+$f$;
+
+-- The coordinator's copy of a distributed table stays empty, whatever a
+-- function tries.
+CREATE FUNCTION pg_catalog.gp_refuse_write() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN
+  RAISE EXCEPTION 'a function on the coordinator cannot change the distributed table "%"', TG_TABLE_NAME
+    USING ERRCODE = '0A000', HINT = 'Send the statement from the client.';
+END $f$;
+CREATE FUNCTION pg_catalog.gp_protect(rel oid) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET allow_system_table_mods = on AS $f$
+BEGIN
+  PERFORM gp_check_owner(c.relowner, 'table ' || c.relname) FROM pg_class c WHERE c.oid = rel;
+  IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = rel AND tgname = 'gp_refuse_write') THEN RETURN; END IF;
+  EXECUTE format('CREATE TRIGGER gp_refuse_write BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH STATEMENT EXECUTE FUNCTION pg_catalog.gp_refuse_write()', rel::regclass);
+  -- Internal triggers are nobody's business: \d and pg_dump leave them out.
+  UPDATE pg_trigger SET tgisinternal = true WHERE tgrelid = rel AND tgname = 'gp_refuse_write';
+END $f$;
+
 -- The QD ends the coordinator's part of a transaction whose other part failed.
 CREATE FUNCTION pg_catalog.gp_fail() RETURNS void LANGUAGE plpgsql AS $f$
 BEGIN

@@ -42,11 +42,9 @@ func (s *Session) runDeclare(req *request, st *pg.DeclareCursorStmt) error {
 		}
 	}
 	if len(slices) > 0 {
-		set, err := s.openSources(req.ctx, slices, nil)
-		if err != nil {
+		if _, err := s.openCursor(slices, nil); err != nil {
 			return err
 		}
-		s.txn.open = append(s.txn.open, set)
 	}
 	return s.runLocal(&simple, text)
 }
@@ -122,7 +120,7 @@ func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
 			}
 			exprs = append(exprs, "CAST(("+text+") AS "+sp.types[i]+")")
 		}
-		res, err := s.local("SELECT " + strings.Join(exprs, ", "))
+		res, err := s.evaluate("SELECT " + strings.Join(exprs, ", "))
 		if err != nil {
 			return err
 		}

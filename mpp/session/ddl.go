@@ -9,6 +9,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -18,7 +19,11 @@ import (
 // transaction block.
 func outsideTransaction(n *pg.Node) bool {
 	switch st := n.GetNode().(type) {
-	case *pg.Node_CreatedbStmt, *pg.Node_DropdbStmt, *pg.Node_VacuumStmt, *pg.Node_CreateTableSpaceStmt, *pg.Node_DropTableSpaceStmt,
+	case *pg.Node_VacuumStmt:
+		return st.VacuumStmt.IsVacuumcmd
+	case *pg.Node_DiscardStmt:
+		return st.DiscardStmt.Target == pg.DiscardMode_DISCARD_ALL
+	case *pg.Node_CreatedbStmt, *pg.Node_DropdbStmt, *pg.Node_CreateTableSpaceStmt, *pg.Node_DropTableSpaceStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_CreateSubscriptionStmt, *pg.Node_DropSubscriptionStmt:
 		return true
 	case *pg.Node_IndexStmt:
@@ -27,8 +32,6 @@ func outsideTransaction(n *pg.Node) bool {
 		return st.DropStmt.Concurrent
 	case *pg.Node_ReindexStmt:
 		return st.ReindexStmt.Kind == pg.ReindexObjectType_REINDEX_OBJECT_DATABASE || st.ReindexStmt.Kind == pg.ReindexObjectType_REINDEX_OBJECT_SCHEMA
-	case *pg.Node_AlterDatabaseStmt:
-		return false
 	}
 	return false
 }
@@ -54,6 +57,18 @@ func (s *Session) runUtility(req *request) error {
 	s.txn.ddl = true
 	var before *relation
 	var err error
+	if drop := req.node.GetDropStmt(); drop != nil {
+		for _, o := range drop.Objects { // for usesTemp
+			if names := o.GetList().GetItems(); len(names) == 1 {
+				_, err = s.relation("", names[0].GetString_().GetSval())
+			} else if len(names) == 2 {
+				_, err = s.relation(names[0].GetString_().GetSval(), names[1].GetString_().GetSval())
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
 	if alter := req.node.GetAlterTableStmt(); alter != nil {
 		if before, err = s.relation(alter.Relation.Schemaname, alter.Relation.Relname); err != nil {
 			return err
@@ -98,10 +113,40 @@ func (s *Session) utilityText(req *request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	renamed, err := prefixSetting(req.node)
+	if err != nil {
+		return "", err
+	}
+	changed = changed || renamed
 	if changed {
 		return plan.Deparse(req.node)
 	}
 	return req.text, nil
+}
+
+// prefixSetting checks a parameter of Greenplum's in ALTER ROLE or ALTER
+// DATABASE … SET and gives it the name that PostgreSQL knows it by.
+func prefixSetting(n *pg.Node) (bool, error) {
+	set := n.GetAlterRoleSetStmt().GetSetstmt()
+	if set == nil {
+		set = n.GetAlterDatabaseSetStmt().GetSetstmt()
+	}
+	p, ok := guc.Lookup(set.GetName())
+	if set == nil || !ok {
+		return false, nil
+	}
+	if p.Context < guc.Backend {
+		return false, guc.ErrCannotSet(p.Name, p.Context)
+	}
+	if set.Kind == pg.VariableSetKind_VAR_SET_VALUE {
+		if _, err := p.Parse(settingValue(set.Args)); err != nil {
+			return false, err
+		}
+	}
+	// A quoted name with a dot deparses as one identifier, which PostgreSQL
+	// takes for the same parameter.
+	set.Name = gucPrefix + p.Name
+	return true, nil
 }
 
 // onSegments runs a utility statement on every segment.
@@ -226,7 +271,7 @@ func (s *Session) afterUtility(req *request, before *relation, existed bool) err
 	case *pg.Node_CreateFunctionStmt:
 		return s.setFunctionLocation(req, st.CreateFunctionStmt)
 	case *pg.Node_VariableSetStmt, *pg.Node_DiscardStmt:
-		s.settingsDirty = true
+		s.settingsChanged()
 	}
 	return nil
 }
@@ -265,7 +310,8 @@ func (s *Session) recordPolicy(r *relation, p *plan.Policy) error {
 	}
 	s.txn.ddl = true
 	s.cache.reset(s.cache.tick)
-	_, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_set_policy(%d, '%s', %d, '%s')", r.OID, kind, s.numSegments(), strings.Join(keys, " ")))
+	_, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_set_policy(%d, '%s', %d, '%s'), pg_catalog.gp_protect(%d)",
+		r.OID, kind, s.numSegments(), strings.Join(keys, " "), r.OID))
 	return err
 }
 

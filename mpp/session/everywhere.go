@@ -41,8 +41,9 @@ func (s *Session) runEverywhere(req *request) error {
 		s.undo(req)
 		return err
 	}
-	if v := req.node.GetVacuumStmt(); v != nil {
-		s.catalogChanged()
+	if req.node.GetDiscardStmt() != nil {
+		s.applied, s.settingsDirty = map[string]string{}, true
+		clear(s.sqlPr)
 	}
 	return nil
 }

@@ -221,7 +221,11 @@ func (s *Session) localForm(p *prepared) error {
 		if err != nil {
 			return err
 		}
-		p.rewritten = q.Kind != plan.Local
+		tables, err := s.functionTables(n)
+		if err != nil {
+			return err
+		}
+		p.rewritten = q.Kind != plan.Local || len(tables) > 0
 		if q.Kind == plan.Local && q.Top != "" {
 			p.local = q.Top
 		} else if q.Describe != "" {
@@ -391,10 +395,9 @@ func (s *Session) executeSuspendable(req *request, po *portal) error {
 		return err
 	}
 	if len(slices) > 0 {
-		if po.sources, err = s.openSources(req.ctx, slices, req.params); err != nil {
+		if po.sources, err = s.openCursor(slices, req.params); err != nil {
 			return err
 		}
-		s.txn.open = append(s.txn.open, po.sources)
 	}
 	s.unnamedLost = true
 	bind := bindParams(req.params, req.formats)

@@ -25,6 +25,12 @@ type link struct {
 	socket   string
 	onNotice func(pgproto3.BackendMessage)
 	broken   error // why the link cannot be used any more
+	// unsynced: a portal was executed and no ReadyForQuery has followed, so
+	// that the server is in a transaction that status does not show.
+	unsynced bool
+	onBegin  func() // told when keepWork has made a block of it
+	muted    bool   // notices are of no interest to the client
+	reader   *messageReader
 }
 
 // dialLink connects to the server behind socket with the given startup
@@ -44,6 +50,11 @@ func dialLink(ctx context.Context, socket, user, database string, params map[str
 		return d.DialContext(ctx, "unix", socket)
 	}
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"/"}, nil }
+	var reader *messageReader
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		reader = newMessageReader(r)
+		return pgproto3.NewFrontend(reader, w)
+	}
 	pc, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -53,7 +64,7 @@ func dialLink(ctx context.Context, socket, user, database string, params map[str
 		return nil, err
 	}
 	return &link{conn: h.Conn, fe: h.Frontend, pid: h.PID, secret: h.SecretKey,
-		params: h.ParameterStatuses, status: h.TxStatus, socket: socket}, nil
+		params: h.ParameterStatuses, status: h.TxStatus, socket: socket, reader: reader}, nil
 }
 
 // errLink says that the local server ended the connection.
@@ -79,27 +90,72 @@ func (l *link) flush() error {
 // changes are passed to onNotice and not returned.
 func (l *link) receive() (pgproto3.BackendMessage, error) {
 	for {
-		if l.broken != nil {
-			return nil, l.broken
+		m, err := l.receiveOne()
+		if m != nil || err != nil {
+			return m, err
 		}
-		m, err := l.fe.Receive()
-		if err != nil {
-			l.fail(err)
-			return nil, l.broken
-		}
-		switch m := m.(type) {
-		case *pgproto3.ReadyForQuery:
-			l.status = m.TxStatus
-		case *pgproto3.ParameterStatus:
-			l.params[m.Name] = m.Value
-			l.notice(m)
-			continue
-		case *pgproto3.NoticeResponse, *pgproto3.NotificationResponse:
-			l.notice(m)
-			continue
-		}
-		return m, nil
 	}
+}
+
+// receiveOne receives one message; nil when it is of those that are not
+// returned.
+func (l *link) receiveOne() (pgproto3.BackendMessage, error) {
+	if l.broken != nil {
+		return nil, l.broken
+	}
+	m, err := l.fe.Receive()
+	if err != nil {
+		l.fail(err)
+		return nil, l.broken
+	}
+	switch m := m.(type) {
+	case *pgproto3.ReadyForQuery:
+		l.status, l.unsynced = m.TxStatus, false
+	case *pgproto3.ErrorResponse:
+		if m.Severity == "FATAL" || m.SeverityUnlocalized == "FATAL" || m.SeverityUnlocalized == "PANIC" {
+			l.broken = pgconn.ErrorResponseToPgError(m) // why the server hangs up
+			l.conn.Close()
+			return nil, l.broken
+		}
+	case *pgproto3.ParameterStatus:
+		l.params[m.Name] = m.Value
+		l.notice(m)
+		return nil, nil
+	case *pgproto3.NoticeResponse:
+		if !l.muted {
+			l.notice(m)
+		}
+		return nil, nil
+	case *pgproto3.NotificationResponse:
+		l.notice(m)
+		return nil, nil
+	}
+	return m, nil
+}
+
+// keepWork makes a transaction block of what was executed since the last Sync,
+// which the next Query or Sync would commit before its time.
+func (l *link) keepWork() error {
+	if !l.unsynced || l.status != 'I' {
+		return nil
+	}
+	l.unsynced = false
+	l.send(&pgproto3.Query{String: "BEGIN"})
+	if err := l.flush(); err != nil {
+		return err
+	}
+	if _, err := l.collect(); err != nil {
+		return err
+	}
+	l.onBegin()
+	return nil
+}
+
+// mute keeps notices from the client until the returned function is called.
+func (l *link) mute() func() {
+	before := l.muted
+	l.muted = true
+	return func() { l.muted = before }
 }
 
 func (l *link) notice(m pgproto3.BackendMessage) {
@@ -165,6 +221,9 @@ func (r *result) value() []byte {
 // query runs SQL in the simple protocol and returns the last result. An SQL
 // error comes back as *pgconn.PgError.
 func (l *link) query(sql string) (*result, error) {
+	if err := l.keepWork(); err != nil {
+		return nil, err
+	}
 	l.send(&pgproto3.Query{String: sql})
 	if err := l.flush(); err != nil {
 		return nil, err
@@ -214,6 +273,10 @@ func (l *link) collect() (*result, error) {
 // describe parses sql as the unnamed statement and returns its parameter types
 // and result fields; nil fields when it returns no rows.
 func (l *link) describe(sql string, paramTypes []uint32) ([]uint32, []pgproto3.FieldDescription, error) {
+	if err := l.keepWork(); err != nil {
+		return nil, nil, err
+	}
+	defer l.mute()()
 	l.send(&pgproto3.Parse{Query: sql, ParameterOIDs: paramTypes},
 		&pgproto3.Describe{ObjectType: 'S'}, &pgproto3.Sync{})
 	if err := l.flush(); err != nil {

@@ -2,9 +2,11 @@ package session
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/trunkline-db/trunkline/mpp/catalog"
@@ -74,6 +76,7 @@ type cache struct {
 	tick      uint64
 	relations map[plan.Name]*relation
 	functions map[plan.Name]plan.Func
+	sources   *functionSources
 	fields    map[string][]pgproto3.FieldDescription // of described statements
 }
 
@@ -81,6 +84,7 @@ func (c *cache) reset(tick uint64) {
 	c.tick = tick
 	c.relations = map[plan.Name]*relation{}
 	c.functions = map[plan.Name]plan.Func{}
+	c.sources = nil
 	c.fields = map[string][]pgproto3.FieldDescription{}
 }
 
@@ -98,11 +102,12 @@ func (s *Session) catalogChanged() { s.srv.catalogTick.Add(1) }
 func (s *Session) relation(schema, name string) (*relation, error) {
 	key := plan.Name{Schema: schema, Name: name}
 	if r, ok := s.cache.relations[key]; ok {
+		s.usesTemp(r)
 		return r, nil
 	}
 	res, err := s.local("SELECT pg_catalog.gp_relation(" + catalog.Literal(schema) + "," + catalog.Literal(name) + ")")
 	if err != nil {
-		return nil, err
+		return nil, withoutContext(err)
 	}
 	var r *relation
 	if v := res.value(); v != nil {
@@ -111,7 +116,27 @@ func (s *Session) relation(schema, name string) (*relation, error) {
 		}
 	}
 	s.cache.relations[key] = r
+	s.usesTemp(r)
 	return r, nil
+}
+
+// withoutContext is an error of one of the session's own queries without the
+// functions it came through, which mean nothing to the client.
+func withoutContext(err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Where == "" {
+		return err
+	}
+	bare := *pe
+	bare.Where = ""
+	return &bare
+}
+
+// usesTemp notes that the transaction uses a relation, if it is temporary.
+func (s *Session) usesTemp(r *relation) {
+	if r != nil && r.Temp {
+		s.txn.temp = true
+	}
 }
 
 func decodeRelation(v []byte) (*relation, error) {

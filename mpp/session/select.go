@@ -139,6 +139,15 @@ func (s *Session) runSelect(req *request, node *pg.Node) error {
 	if err != nil {
 		return err
 	}
+	done, err := s.shadow(req.ctx, node)
+	if err != nil {
+		return err
+	}
+	return done(s.runPlanned(req, q))
+}
+
+// runPlanned answers a SELECT that is planned.
+func (s *Session) runPlanned(req *request, q *plan.Query) error {
 	switch q.Kind {
 	case plan.Local:
 		text := req.text
@@ -245,6 +254,11 @@ func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, para
 	if q.Kind == plan.Gather {
 		return s.gather(ctx, &q.Slices[0], params, formats, sink)
 	}
+	done, err := s.shadow(ctx, node)
+	if err != nil {
+		return err
+	}
+	defer func() { err = done(err) }()
 	top := q.Top
 	if top == "" {
 		if top, err = plan.Deparse(node); err != nil {

@@ -53,6 +53,7 @@ type Server struct {
 	rows     *rowServer           // coordinator only
 
 	nextID      atomic.Int32
+	estimates   estimates
 	catalogTick atomic.Uint64 // counts DDL; sessions drop what they know of relations
 
 	mu       sync.Mutex

@@ -44,6 +44,7 @@ type Session struct {
 	unnamedLost   bool              // the link's unnamed statement is not the client's any more
 	rowsConnected bool              // the link's row source connection is open
 	settingsDirty bool              // parameters may differ from the gang's
+	settingsLost  bool              // applied is not what the gang's connections have
 	applied       map[string]string // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
 	rng           uint32
@@ -62,6 +63,10 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	sess := &Session{srv: s, ctx: ctx, id: id, client: c, out: out{be: c.Backend}, link: l,
 		prep: map[string]*prepared{}, portl: map[string]*portal{}, sqlPr: map[string]*sqlPrepared{}}
 	sess.log = s.cfg.Log.With("session", id).Debug
+	if enc := l.params["client_encoding"]; !encodingWorks(enc) {
+		l.close()
+		return nil, errEncoding(enc)
+	}
 	// Parameters that are fixed at connection start keep the value they have
 	// now, whatever a later reload brings.
 	res, err := l.query("SELECT pg_catalog.set_config(n, pg_catalog.current_setting(n), false), " +
@@ -76,6 +81,7 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
 		InterconnectType: sess.icType, Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
 	l.onNotice = func(m pgproto3.BackendMessage) { sess.out.send(m) }
+	l.onBegin = func() { sess.txn.implicit = true }
 	s.mu.Lock()
 	s.sessions[l.pid] = sess
 	s.mu.Unlock()
@@ -87,11 +93,19 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 // serve runs the session until the client leaves or the link breaks.
 func (s *Session) serve() {
 	defer s.close()
+	idle := true // the client was told ReadyForQuery
 	for s.out.err == nil {
-		m, err := s.client.Backend.Receive()
-		if err != nil {
+		receive := s.client.Backend.Receive
+		if idle {
+			receive = s.receiveIdle
+		}
+		m, err := receive()
+		if err != nil || s.link.broken != nil {
 			return
 		}
+		_, query := m.(*pgproto3.Query)
+		_, sync := m.(*pgproto3.Sync)
+		idle = query || sync
 		switch m := m.(type) {
 		case *pgproto3.Query:
 			s.flushPending()
@@ -158,6 +172,13 @@ func (s *Session) statementContext() (context.Context, func()) {
 // local runs SQL on the coordinator's PostgreSQL for the session itself. It
 // costs the client its unnamed statement, which extended() makes good.
 func (s *Session) local(sql string) (*result, error) {
+	defer s.link.mute()()
+	return s.evaluate(sql)
+}
+
+// evaluate is local for SQL with expressions of the client's in it, whose
+// notices the client gets.
+func (s *Session) evaluate(sql string) (*result, error) {
 	s.unnamedLost = true
 	return s.link.query(sql)
 }

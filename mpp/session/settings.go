@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,12 +14,18 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 )
 
+// unsent are parameters that a segment must not take over: those of the
+// client's own connection, and those that are set in other ways.
+const unsent = "'client_encoding','session_replication_role','idle_in_transaction_session_timeout','idle_session_timeout'," +
+	"'transaction_isolation','transaction_read_only','transaction_deferrable'"
+
 // settings are the parameters this session has that a fresh one would not
 // have; the gang's connections take them over.
 func (s *Session) settings() (map[string]string, error) {
-	res, err := s.local("SELECT name, setting FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
-		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name <> 'session_replication_role' " +
-		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none'")
+	res, err := s.local("SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
+		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT IN (" + unsent + ") " +
+		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
+		"UNION ALL SELECT 'session_authorization', session_user WHERE session_user <> " + catalog.Literal(s.client.User))
 	if err != nil {
 		return nil, err
 	}
@@ -26,6 +34,16 @@ func (s *Session) settings() (map[string]string, error) {
 		m[string(r[0])] = string(r[1])
 	}
 	return m, nil
+}
+
+// settingsChanged notes that parameters may have other values now, and names
+// another meaning.
+func (s *Session) settingsChanged() {
+	s.settingsDirty = true
+	if s.link.status != 'I' || s.txn.implicit {
+		s.txn.settings = true
+	}
+	s.cache.reset(s.cache.tick)
 }
 
 // gangSettings is what a new connection of the gang starts with. Several may
@@ -46,40 +64,80 @@ func (s *Session) syncSettings(ctx context.Context) error {
 	}
 	s.applied = now
 	s.settingsDirty = false
-	if s.link.status == 'T' {
-		s.txn.settings = true
-	}
 	if before == nil {
 		return nil // no connection was made yet: each will start with these
 	}
-	reset := ""
-	for name := range before {
-		if _, ok := now[name]; !ok {
-			reset += "RESET " + catalog.Ident(name) + ";"
-		}
+	if s.link.status == 'T' {
+		s.txn.settings = true
 	}
+	reset, set := settingsDiff(before, now, s.settingsLost)
+	s.settingsLost = false
 	if reset != "" {
 		if _, err := s.gang.Exec(ctx, nil, reset); err != nil {
+			s.settingsDirty, s.settingsLost = true, true
 			return err
 		}
 	}
-	return s.gang.SetAll(ctx, now)
+	if len(set) == 0 {
+		return nil
+	}
+	if err := s.gang.SetAll(ctx, set); err != nil {
+		s.settingsDirty, s.settingsLost = true, true
+		return err
+	}
+	return nil
+}
+
+// settingsDiff says what to reset and what to set on a connection that has
+// the parameters before; all of them when it may have lost some. The roles are
+// reset first, because a role may not be allowed to set what is set.
+func settingsDiff(before, now map[string]string, lost bool) (reset string, set map[string]string) {
+	set = map[string]string{}
+	for _, name := range []string{"role", "session_authorization"} {
+		if _, was := before[name]; (was || lost) && (lost || before[name] != now[name]) {
+			reset += "RESET " + name + ";"
+			if now[name] != "" {
+				set[name] = now[name]
+			}
+		}
+	}
+	for name, value := range now {
+		if old, ok := before[name]; lost || !ok || old != value {
+			set[name] = value
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, ok := now[name]; !ok && name != "role" && name != "session_authorization" {
+			reset += "RESET " + catalog.Ident(name) + ";"
+		}
+	}
+	return reset, set
+}
+
+// encodingWorks says whether the client's encoding is one in which segments'
+// rows can be passed on as they are.
+func encodingWorks(enc string) bool { return enc == "UTF8" || enc == "SQL_ASCII" || enc == "" }
+
+func errEncoding(enc string) error {
+	e := sqlError("0A000", "client_encoding %s is not supported", enc)
+	e.Hint = "The cluster speaks UTF8 with its clients: set client_encoding (PGCLIENTENCODING) to UTF8."
+	return e
 }
 
 // runSet runs SET and RESET.
 func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 	p, ok := guc.Lookup(st.Name)
 	if !ok || st.Name == "" {
-		s.settingsDirty = true
+		defer s.settingsChanged()
 		if err := s.runLocal(req, req.text); err != nil {
 			return err
 		}
-		if st.Name == "session_authorization" {
-			if err := s.beforeDispatch(req.ctx); err != nil {
+		if enc := s.link.params["client_encoding"]; !encodingWorks(enc) {
+			s.pending = nil
+			if _, err := s.local("SET client_encoding TO UTF8"); err != nil {
 				return err
 			}
-			_, err := s.gang.Exec(req.ctx, nil, req.text)
-			return err
+			return errEncoding(enc)
 		}
 		return nil
 	}

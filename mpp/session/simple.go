@@ -91,6 +91,9 @@ func (s *Session) run(req *request) error {
 	if req.node == nil {
 		return s.runGreenplumOnly(req)
 	}
+	if s.link.status == 'I' && !s.txn.implicit {
+		s.txn.temp = false
+	}
 	s.freshCache()
 	if req.portal == nil && plan.RewriteSettings(req.node) {
 		text, err := plan.Deparse(req.node)
@@ -98,7 +101,7 @@ func (s *Session) run(req *request) error {
 			return err
 		}
 		req.text = text
-		s.settingsDirty = true // it may be set_config
+		s.settingsChanged() // it may be set_config
 	}
 	switch n := req.node.Node.(type) {
 	case *pg.Node_SelectStmt:
@@ -131,9 +134,13 @@ func (s *Session) run(req *request) error {
 	case *pg.Node_CreateTableAsStmt:
 		return s.runCreateAs(req, n.CreateTableAsStmt)
 	case *pg.Node_DoStmt, *pg.Node_CallStmt:
-		s.settingsDirty = true
+		s.settingsChanged()
 		s.txn.ddl = true // it may do anything on the coordinator
-		return s.runLocal(req, req.text)
+		done, err := s.shadow(req.ctx, req.node)
+		if err != nil {
+			return err
+		}
+		return done(s.runLocal(req, req.text))
 	case *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
 		return s.runLocal(req, req.text)

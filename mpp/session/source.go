@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trunkline-db/trunkline/motion"
@@ -34,9 +35,19 @@ type source struct {
 	index  int16
 	slice  plan.Slice
 	mu     sync.Mutex
-	taken  bool // the slice has run, or runs
+	taken  atomic.Bool // the slice has run, or runs
 	spool  *rowSpool
 	failed error
+}
+
+// openCursor is openSources for slices that are read by later statements: the
+// end of the one that runs now does not end them.
+func (s *Session) openCursor(slices []plan.Slice, params []dispatch.Param) (*sources, error) {
+	set, err := s.openSources(s.ctx, slices, params)
+	if err == nil {
+		s.txn.open = append(s.txn.open, set)
+	}
+	return set, err
 }
 
 // openSources starts the slices of a query and publishes their tokens.
@@ -99,10 +110,9 @@ func (src *source) serve(ctx context.Context, sink func([]byte) error) (int, err
 		return n, src.failed
 	case src.spool != nil:
 		return n, src.spool.replay(sink)
-	case src.taken:
+	case !src.taken.CompareAndSwap(false, true):
 		return n, internal("a row source was read twice")
 	}
-	src.taken = true
 	stop := context.AfterFunc(ctx, src.set.run.Cancel)
 	defer stop()
 	if err := src.gather(sink); err != nil {
@@ -126,10 +136,9 @@ func (src *source) gather(sink func([]byte) error) error {
 func (src *source) keep() error {
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	if src.taken {
+	if !src.taken.CompareAndSwap(false, true) {
 		return nil
 	}
-	src.taken = true
 	spool := &rowSpool{}
 	if err := src.gather(spool.add); err != nil {
 		spool.close()
@@ -173,7 +182,7 @@ func (set *sources) close() error {
 	}
 	if set.run != nil {
 		for _, src := range set.list {
-			if !src.taken {
+			if !src.taken.Load() || set.s.link.broken != nil {
 				set.run.Cancel()
 				break
 			}

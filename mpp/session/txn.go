@@ -18,6 +18,8 @@ type txn struct {
 	savepoints []string
 	// open are the sources of cursors and suspended portals.
 	open []*sources
+	// temp: a temporary table was used, which no prepared transaction may.
+	temp bool
 	// settings: parameters were set in it.
 	settings bool
 	// ddl: relations may look different when it ends.
@@ -105,7 +107,7 @@ type coordinatorPart struct {
 
 // Wrote says whether the link's transaction has changed anything.
 func (c *coordinatorPart) Wrote() bool {
-	if c.s.link.status == 'I' {
+	if c.s.link.status == 'I' && !c.s.link.unsynced {
 		return false
 	}
 	res, err := c.s.local("SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")
@@ -149,6 +151,9 @@ func (s *Session) commit(ctx context.Context, sql string) (tag string, err error
 	// commits.
 	if err = s.settleSources(); err == nil {
 		if s.gang.InTransaction() {
+			if s.txn.temp {
+				s.gang.MarkNoPrepare(nil)
+			}
 			err = s.gang.CommitDistributed(ctx, part)
 		} else {
 			err = part.Commit(ctx)
@@ -186,7 +191,8 @@ func (s *Session) transactionEnded() {
 		s.catalogChanged()
 	}
 	if s.txn.settings {
-		s.settingsDirty = true // SET LOCAL has ended, or SET was rolled back
+		s.settingsChanged() // SET LOCAL has ended, or SET was rolled back
+		s.settingsLost = true
 	}
 	s.txn = txn{}
 }
@@ -266,6 +272,10 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 		}
 		if s.txn.ddl {
 			s.catalogChanged()
+		}
+		if s.txn.settings {
+			s.settingsChanged()
+			s.settingsLost = true
 		}
 		for i := len(s.txn.savepoints) - 1; i >= 0; i-- {
 			if s.txn.savepoints[i] == st.SavepointName {
