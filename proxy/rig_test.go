@@ -28,7 +28,7 @@ const patience = 10 * time.Second
 
 // node is a proxy with the facts the test gives it.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	p    *Proxy
 	dir  string
 	stop func()
@@ -65,7 +65,7 @@ func addresses(t testing.TB, n int) topology.AddressList {
 	return l
 }
 
-func startNode(t *testing.T, dbid uint16, content int16, list topology.AddressList, edit func(*Config)) *node {
+func startNode(t testing.TB, dbid uint16, content int16, list topology.AddressList, edit func(*Config)) *node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ic")
 	if err != nil {
@@ -125,7 +125,7 @@ func startNode(t *testing.T, dbid uint16, content int16, list topology.AddressLi
 }
 
 // startCluster starts n proxies and waits until all are connected.
-func startCluster(t *testing.T, count int, edit func(*Config)) []*node {
+func startCluster(t testing.TB, count int, edit func(*Config)) []*node {
 	t.Helper()
 	list := addresses(t, count)
 	var nodes []*node
@@ -154,7 +154,7 @@ func (n *node) set(list topology.AddressList) error {
 	return n.p.Reload()
 }
 
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -165,12 +165,12 @@ func until(t *testing.T, what string, ok func() bool) {
 
 // logWriter shows a proxy's log with the test's.
 type logWriter struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 }
 
 func (w logWriter) Write(b []byte) (int, error) {
-	if w.t.Context().Err() == nil {
+	if _, quiet := w.t.(*testing.B); !quiet && w.t.Context().Err() == nil {
 		w.t.Logf("proxy %s: %s", w.name, bytes.TrimSpace(b))
 	}
 	return len(b), nil
@@ -235,14 +235,14 @@ func ictcp(n, size int, seed byte) []byte {
 	return b
 }
 
-func mustWrite(t *testing.T, c io.Writer, b []byte) {
+func mustWrite(t testing.TB, c io.Writer, b []byte) {
 	t.Helper()
 	if _, err := c.Write(b); err != nil {
 		t.Fatalf("write: %v", err)
 	}
 }
 
-func mustRead(t *testing.T, c io.Reader, want []byte) {
+func mustRead(t testing.TB, c io.Reader, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(c, got); err != nil {
@@ -253,7 +253,7 @@ func mustRead(t *testing.T, c io.Reader, want []byte) {
 	}
 }
 
-func mustEOF(t *testing.T, c io.Reader) {
+func mustEOF(t testing.TB, c io.Reader) {
 	t.Helper()
 	var b [1]byte
 	if n, err := c.Read(b[:]); err != io.EOF {
@@ -262,7 +262,7 @@ func mustEOF(t *testing.T, c io.Reader) {
 }
 
 // closeWrite ends a backend's stream.
-func closeWrite(t *testing.T, c *net.UnixConn) {
+func closeWrite(t testing.TB, c *net.UnixConn) {
 	t.Helper()
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func closeWrite(t *testing.T, c *net.UnixConn) {
 }
 
 // untilIdle waits until no logical connection is left.
-func untilIdle(t *testing.T, nodes ...*node) {
+func untilIdle(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
 		until(t, fmt.Sprintf("the connections of %s to end", n.p.label), func() bool {
@@ -286,7 +286,7 @@ func untilIdle(t *testing.T, nodes ...*node) {
 
 // greenplum plays a Greenplum proxy towards ours.
 type greenplum struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 }
 
