@@ -78,15 +78,6 @@ func Parse(sql string) (*Statement, error) {
 	return st, nil
 }
 
-// Deparse writes a parse tree as SQL.
-func Deparse(n *pg.Node) (string, error) {
-	return pg.Deparse(&pg.ParseResult{Version: treeVersion, Stmts: []*pg.RawStmt{{Stmt: n}}})
-}
-
-// treeVersion is the version of PostgreSQL's grammar in pg_query; its deparser
-// takes no tree without it.
-const treeVersion = 170007
-
 func deparseSelect(s *pg.SelectStmt) (string, error) {
 	return Deparse(selectNode(s))
 }
