@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newIC(t *testing.T, cfg proxied.Config) motion.Interconnect {
+func newIC(t testing.TB, cfg proxied.Config) motion.Interconnect {
 	t.Helper()
 	ic, err := proxied.New(cfg)
 	if err != nil {

@@ -30,7 +30,7 @@ type instances struct {
 
 // startProxies starts the proxies of n instances. dead ones are in the list
 // and do not run.
-func startProxies(t *testing.T, n int, dead ...int) *instances {
+func startProxies(t testing.TB, n int, dead ...int) *instances {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ic")
 	if err != nil {
@@ -88,7 +88,7 @@ func startProxies(t *testing.T, n int, dead ...int) *instances {
 }
 
 // wait waits until the proxies that run are connected with each other.
-func (is *instances) wait(t *testing.T) {
+func (is *instances) wait(t testing.TB) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		missing := ""
@@ -111,7 +111,7 @@ func (is *instances) wait(t *testing.T) {
 func (is *instances) kill(i int) { is.stop[i]() }
 
 // executor makes one of the instance's executors.
-func (is *instances) executor(t *testing.T, instance, pid int, opt motiontest.Options) motiontest.Node {
+func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Options) motiontest.Node {
 	t.Helper()
 	name := filepath.Base(datadir.ICProxySocket(instance+1, os.Getpid()))
 	return motiontest.Node{

@@ -130,6 +130,9 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 				stream.Reset(c)
 			}
 		}
+		if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+			<-ctx.Done() // the dialler has looked at the clock first
+		}
 		switch {
 		case ctx.Err() == nil:
 			return nil, err
