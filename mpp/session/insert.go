@@ -338,7 +338,11 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 	if err != nil {
 		return 0, err
 	}
-	if q.Kind != plan.Local {
+	tables, err := s.functionTables(source)
+	if err != nil {
+		return 0, err
+	}
+	if q.Kind != plan.Local || len(tables) > 0 {
 		// The gang is busy with the source until its last row.
 		spool := &rowSpool{}
 		defer spool.close()

@@ -117,6 +117,9 @@ func (s *Session) relation(schema, name string) (*relation, error) {
 	}
 	s.cache.relations[key] = r
 	s.usesTemp(r)
+	if r != nil && r.Policy != nil {
+		r.Rows = s.estimateRows(r)
+	}
 	return r, nil
 }
 
