@@ -171,13 +171,13 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	for _, p := range s.Peers {
-		if p.Cause != "" && p.Role != proxy.NoDial {
-			fmt.Fprintf(w, "\n%s", p.Cause)
+	for i, p := range s.Missing() {
+		if i == 0 {
+			fmt.Fprintln(w)
 		}
+		fmt.Fprintln(w, p.Cause)
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	return nil
 }
 
 func listening(l proxy.ListenerStatus) string {

@@ -14,11 +14,15 @@ import (
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 )
 
+// quietAttempts is how often an instance that shares its content with another
+// may fail before that is worth a warning, though neither is connected.
+const quietAttempts = 5
+
 // dial keeps the connection to a peer of smaller content until ctx ends.
 func (pr *peer) dial(ctx context.Context) {
 	p := pr.p
 	backoff := p.cfg.MinBackoff
-	for {
+	for attempts := 1; ; attempts++ {
 		d, known := p.dialect()
 		if !known {
 			pr.failed("waiting to learn the header dialect of the cluster, from the first backend or peer that says hello, or --dialect")
@@ -41,11 +45,17 @@ func (pr *peer) dial(ctx context.Context) {
 			// Another instance has its content: a standby or mirror, where
 			// nothing listens until it is activated.
 			pause, level = p.cfg.Rare, slog.LevelDebug
+		} else if attempts <= quietAttempts && len(p.sameContent(pr)) > 0 {
+			level = slog.LevelDebug // the other will be there in a moment
 		}
 		if lasted > 0 {
+			attempts = 0
 			p.log.forget(kind)
 			p.log.Warn("lost a peer", "peer", pr.label, "address", pr.entry.Addr(), "error", whyEnded(err))
 		} else {
+			if level == slog.LevelDebug {
+				kind += " quietly"
+			}
 			p.log.limited(kind, level, "cannot reach a peer", "peer", pr.label, "address", pr.entry.Addr(), "error", reason(err))
 		}
 		backoff = min(2*backoff, p.cfg.MaxBackoff)

@@ -104,21 +104,25 @@ func (s Status) Cause(dbid uint16) string {
 }
 
 // Healthy says whether the proxy can serve backends and every peer that should
-// be connected is. Of instances that share a content one is enough.
+// be connected is.
 func (s Status) Healthy() bool {
-	if s.Problem != "" || s.ConfigError != "" || s.SocketError != "" {
-		return false
-	}
-	connected := map[int16]bool{}
+	return s.Problem == "" && s.ConfigError == "" && s.SocketError == "" && len(s.Missing()) == 0
+}
+
+// Missing are the peers that should be connected and are not. Of instances
+// that share a content one is enough.
+func (s Status) Missing() []PeerStatus {
+	served := map[int16]bool{s.Content: true}
 	for _, p := range s.Peers {
-		connected[p.Content] = connected[p.Content] || p.State == StateConnected || p.Role == NoDial
+		served[p.Content] = served[p.Content] || p.State == StateConnected
 	}
-	for _, ok := range connected {
-		if !ok {
-			return false
+	var l []PeerStatus
+	for _, p := range s.Peers {
+		if !served[p.Content] {
+			l = append(l, p)
 		}
 	}
-	return true
+	return l
 }
 
 // cause is PeerStatus.Cause. It is called with pr.mu held, or for roles whose
