@@ -294,6 +294,9 @@ func (m *maker) confLines(inst topology.Instance) string {
 	// and a transaction prepared there.
 	b.WriteString("max_connections=250\nmax_prepared_transactions=250\n")
 	if inst.IsCoordinator() {
+		// What motions bring has no statistics: guesses by the row count make
+		// the planner compile queries for nothing.
+		b.WriteString("jit=off\n")
 		// A standby that stays away may not fill the disk.
 		b.WriteString("max_slot_wal_keep_size=4GB\n")
 	}

@@ -52,6 +52,7 @@ func (s *Session) runString(ctx context.Context, sql string) error {
 		return nil
 	}
 	for i, p := range pieces {
+		s.flushPending()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
