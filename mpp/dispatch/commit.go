@@ -91,7 +91,7 @@ func (m *member) simple(ctx context.Context, sql, tag string) error {
 
 // commitOne commits a transaction that wrote on one segment only.
 func (g *Gang) commitOne(ctx context.Context, w *member, readers []*member, coord CoordinatorTxn) error {
-	h, err := g.d.latch.acquire(ctx, committing, g.d.p.LatchExclusive)
+	h, err := g.d.latch.acquire(ctx, committing, g.d.p.LatchLimit, nil)
 	if err != nil {
 		g.rollback(ctx)
 		return canceled(ctx)
@@ -152,7 +152,7 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 
 	// A waiting statement of another session is let in within the limits of
 	// the latch, so this ends soon even though the end of ctx is not heeded.
-	h, err := g.d.latch.acquire(ctx, committing, g.d.p.LatchExclusive)
+	h, err := g.d.latch.acquire(ctx, committing, g.d.p.LatchLimit, nil)
 	if err != nil {
 		g.abortPrepared(ctx, writers, gid)
 		return canceled(ctx)
@@ -176,6 +176,13 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 		case !committed:
 			g.abortPrepared(ctx, writers, gid)
 			return err
+		}
+	}
+	if !h.held() {
+		// The coordinator took its time, for its standby maybe. Until now
+		// nothing of the transaction could be seen.
+		if h, err = g.d.latch.acquire(context.WithoutCancel(ctx), committing, g.d.p.LatchLimit, nil); err == nil {
+			defer h.release()
 		}
 	}
 	g.commitPrepared(ctx, writers, gid, h)
@@ -225,6 +232,8 @@ func (g *Gang) commitPrepared(ctx context.Context, writers []*member, gid string
 		}
 	})
 	h.release()
+	// Recovery may do it too: the decision is there to be asked for.
+	g.d.setLive(gid, false)
 	parallel(len(writers), func(i int) {
 		if errs[i] == nil {
 			return

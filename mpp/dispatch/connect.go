@@ -102,6 +102,7 @@ func (m *member) connect(ctx context.Context, resolving bool) error {
 		return m.connectError(ctx, err)
 	}
 	m.conn, m.pid = conn, conn.PID()
+	g.setBackend(m.seg.Content, m.pid)
 	m.peer = motion.Peer{Content: m.seg.Content, Dbid: m.seg.Dbid, Addr: conn.ParameterStatus("gp_qe_addr")}
 	if n, err := strconv.ParseInt(conn.ParameterStatus("gp_qe_pid"), 10, 32); err == nil {
 		m.peer.Pid = int32(n)
@@ -230,6 +231,7 @@ func (m *member) drop() {
 			cancel()
 		}
 		m.conn = nil
+		m.g.setBackend(m.seg.Content, 0)
 	}
 	if m.begun {
 		m.lost, m.begun = true, false

@@ -22,18 +22,24 @@ type Params struct {
 	// ConnectTimeout bounds the wait for a segment that is restarting or
 	// being recovered; 5 s, a little more than a PostgreSQL restart takes.
 	ConnectTimeout time.Duration
-	// LatchShared is how long a statement may hold off commits while its
-	// slices are being opened; 20 ms. Opening takes well below 1 ms unless
-	// the statement waits for a lock.
+	// LatchShared is how long a statement may take to open its slices before
+	// it is looked whether it waits for a lock, and every how often; 20 ms.
+	// If it does it lets go of the latch, since the lock's owner may be about
+	// to commit. Opening takes well below 1 ms as a rule.
 	LatchShared time.Duration
-	// LatchExclusive is how long a commit may hold off new statements; 1 s.
-	LatchExclusive time.Duration
+	// LatchLimit is how long a statement may hold off commits, and a commit
+	// statements, at the very most; 5 s.
+	LatchLimit time.Duration
 	// CommitRetry is how long a decided commit is pressed on a segment that
 	// does not answer before it is left to recovery; 10 s.
 	CommitRetry time.Duration
 	// CancelTimeout is how long a cancelled segment may take to answer before
 	// its connection is cut; 10 s.
 	CancelTimeout time.Duration
+	// DeadlockTimeout is how long a statement runs before it is looked
+	// whether it waits in a circle over several segments; 1 s, PostgreSQL's
+	// deadlock_timeout.
+	DeadlockTimeout time.Duration
 	// RecoverEvery is the pause between two attempts to resolve what is in
 	// doubt; 2 s.
 	RecoverEvery time.Duration
@@ -46,9 +52,10 @@ func (p *Params) setDefaults() {
 	}{
 		{&p.ConnectTimeout, 5 * time.Second},
 		{&p.LatchShared, 20 * time.Millisecond},
-		{&p.LatchExclusive, time.Second},
+		{&p.LatchLimit, 5 * time.Second},
 		{&p.CommitRetry, 10 * time.Second},
 		{&p.CancelTimeout, 10 * time.Second},
+		{&p.DeadlockTimeout, time.Second},
 		{&p.RecoverEvery, 2 * time.Second},
 	} {
 		if *d.v <= 0 {
@@ -83,6 +90,7 @@ type Dispatcher struct {
 	mu    sync.Mutex
 	live  map[string]bool     // gids whose session is at work on them
 	state map[int16]*segState // by content
+	gangs map[*Gang]struct{}  // those with connections
 	kick  chan struct{}       // wakes Recover
 }
 
@@ -97,6 +105,6 @@ func New(cfg Config) *Dispatcher {
 	cfg.Params.setDefaults()
 	return &Dispatcher{
 		cfg: cfg, log: cfg.Log, p: cfg.Params,
-		live: make(map[string]bool), state: make(map[int16]*segState), kick: make(chan struct{}, 1),
+		live: make(map[string]bool), state: make(map[int16]*segState), gangs: make(map[*Gang]struct{}), kick: make(chan struct{}, 1),
 	}
 }

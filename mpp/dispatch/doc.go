@@ -26,7 +26,8 @@
 // The dispatcher's latch has two kinds of holders that exclude each other:
 // statements that take their snapshots on several segments (Gang.Open), and
 // commits in their second phase. A statement therefore sees a distributed
-// commit on all segments or on none. Both hold it for a bounded time only, so
-// that a statement stuck behind a row lock cannot keep the lock's owner from
-// committing; a statement that overstays loses nothing but this guarantee.
+// commit on all segments or on none. A statement that takes long is looked at:
+// when it waits for a lock it lets go of the latch, or the lock's owner could
+// not commit, and may then see that one transaction on some segments only. Both
+// kinds of holders are limited in time at any rate.
 package dispatch

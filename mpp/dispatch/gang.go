@@ -16,6 +16,9 @@ type GangConfig struct {
 	SessionID        int32
 	User, Database   string
 	InterconnectType string
+	// CoordinatorPID is the session's backend in the coordinator's
+	// PostgreSQL, so that deadlocks through it are found; 0 when it has none.
+	CoordinatorPID uint32
 	// Startup holds further startup parameters of the connections.
 	Startup map[string]string
 	// Settings returns the parameters to apply to a new connection, as
@@ -35,8 +38,10 @@ type Gang struct {
 	tx      txn
 	busy    atomic.Bool // a Running or CopyIn is unfinished
 
-	mu  sync.Mutex
-	ops map[canceler]struct{} // what Cancel cancels
+	mu       sync.Mutex
+	ops      map[canceler]struct{} // what Cancel cancels
+	running  *op                   // the statement under way
+	backends map[int16]uint32      // pid on each segment connected to
 }
 
 // canceler is something under way.
@@ -60,7 +65,7 @@ type member struct {
 
 // NewGang returns a gang without connections; they are made as needed.
 func (d *Dispatcher) NewGang(cfg GangConfig) *Gang {
-	return &Gang{d: d, cfg: cfg, ops: make(map[canceler]struct{})}
+	return &Gang{d: d, cfg: cfg, ops: make(map[canceler]struct{}), backends: make(map[int16]uint32)}
 }
 
 // Close drops all connections; open transactions are rolled back. Nothing may
@@ -71,6 +76,9 @@ func (g *Gang) Close() {
 	}
 	g.members = nil
 	g.tx = txn{}
+	g.d.mu.Lock()
+	delete(g.d.gangs, g)
+	g.d.mu.Unlock()
 }
 
 // Busy says whether a Running or a CopyIn is unfinished; no other statement
@@ -91,15 +99,44 @@ func (g *Gang) Cancel() {
 	}
 }
 
+// current is the statement under way, nil for none. Any goroutine may call it.
+func (g *Gang) current() *op {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.running
+}
+
+// setBackend notes the member's backend, 0 for none.
+func (g *Gang) setBackend(content int16, pid uint32) {
+	g.mu.Lock()
+	if pid == 0 {
+		delete(g.backends, content)
+	} else {
+		g.backends[content] = pid
+	}
+	g.mu.Unlock()
+	if pid != 0 {
+		g.d.mu.Lock()
+		g.d.gangs[g] = struct{}{}
+		g.d.mu.Unlock()
+	}
+}
+
 func (g *Gang) register(o canceler) {
 	g.mu.Lock()
 	g.ops[o] = struct{}{}
+	if op, ok := o.(*op); ok {
+		g.running = op
+	}
 	g.mu.Unlock()
 }
 
 func (g *Gang) unregister(o canceler) {
 	g.mu.Lock()
 	delete(g.ops, o)
+	if op, ok := o.(*op); ok && g.running == op {
+		g.running = nil
+	}
 	g.mu.Unlock()
 }
 

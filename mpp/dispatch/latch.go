@@ -29,19 +29,22 @@ type hold struct {
 	class    int
 	admitted chan struct{} // nil when admitted at once
 	timer    *time.Timer
+	again    func() time.Duration
+	done     chan struct{} // closed by release
 	released atomic.Bool
 }
 
-// acquire waits for its class's turn. The claim ends with release, or by
-// itself after limit.
-func (l *latch) acquire(ctx context.Context, class int, limit time.Duration) (*hold, error) {
-	h := &hold{l: l, class: class}
+// acquire waits for its class's turn. The claim ends with release. After limit
+// again is asked how much longer it may last, and when that is over again; with
+// nothing more, or without again, the claim ends by itself.
+func (l *latch) acquire(ctx context.Context, class int, limit time.Duration, again func() time.Duration) (*hold, error) {
+	h := &hold{l: l, class: class, again: again, done: make(chan struct{})}
 	l.mu.Lock()
 	other := 1 - class
 	if l.active[other] == 0 && len(l.waiting[other]) == 0 {
 		l.active[class]++
 		l.mu.Unlock()
-		h.timer = time.AfterFunc(limit, h.free)
+		h.timer = time.AfterFunc(limit, h.overstay)
 		return h, nil
 	}
 	h.admitted = make(chan struct{})
@@ -49,7 +52,7 @@ func (l *latch) acquire(ctx context.Context, class int, limit time.Duration) (*h
 	l.mu.Unlock()
 	select {
 	case <-h.admitted:
-		h.timer = time.AfterFunc(limit, h.free)
+		h.timer = time.AfterFunc(limit, h.overstay)
 		return h, nil
 	case <-ctx.Done():
 	}
@@ -76,15 +79,35 @@ func (h *hold) release() {
 	h.free()
 }
 
+// overstay runs in the timer's goroutine when the limit is over.
+func (h *hold) overstay() {
+	for h.again != nil {
+		d := h.again()
+		if d <= 0 {
+			break
+		}
+		select {
+		case <-h.done:
+			return
+		case <-time.After(d):
+		}
+	}
+	h.free()
+}
+
 func (h *hold) free() {
 	if h.released.Swap(true) {
 		return
 	}
+	close(h.done)
 	h.l.mu.Lock()
 	defer h.l.mu.Unlock()
 	h.l.active[h.class]--
 	h.l.admit(1 - h.class)
 }
+
+// held says whether the claim still stands.
+func (h *hold) held() bool { return !h.released.Load() }
 
 // admit lets in whoever may enter now, trying class first. l.mu is held.
 func (l *latch) admit(class int) {

@@ -9,7 +9,7 @@ import (
 
 func mustAcquire(t *testing.T, l *latch, class int, limit time.Duration) *hold {
 	t.Helper()
-	h, err := l.acquire(context.Background(), class, limit)
+	h, err := l.acquire(context.Background(), class, limit, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +78,33 @@ func TestLatchLimit(t *testing.T) {
 	})
 }
 
+func TestLatchAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l latch
+		asked := 0
+		start := time.Now()
+		h, err := l.acquire(context.Background(), reading, 20*time.Millisecond, func() time.Duration {
+			if asked++; asked == 3 {
+				return 0
+			}
+			return 10 * time.Millisecond
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAcquire(t, &l, committing, time.Hour).release()
+		if d := time.Since(start); d != 40*time.Millisecond || h.held() {
+			t.Errorf("ended after %v", d)
+		}
+		h, _ = l.acquire(context.Background(), reading, time.Millisecond, func() time.Duration { return time.Hour })
+		time.Sleep(time.Second)
+		h.release() // ends the watching goroutine too
+		if h.held() || l.active != [2]int{} {
+			t.Error("still held")
+		}
+	})
+}
+
 func TestLatchCanceledWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l latch
@@ -85,7 +112,7 @@ func TestLatchCanceledWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		failed := make(chan error)
 		go func() {
-			_, err := l.acquire(ctx, committing, time.Hour)
+			_, err := l.acquire(ctx, committing, time.Hour, nil)
 			failed <- err
 		}()
 		synctest.Wait()

@@ -17,6 +17,7 @@ const cancelAgain = 200 * time.Millisecond
 type op struct {
 	g      *Gang
 	ctx    context.Context
+	began  time.Time
 	unlink func() bool
 
 	mu       sync.Mutex
@@ -38,7 +39,7 @@ type part struct {
 
 // start begins an op on ms. end must be called.
 func (g *Gang) start(ctx context.Context, ms []*member) *op {
-	o := &op{g: g, ctx: ctx, parts: make([]part, len(ms))}
+	o := &op{g: g, ctx: ctx, began: time.Now(), parts: make([]part, len(ms))}
 	for i, m := range ms {
 		o.parts[i] = part{m: m, conn: m.conn}
 	}
@@ -57,6 +58,15 @@ func (o *op) cancel() {
 	o.stop()
 	if o.onFail != nil {
 		o.onFail(canceled(o.ctx))
+	}
+}
+
+// fail ends the op with err, a reason found elsewhere.
+func (o *op) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.stopping { // else it is ending anyway
+		o.noteLocked(err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -120,9 +121,12 @@ func (d *Dispatcher) waitRecovered(ctx context.Context, seg Segment) error {
 
 // Recover resolves what is in doubt until ctx ends: all segments at the start
 // and now and then, those with something known to be in doubt every
-// Params.RecoverEvery and when a commit leaves something behind. It returns
-// nil.
+// Params.RecoverEvery and when a commit leaves something behind. It also breaks
+// deadlocks over several segments. It returns nil.
 func (d *Dispatcher) Recover(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { d.deadlocks(ctx) })
 	tick := time.NewTicker(d.p.RecoverEvery)
 	defer tick.Stop()
 	for round := 0; ; round++ {
@@ -310,10 +314,8 @@ func (d *Dispatcher) connectSegment(ctx context.Context, seg Segment, database s
 	return connectRetry(ctx, cfg, d.p.ConnectTimeout)
 }
 
-// xactStatus asks the coordinator's PostgreSQL what became of transactions. A
-// transaction it has never heard of was lost with an unflushed log, so it has
-// not committed. One too old to be known is absent from the answer.
-func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]string, error) {
+// connectCoordinator connects to the coordinator's PostgreSQL as the superuser.
+func (d *Dispatcher) connectCoordinator(ctx context.Context) (*pgconn.PgConn, error) {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		pm, err := d.cfg.Coordinator.Postmaster()
 		if err != nil {
@@ -328,6 +330,17 @@ func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]
 	conn, err := connectRetry(ctx, cfg, d.p.ConnectTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("the coordinator's PostgreSQL cannot be asked: %w", err)
+	}
+	return conn, nil
+}
+
+// xactStatus asks the coordinator's PostgreSQL what became of transactions. A
+// transaction it has never heard of was lost with an unflushed log, so it has
+// not committed. One too old to be known is absent from the answer.
+func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]string, error) {
+	conn, err := d.connectCoordinator(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
 	status := make(map[string]string, len(xids))

@@ -89,8 +89,8 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	}
 	var h *hold
 	if len(ms) > 1 || len(slcs) > 1 {
-		if h, err = g.d.latch.acquire(ctx, reading, g.d.p.LatchShared); err != nil {
-			return nil, canceled(ctx)
+		if h, err = g.holdReading(ctx); err != nil {
+			return nil, err
 		}
 		defer h.release()
 	}

@@ -2,7 +2,10 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"strings"
+	"time"
 )
 
 // txn is the gang's transaction.
@@ -72,13 +75,57 @@ func (g *Gang) Snapshot(ctx context.Context) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
 	}
-	h, err := g.d.latch.acquire(ctx, reading, g.d.p.LatchShared)
+	h, err := g.holdReading(ctx)
 	if err != nil {
-		return canceled(ctx)
+		return err
 	}
 	defer h.release()
 	_, err = g.Exec(ctx, nil, "SELECT 1")
 	return err
+}
+
+// holdReading keeps commits out while the gang takes its snapshots, unless it
+// turns out to wait for a lock, whose owner may be one that wants to commit.
+func (g *Gang) holdReading(ctx context.Context) (*hold, error) {
+	p := &g.d.p
+	start := time.Now()
+	h, err := g.d.latch.acquire(ctx, reading, p.LatchShared, func() time.Duration {
+		if time.Since(start) > p.LatchLimit || g.waitsForLock() {
+			return 0
+		}
+		return p.LatchShared
+	})
+	if err != nil {
+		return nil, canceled(ctx)
+	}
+	return h, nil
+}
+
+// waitsForLock asks the segments whether one of the gang's backends waits for
+// a lock. A segment that cannot be asked counts as waiting. Any goroutine may
+// call it.
+func (g *Gang) waitsForLock() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), g.d.p.LatchLimit)
+	defer cancel()
+	g.mu.Lock()
+	pids := maps.Clone(g.backends)
+	g.mu.Unlock()
+	for _, seg := range g.d.cfg.Segments() {
+		pid, ok := pids[seg.Content]
+		if !ok {
+			continue
+		}
+		conn, err := g.d.connectSegment(ctx, seg, "postgres")
+		if err != nil {
+			return true
+		}
+		rows, err := query(ctx, conn, fmt.Sprintf("SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %d AND wait_event_type = 'Lock'", pid))
+		_ = conn.Close(ctx)
+		if err != nil || len(rows) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // InTransaction says whether Begin was called and the transaction not ended.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -111,6 +112,12 @@ func (q *session) feed() error {
 			pass = size
 		}
 		if n > 0 {
+			if q.job.Load() != nil {
+				if b[0] == 'X' {
+					return io.EOF
+				}
+				return q.protocolViolation(errors.New("message before the answer to a slice command"))
+			}
 			q.busy.Store(true)
 			if _, err := q.pg.Write(b[:n]); err != nil {
 				return err
