@@ -290,6 +290,7 @@ func (b *binder) targets(lv *level, env *ctes) {
 			lv.known = false
 		}
 		lv.outs = append(lv.outs, name)
+		lv.vals = append(lv.vals, outVal{expr: t.Val})
 	}
 }
 
@@ -333,8 +334,8 @@ func (b *binder) starOr(elem, val *pg.Node, list *[]*pg.Node, lv *level, env *ct
 	lv.stars = append(lv.stars, s)
 	if inTargets {
 		var cols []starCol
-		for _, c := range r.cols {
-			cols = append(cols, starCol{name: c})
+		for i, c := range r.cols {
+			cols = append(cols, starCol{name: c, rte: r, col: i})
 		}
 		lv.addOuts(cols, r.known)
 	}
@@ -349,8 +350,9 @@ func (b *binder) starRTE(parts []string, sc *scope) (*rte, *scope) {
 }
 
 func (lv *level) addOuts(cols []starCol, known bool) {
-	for _, c := range cols {
+	for i, c := range cols {
 		lv.outs = append(lv.outs, c.name)
+		lv.vals = append(lv.vals, outVal{star: &cols[i]})
 	}
 	lv.known = lv.known && known
 }

@@ -17,7 +17,7 @@ func (p *planner) gatherLevel(lv *level) error {
 	where := p.baseConditions(lv)
 	for _, r := range lv.rtes {
 		if r.kind == rteGather {
-			if err := p.gatherRTE(r, where[r]); err != nil {
+			if err := p.gatherRTE(lv, r, where[r]); err != nil {
 				return err
 			}
 		}
@@ -394,7 +394,7 @@ func (p *planner) gatherView(r *rte) {
 
 // gatherRTE makes a slice that scans one table and puts its source in the
 // table's place. where are conditions on the table alone.
-func (p *planner) gatherRTE(r *rte, where []*pg.Node) error {
+func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 	sel := newSelect()
 	var cols []Column // as gathered
 	from := p.scanItem(r)
@@ -436,10 +436,22 @@ func (p *planner) gatherRTE(r *rte, where []*pg.Node) error {
 		clones := make([]*pg.Node, len(where))
 		for i, w := range where {
 			clones[i] = proto.CloneOf(w)
+			replaceSegmentRefs(clones[i])
 		}
 		sel.WhereClause = and(clones)
 	}
 	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
+	if l, _ := p.tableLocus(r); len(where) > 0 {
+		sh := &shape{lv: lv, refs: lv.refsByNode(), from: l}
+		if only := p.pinned(l, where, sh.refs); only != nil {
+			s.Segments = only
+		}
+		for _, w := range where {
+			if seg, ok := p.givenSegment(w, sh); ok {
+				s.Segments = []int{seg}
+			}
+		}
+	}
 	if err := p.addSlice(&s, sel); err != nil {
 		return err
 	}
@@ -451,6 +463,19 @@ func (p *planner) gatherRTE(r *rte, where []*pg.Node) error {
 	}
 	r.node.Node = p.addSource(text).Node
 	return nil
+}
+
+// replaceSegmentRefs makes a copied condition on one table fit for a segment.
+func replaceSegmentRefs(n *pg.Node) {
+	walk(n, func(m any) bool {
+		if n, ok := m.(*pg.Node); ok && n.GetColumnRef() != nil {
+			if parts, _ := fieldNames(n.GetColumnRef()); parts[len(parts)-1] == segmentID {
+				n.Node = funcCall("gp_execution_segment").Node
+			}
+			return false
+		}
+		return true
+	})
 }
 
 // wrapSource is a source with its row as a value, or with columns that were
@@ -528,11 +553,7 @@ func (p *planner) gatherSegments(lv *level) error {
 
 // describedSlice is a slice whose columns are those of sel.
 func (p *planner) describedSlice(sel *pg.SelectStmt) (*Slice, error) {
-	sql, err := deparseSelect(sel)
-	if err != nil {
-		return nil, err
-	}
-	cols, err := p.look.cat.Describe(sql)
+	cols, err := p.describe(sel)
 	if err != nil {
 		return nil, err
 	}

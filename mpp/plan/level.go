@@ -21,13 +21,18 @@ type level struct {
 	fromCalls []call
 
 	sublinks int
-	outer    bool // refers to a level above, itself or below it
-	segments bool // no FROM, calls a function that runs on all segments
-	// planned: replaced by a source; nothing below needs to be looked at.
-	planned bool
+	outer    bool     // refers to a level above, itself or below it
+	segments bool     // no FROM, calls a function that runs on all segments
+	outs     []string // result column names
+	vals     []outVal // what they are, in the same order
+	known    bool     // outs is complete
+}
 
-	outs  []string // result column names
-	known bool     // outs is complete
+// outVal is what a result column is: an expression or a column that a star
+// shows.
+type outVal struct {
+	expr *pg.Node
+	star *starCol
 }
 
 // call is a function call and the node that holds it.

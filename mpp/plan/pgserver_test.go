@@ -185,6 +185,7 @@ func (w *world) reset() {
 				RETURN QUERY EXECUTE format('SELECT * FROM pg_temp.%I', 'motion_' || $2);
 			END $$`)
 	}
+	w.exec("plain", placers())
 	w.exec("coord", "CREATE TEMP TABLE IF NOT EXISTS motion_reads (token text, n int)")
 }
 
@@ -240,18 +241,8 @@ func (w *world) load(table, rows string) {
 	w.exec("plain", "CREATE TEMP TABLE fresh AS SELECT * FROM "+table+" LIMIT 0; INSERT INTO fresh "+rows+"; INSERT INTO "+table+" SELECT * FROM fresh")
 	place := "(row_number() over ())"
 	if tab.policy.Kind == Hashed {
-		place = "0"
-		for _, k := range tab.keys {
-			place = fmt.Sprintf("(%s * 31 + coalesce(abs(pg_temp.place(%q)), 0))", place, k)
-		}
+		place = placeExpr(tab.keys)
 	}
-	w.exec("plain", `CREATE OR REPLACE FUNCTION pg_temp.place(int8) RETURNS int8 LANGUAGE sql AS 'SELECT hashint8($1) % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(float8) RETURNS int8 LANGUAGE sql AS 'SELECT hashfloat8($1) % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(numeric) RETURNS int8 LANGUAGE sql AS 'SELECT hash_numeric($1) % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(bpchar) RETURNS int8 LANGUAGE sql AS 'SELECT hashbpchar($1) % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(date) RETURNS int8 LANGUAGE sql AS 'SELECT hashint4($1 - date ''2000-01-01'') % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(bool) RETURNS int8 LANGUAGE sql AS 'SELECT hashint4($1::int) % 1000';
-		CREATE OR REPLACE FUNCTION pg_temp.place(text) RETURNS int8 LANGUAGE sql AS 'SELECT hashtext($1) % 1000'`)
 	for i := range testSegments {
 		cond := fmt.Sprintf("%s %% %d = %d", place, testSegments, i)
 		if tab.policy.Kind == Replicated {
@@ -282,6 +273,45 @@ func (w *world) columnList(table string) string {
 		cols = append(cols, quote(c.Name))
 	}
 	return strings.Join(cols, ", ")
+}
+
+// placeExpr is a number by which a row is placed: the same for equal keys, also
+// of different types of one family.
+func placeExpr(keys []string) string {
+	e := "0"
+	for _, k := range keys {
+		e = fmt.Sprintf("(%s * 31 + coalesce(abs(pg_temp.place(%s)), 0))", e, quote(k))
+	}
+	return e
+}
+
+// hash is Options.Hash for the rows that load placed.
+func (w *world) hash(types []Column, values []string, n int) (int, bool) {
+	var keys, from []string
+	for i, v := range values {
+		k := "k" + strconv.Itoa(i)
+		keys = append(keys, k)
+		from = append(from, fmt.Sprintf("%s::%s AS %s", literal(v), types[i].Type, k))
+	}
+	r := w.ask("plain", fmt.Sprintf("SELECT %s %% %d FROM (SELECT %s) x", placeExpr(keys), n, strings.Join(from, ", ")))
+	if r.err != nil || len(r.rows) != 1 {
+		return 0, false
+	}
+	seg, err := strconv.Atoi(r.rows[0][0])
+	return seg, err == nil
+}
+
+// placers make pg_temp.place.
+func placers() string {
+	s := ""
+	for typ, body := range map[string]string{
+		"int2": "hashint2($1)", "int4": "hashint4($1)", "int8": "hashint8($1)", "float4": "hashfloat4($1)", "float8": "hashfloat8($1)",
+		"numeric": "hash_numeric($1)", "text": "hashtext($1)", "bpchar": "hashbpchar($1)", "date": "hashint4($1 - date ''2000-01-01'')",
+		"bool": "hashint4($1::int)",
+	} {
+		s += fmt.Sprintf("CREATE OR REPLACE FUNCTION pg_temp.place(%s) RETURNS int8 LANGUAGE sql AS 'SELECT %s %% 1000';", typ, body)
+	}
+	return s
 }
 
 // result is the answer to a query: rows of text fields.

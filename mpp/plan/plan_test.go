@@ -46,7 +46,7 @@ func TestPlans(t *testing.T) {
 
 func (w *world) options() Options {
 	n := 0
-	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }}
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash}
 }
 
 func (w *world) showSelect(d *datadriven.TestData) string {
@@ -54,11 +54,20 @@ func (w *world) showSelect(d *datadriven.TestData) string {
 	if err != nil {
 		return showError(err)
 	}
-	q, err := Select(st.Node, w.cat, w.options())
+	opt := w.options()
+	for _, a := range d.CmdArgs {
+		if a.Key == "params" {
+			opt.ParamTypes = a.Vals
+		}
+	}
+	q, err := Select(st.Node, w.cat, opt)
 	if err != nil {
 		return showError(err)
 	}
 	out := showQuery(q)
+	if opt.ParamTypes != nil {
+		return out
+	}
 	got := w.run(d.Input, q)
 	if d.HasArg("rows") {
 		return out + showRows(got)

@@ -83,6 +83,8 @@ func (s *safety) node(n *pg.Node) bool {
 		return true
 	case *pg.Node_WindowDef:
 		return s.windows || s.no("a window function")
+	case *pg.Node_GroupingSet, *pg.Node_GroupingFunc:
+		return s.aggregates || s.no("grouping sets")
 	case *pg.Node_AConst:
 		if sv := v.AConst.GetSval(); sv != nil && isNow(sv.Sval) {
 			return s.no("a constant that may mean the time of the statement")
@@ -193,7 +195,7 @@ func (p *planner) baseConditions(lv *level) map[*rte][]*pg.Node {
 				if r.kind != refColumn && r.kind != refSystem || r.rte.kind != rteGather || r.rte.hidden || only != nil && only != r.rte {
 					return false
 				}
-				if r.kind == refSystem && r.name != "ctid" {
+				if r.kind == refSystem && r.name != "ctid" && r.name != segmentID || r.kind == refColumn && r.name == segmentID {
 					return false
 				}
 				only = r.rte

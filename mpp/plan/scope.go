@@ -115,11 +115,6 @@ type scope struct {
 	merged []*mergedCol
 }
 
-func (s *scope) add(it *fromItem) {
-	s.rtes = append(s.rtes, it.rtes...)
-	s.merged = append(s.merged, it.merged...)
-}
-
 func (s *scope) mergedCol(name string) *mergedCol {
 	// The outermost join was added last.
 	for i := len(s.merged) - 1; i >= 0; i-- {

@@ -60,11 +60,25 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	if b.err != nil {
 		return b.err
 	}
-	var levels []*level
+	var levels []*level // that no island takes in
+	var err error
 	lv.each(func(l *level) bool {
-		levels = append(levels, l)
-		return true
+		done := false
+		if err == nil {
+			done, err = p.island(l, l == lv)
+		}
+		if !done {
+			levels = append(levels, l)
+		}
+		return !done
 	})
+	if err != nil {
+		return err
+	}
+	if p.direct {
+		q.Kind, q.Slices = Gather, p.slices
+		return nil
+	}
 	if err := p.prepare(levels); err != nil {
 		return err
 	}

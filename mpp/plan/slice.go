@@ -16,6 +16,7 @@ type planner struct {
 	sources []source
 	salt    string // keeps the marks of sources apart from the user's names
 	reason  string
+	direct  bool // the one slice's rows go to the client
 }
 
 // because notes why something was not pushed down; the first reason stays.

@@ -12,9 +12,9 @@ type Catalog interface {
 	// Function says what is known of all functions of that name: the worst
 	// over the overloads. A name that does not exist has Found false.
 	Function(schema, name string) (Func, error)
-	// Describe returns the result columns of a statement as the
-	// coordinator's PostgreSQL types them. The statement has no parameters
-	// that the planned one has not, with the same numbers.
+	// Describe returns the result columns of a SELECT as the coordinator's
+	// PostgreSQL types them. Its parameters, if any, are numbered from 1
+	// and each has a cast to its type.
 	Describe(sql string) ([]Column, error)
 }
 

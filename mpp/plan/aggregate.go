@@ -1,0 +1,331 @@
+package plan
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// Aggregates in two stages.
+
+// partialAggs are the aggregates whose value over all rows follows from their
+// values over the rows of each segment.
+var partialAggs = map[string]bool{
+	"count": true, "sum": true, "min": true, "max": true, "avg": true, "bool_and": true, "bool_or": true, "every": true,
+	"bit_and": true, "bit_or": true, "bit_xor": true,
+}
+
+// stages is a level cut in two.
+type stages struct {
+	p      *planner
+	sh     *shape
+	groups map[string]int       // of GROUP BY expressions, by signature
+	vals   []outVal             // what the segments send
+	aggs   map[string]aggregate // by signature of the call
+	why    string
+}
+
+// aggregate is an aggregate of the level: at is the first of its values among
+// those the segments send. An average has two, sum and count.
+type aggregate struct {
+	name string
+	at   int
+}
+
+// pushTwoStage makes the segments aggregate their rows and the coordinator
+// their results.
+func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
+	lv := sh.lv
+	sel := lv.sel
+	if len(lv.stars) > 0 || !lv.known {
+		return false, "a select list with *", nil
+	}
+	exprs, ok := sh.groupExprs()
+	if !ok {
+		return false, "grouping sets", nil
+	}
+	st := &stages{p: p, sh: sh, groups: map[string]int{}, aggs: map[string]aggregate{}}
+	plain := &safety{p: p, refs: sh.refs, okRef: okRef}
+	groupVal := make([]int, len(exprs))
+	for i, e := range exprs {
+		if r := sh.refs[e]; r != nil && r.kind == refOutput {
+			if e = lv.vals[r.col].expr; e == nil {
+				return false, "a GROUP BY item that is not understood", nil
+			}
+		}
+		if !plain.safe(e) {
+			return false, plain.why, nil
+		}
+		sig := signature(e, sh.refs)
+		at, ok := st.groups[sig]
+		if !ok {
+			at = len(st.vals)
+			st.groups[sig] = at
+			st.vals = append(st.vals, outVal{expr: e})
+		}
+		groupVal[i] = at
+	}
+	tops := st.topExprs()
+	for _, n := range tops {
+		if !st.look(n) {
+			return false, st.why, nil
+		}
+	}
+	if len(st.vals) == 0 { // SELECT 1 FROM t HAVING true
+		st.vals = append(st.vals, outVal{expr: countAll()})
+	}
+
+	src := newSelect()
+	src.FromClause, src.WhereClause = sel.FromClause, sel.WhereClause
+	for i, v := range st.vals {
+		src.TargetList = append(src.TargetList, target(topColumn(i), v.expr))
+	}
+	for i := range len(st.groups) {
+		src.GroupClause = append(src.GroupClause, intConst(int64(i+1)))
+	}
+	s := p.segmentCopy(lv, src)
+	cols, why, err := p.typeColumns(sh, s, st.vals, nil)
+	if why != "" || err != nil {
+		return false, why, err
+	}
+	if why := st.finish(s, cols); why != "" {
+		return false, why, nil
+	}
+
+	// From here on nothing can fail: the level becomes the second stage.
+	for i, n := range sel.TargetList {
+		n.GetResTarget().Name = lv.outs[i]
+	}
+	for _, n := range tops {
+		st.rewrite(n, cols)
+	}
+	sel.GroupClause = nil
+	for _, at := range groupVal {
+		sel.GroupClause = append(sel.GroupClause, colRef(topAlias, topColumn(at)))
+	}
+	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
+	slice.Relation, slice.Rows = sh.scans()
+	if len(st.groups) == 0 {
+		slice.Rows = float64(p.opt.NumSegments)
+	}
+	for i := range cols {
+		cols[i].Name = topColumn(i)
+	}
+	if err := p.addSlice(slice, s); err != nil {
+		return false, "", err
+	}
+	sel.FromClause = []*pg.Node{p.addSource(recvText(slice, topAlias, cols))}
+	sel.WhereClause, sel.LockingClause = nil, nil
+	return true, "", nil
+}
+
+func countAll() *pg.Node {
+	n := funcCall("count")
+	n.GetFuncCall().AggStar = true
+	return n
+}
+
+// topExprs are the level's expressions that the second stage evaluates.
+func (st *stages) topExprs() []*pg.Node {
+	sel := st.sh.lv.sel
+	var out []*pg.Node
+	for _, n := range sel.TargetList {
+		out = append(out, n.GetResTarget().GetVal())
+	}
+	if sel.HavingClause != nil {
+		out = append(out, sel.HavingClause)
+	}
+	item := func(n *pg.Node) {
+		if r := st.sh.refs[n]; r != nil && r.kind == refOutput || n.GetAConst() != nil {
+			return // a result column by name or position
+		}
+		out = append(out, n)
+	}
+	for _, n := range sel.SortClause {
+		item(n.GetSortBy().GetNode())
+	}
+	for _, n := range sel.DistinctClause {
+		if n.GetNode() != nil {
+			item(n)
+		}
+	}
+	return append(out, sel.WindowClause...)
+}
+
+// look collects the aggregates of an expression of the second stage, and says
+// whether it can be evaluated there.
+func (st *stages) look(n *pg.Node) bool {
+	ok := true
+	walk(n, func(m any) bool {
+		if !ok {
+			return false
+		}
+		switch v := m.(type) {
+		case *pg.TypeName:
+			return false
+		case *pg.Node:
+			if _, is := st.group(v); is {
+				return false
+			}
+			switch e := v.Node.(type) {
+			case *pg.Node_ColumnRef:
+				ok = st.no("a column that is not grouped")
+				return false
+			case *pg.Node_GroupingFunc:
+				ok = st.no("GROUPING")
+				return false
+			case *pg.Node_FuncCall:
+				if st.isAggregate(e.FuncCall) {
+					ok = st.aggregate(v, e.FuncCall)
+					return false
+				}
+			}
+		}
+		return true
+	})
+	return ok
+}
+
+func (st *stages) no(why string) bool {
+	if st.why == "" {
+		st.why = why
+	}
+	return false
+}
+
+// group says which GROUP BY expression n is.
+func (st *stages) group(n *pg.Node) (int, bool) {
+	if len(st.groups) == 0 || n.Node == nil {
+		return 0, false
+	}
+	switch n.Node.(type) {
+	case *pg.Node_AConst, *pg.Node_String_, *pg.Node_List, *pg.Node_Integer:
+		return 0, false
+	}
+	at, ok := st.groups[signature(n, st.sh.refs)]
+	return at, ok
+}
+
+func (st *stages) isAggregate(f *pg.FuncCall) bool {
+	fn, err := st.p.look.function(funcName(f))
+	return err == nil && fn.Aggregate && f.Over == nil
+}
+
+// aggregate notes what the segments send for an aggregate.
+func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
+	fn, err := st.p.look.function(funcName(f))
+	_, name := funcName(f)
+	switch {
+	case err != nil || !fn.Builtin || !partialAggs[name]:
+		return st.no("aggregate " + name)
+	case len(f.AggOrder) > 0 || f.AggWithinGroup || f.FuncVariadic || len(f.Args) > 1:
+		return st.no("an aggregate with ORDER BY")
+	case f.AggDistinct && !st.byKey(f) && name != "min" && name != "max":
+		return st.no("an aggregate with DISTINCT")
+	}
+	sig := signature(n, st.sh.refs)
+	if _, ok := st.aggs[sig]; ok {
+		return true
+	}
+	s := &safety{p: st.p, refs: st.sh.refs, okRef: okRef}
+	for _, a := range f.Args {
+		if !s.safe(a) {
+			return st.no(s.why)
+		}
+	}
+	if f.AggFilter != nil && !s.safe(f.AggFilter) {
+		return st.no(s.why)
+	}
+	st.aggs[sig] = aggregate{name, len(st.vals)}
+	partial := func(name string) {
+		c := funcCall(name, f.Args...)
+		call := c.GetFuncCall()
+		call.AggFilter, call.AggStar, call.AggDistinct = f.AggFilter, f.AggStar, f.AggDistinct
+		st.vals = append(st.vals, outVal{expr: c})
+	}
+	if name == "avg" {
+		partial("sum")
+		partial("count")
+	} else {
+		partial(name)
+	}
+	return true
+}
+
+// byKey says whether equal arguments of an aggregate are on one segment.
+func (st *stages) byKey(f *pg.FuncCall) bool {
+	return len(f.Args) == 1 && st.sh.covers(f.Args)
+}
+
+// finish looks at the types of what the segments send, and makes sums for the
+// average of floats ones of float8, as PostgreSQL's are.
+func (st *stages) finish(s *pg.SelectStmt, cols []Column) string {
+	for _, a := range st.aggs {
+		if a.name != "sum" && a.name != "avg" {
+			continue
+		}
+		switch typ := cols[a.at].Type; typ {
+		case "bigint", "numeric", "double precision":
+		case "real":
+			if a.name == "avg" {
+				f := s.TargetList[a.at].GetResTarget().Val.GetFuncCall()
+				f.Args = []*pg.Node{cast(f.Args[0], "float8")}
+				cols[a.at], _ = typed(701)
+			}
+		case "money", "interval":
+			if a.name == "avg" {
+				return "avg of " + typ
+			}
+		default:
+			return "sum of type " + typ
+		}
+	}
+	return ""
+}
+
+// rewrite turns an expression into one over what the segments send.
+func (st *stages) rewrite(n *pg.Node, cols []Column) {
+	walk(n, func(m any) bool {
+		v, is := m.(*pg.Node)
+		if !is {
+			_, typ := m.(*pg.TypeName)
+			return !typ
+		}
+		if at, ok := st.group(v); ok {
+			v.Node = colRef(topAlias, topColumn(at)).Node
+			return false
+		}
+		if f := v.GetFuncCall(); f != nil && st.isAggregate(f) {
+			sig := signature(v, st.sh.refs)
+			v.Node = final(st.aggs[sig], cols).Node
+			return false
+		}
+		return true
+	})
+}
+
+// final is the aggregate over the segments' values.
+func final(a aggregate, cols []Column) *pg.Node {
+	at := a.at
+	col := func(i int) *pg.Node { return colRef(topAlias, topColumn(i)) }
+	switch a.name {
+	case "count":
+		return cast(coalesce(funcCall("sum", col(at)), intConst(0)), "int8")
+	case "sum":
+		if cols[at].Type == "bigint" {
+			return cast(funcCall("sum", col(at)), "int8")
+		}
+		return funcCall("sum", col(at))
+	case "avg":
+		n := &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{Kind: pg.A_Expr_Kind_AEXPR_NULLIF, Name: names("="),
+			Lexpr: funcCall("sum", col(at+1)), Rexpr: intConst(0), Location: -1}}}
+		if cols[at].Type == "double precision" {
+			n = cast(n, "float8")
+		}
+		return &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{Kind: pg.A_Expr_Kind_AEXPR_OP, Name: names("/"),
+			Lexpr: funcCall("sum", col(at)), Rexpr: n, Location: -1}}}
+	}
+	return funcCall(a.name, col(at))
+}
+
+func coalesce(args ...*pg.Node) *pg.Node {
+	return &pg.Node{Node: &pg.Node_CoalesceExpr{CoalesceExpr: &pg.CoalesceExpr{Args: args, Location: -1}}}
+}
