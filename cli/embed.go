@@ -13,9 +13,6 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
-	"github.com/trunkline-db/trunkline/motion"
-	"github.com/trunkline-db/trunkline/motion/proxied"
-	"github.com/trunkline-db/trunkline/motion/tcp"
 	mppcatalog "github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/execute"
 	qd "github.com/trunkline-db/trunkline/mpp/session"
@@ -66,7 +63,7 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 	case info.Content == -1:
 		role = qd.Coordinator
 	}
-	newInterconnect := interconnects(info)
+	newInterconnect := interconnects(info).New
 	servers := []instance.Server{qd.NewServer(qd.Config{
 		Dir: info.Dir, Dbid: info.Dbid, Content: info.Content, Port: info.Port, Address: info.Address,
 		Role: role, Listener: info.Listener, Instances: conf.instances, NewInterconnect: newInterconnect, Log: info.Log,
@@ -79,24 +76,16 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 	return servers, nil
 }
 
-// interconnects makes an executor's access to motions by the name of a type.
-func interconnects(info instance.Info) func(string, map[string]string) (motion.Interconnect, error) {
-	return func(typ string, _ map[string]string) (motion.Interconnect, error) {
-		switch typ {
-		case "tcp":
-			return tcp.New(tcp.Config{ListenHost: info.Address})
-		case "proxy":
-			return proxied.New(proxied.Config{Dir: info.Dir, Cause: func(ctx context.Context, dbid uint16) string {
-				st, err := proxy.ReadStatus(ctx, info.Dir.ProxySocket())
-				if err != nil {
-					return fmt.Sprintf("the proxy of dbid %d does not answer: %v", info.Dbid, err)
-				}
-				return st.Cause(dbid)
-			}})
+// interconnects makes executors' access to motions; what its proxy knows goes
+// into the errors.
+func interconnects(info instance.Info) execute.Interconnects {
+	return execute.Interconnects{Dir: info.Dir, Address: info.Address, Cause: func(ctx context.Context, dbid uint16) string {
+		st, err := proxy.ReadStatus(ctx, info.Dir.ProxySocket())
+		if err != nil {
+			return fmt.Sprintf("the proxy of dbid %d does not answer: %v", info.Dbid, err)
 		}
-		return nil, &motion.Error{Code: "0A000", Message: fmt.Sprintf("interconnect type %q is not available in this build", typ),
-			Hint: `Set gp_interconnect_type to "tcp" or "proxy".`}
-	}
+		return st.Cause(dbid)
+	}}
 }
 
 // executors serves a segment's executors on their unix socket.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -49,15 +50,12 @@ func (s *Session) runDeclare(req *request, st *pg.DeclareCursorStmt) error {
 	return s.runLocal(&simple, text)
 }
 
-// sqlPrepared is a statement of PREPARE.
-type sqlPrepared struct {
-	node  *pg.Node
-	types []string // of its parameters
-}
-
 // runPrepare keeps the statement; the local server gets a form of it that it
 // can check.
 func (s *Session) runPrepare(req *request, st *pg.PrepareStmt) error {
+	if s.prep[st.Name] != nil {
+		return sqlError("42P05", "prepared statement %q already exists", st.Name)
+	}
 	p := &prepared{stmt: &plan.Statement{Node: st.Query}}
 	var err error
 	if p.stmt.SQL, err = plan.Deparse(st.Query); err != nil {
@@ -79,35 +77,64 @@ func (s *Session) runPrepare(req *request, st *pg.PrepareStmt) error {
 	if _, err := s.local(text); err != nil {
 		return err
 	}
-	if p.rewritten {
-		res, err := s.local("SELECT unnest(parameter_types)::text FROM pg_catalog.pg_prepared_statements WHERE name = " + literal(st.Name))
-		if err != nil {
-			return err
-		}
-		sp := &sqlPrepared{node: st.Query}
-		for _, row := range res.rows {
-			sp.types = append(sp.types, string(row[0]))
-		}
-		s.sqlPr[st.Name] = sp
+	res, err := s.local("SELECT t.oid::oid::bigint, t.oid::text FROM pg_catalog.pg_prepared_statements p, " +
+		"pg_catalog.unnest(p.parameter_types) WITH ORDINALITY AS t(oid, n) WHERE p.name = " + literal(st.Name) + " ORDER BY t.n")
+	if err != nil {
+		return err
 	}
+	for _, row := range res.rows {
+		oid, _ := strconv.ParseUint(string(row[0]), 10, 32)
+		p.given = append(p.given, uint32(oid))
+		p.typeNames = append(p.typeNames, string(row[1]))
+	}
+	s.prep[st.Name] = p
 	s.complete("PREPARE")
 	return nil
 }
 
+// paramTypeNames are the names of a statement's parameter types.
+func (s *Session) paramTypeNames(p *prepared) ([]string, error) {
+	if p.typeNames != nil {
+		return p.typeNames, nil
+	}
+	types, err := s.paramTypes(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, oid := range types {
+		name, err := s.typeName(oid)
+		if err != nil {
+			return nil, err
+		}
+		p.typeNames = append(p.typeNames, name)
+	}
+	return p.typeNames, nil
+}
+
 // runExecute runs a statement of PREPARE with its parameters written in.
 func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
-	sp := s.sqlPr[st.Name]
+	p := s.prep[st.Name]
 	simple := *req
 	simple.portal = nil
-	if sp == nil {
+	if p == nil || p.stmt == nil || p.stmt.Node == nil {
 		return s.runLocal(&simple, req.text)
 	}
-	if len(st.Params) != len(sp.types) {
+	if err := s.refresh(st.Name); err != nil {
+		return err
+	}
+	if !p.rewritten {
+		return s.runLocal(&simple, req.text)
+	}
+	types, err := s.paramTypeNames(p)
+	if err != nil {
+		return err
+	}
+	if len(st.Params) != len(types) {
 		e := sqlError("42601", "wrong number of parameters for prepared statement %q", st.Name)
-		e.Detail = fmt.Sprintf("Expected %d parameters but got %d.", len(sp.types), len(st.Params))
+		e.Detail = fmt.Sprintf("Expected %d parameters but got %d.", len(types), len(st.Params))
 		return e
 	}
-	node := proto.Clone(sp.node).(*pg.Node)
+	node := proto.Clone(p.stmt.Node).(*pg.Node)
 	if len(st.Params) > 0 {
 		// Each parameter is evaluated once, here.
 		var exprs []string
@@ -118,19 +145,19 @@ func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
 			if err != nil {
 				return err
 			}
-			exprs = append(exprs, "CAST(("+text+") AS "+sp.types[i]+")")
+			exprs = append(exprs, "CAST(("+text+") AS "+types[i]+")")
 		}
 		res, err := s.evaluate("SELECT " + strings.Join(exprs, ", "))
 		if err != nil {
 			return err
 		}
-		values := make([]*pg.Node, len(sp.types))
+		values := make([]*pg.Node, len(types))
 		for i, v := range res.rows[0] {
 			lit := "NULL"
 			if v != nil {
 				lit = literal(string(v))
 			}
-			n, err := parseOne("SELECT CAST(" + lit + " AS " + sp.types[i] + ")")
+			n, err := parseOne("SELECT CAST(" + lit + " AS " + types[i] + ")")
 			if err != nil {
 				return err
 			}
@@ -149,12 +176,20 @@ func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
 }
 
 func (s *Session) runDeallocate(req *request, st *pg.DeallocateStmt) error {
-	if st.Name == "" {
-		clear(s.sqlPr)
-	} else {
-		delete(s.sqlPr, st.Name)
-	}
 	simple := *req
 	simple.portal = nil
-	return s.runLocal(&simple, req.text)
+	if err := s.runLocal(&simple, req.text); err != nil {
+		return err
+	}
+	s.deallocate(st.Name)
+	return nil
+}
+
+// deallocate forgets a named statement, or all with the name "".
+func (s *Session) deallocate(name string) {
+	for n := range s.prep {
+		if n != "" && (n == name || name == "") {
+			delete(s.prep, n)
+		}
+	}
 }

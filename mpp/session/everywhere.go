@@ -43,7 +43,7 @@ func (s *Session) runEverywhere(req *request) error {
 	}
 	if req.node.GetDiscardStmt() != nil {
 		s.applied, s.settingsDirty = map[string]string{}, true
-		clear(s.sqlPr)
+		s.deallocate("")
 	}
 	return nil
 }

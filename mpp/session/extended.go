@@ -23,6 +23,9 @@ type prepared struct {
 	// rewritten says that running the link's statement is not running the
 	// client's.
 	rewritten bool
+	tick      uint64   // of the catalog that localForm saw
+	path      uint64   // of the names that it saw
+	typeNames []string // of types, when EXECUTE has asked for them
 }
 
 // portal is a prepared statement with its parameters. It stands on the link
@@ -59,8 +62,13 @@ func (s *Session) extended(m pgproto3.FrontendMessage) {
 		err = s.bind(m)
 	case *pgproto3.Describe:
 		s.flushPending()
-		s.link.send(m)
-		err = s.expect()
+		if m.ObjectType == 'S' {
+			err = s.refresh(m.Name)
+		}
+		if err == nil {
+			s.link.send(m)
+			err = s.expect()
+		}
 	case *pgproto3.Close:
 		s.flushPending()
 		s.forget(m)
@@ -81,6 +89,10 @@ func (s *Session) extended(m pgproto3.FrontendMessage) {
 		s.fail(ctx, err)
 		if s.txn.implicit {
 			s.rollback()
+		} else if s.link.unsynced {
+			// What the batch has done on the link until now must go too.
+			s.link.send(&pgproto3.Execute{Portal: "trunkline: the batch has failed"})
+			_ = s.expect()
 		}
 	}
 }
@@ -175,6 +187,10 @@ func (s *Session) parse(m *pgproto3.Parse) error {
 	if len(pieces) > 1 {
 		return sqlError("42601", "cannot insert multiple commands into a prepared statement")
 	}
+	if m.Name != "" && s.prep[m.Name] != nil {
+		return sqlError("42P05", "prepared statement %q already exists", m.Name)
+	}
+	delete(s.prep, m.Name)
 	p := &prepared{text: m.Query, local: m.Query, given: append([]uint32(nil), m.ParameterOIDs...)}
 	if len(pieces) == 1 {
 		if p.stmt, err = plan.Parse(pieces[0].Text); err != nil {
@@ -187,14 +203,54 @@ func (s *Session) parse(m *pgproto3.Parse) error {
 			}
 		}
 	}
+	s.link.send(&pgproto3.Parse{Name: m.Name, Query: p.local, ParameterOIDs: p.given})
+	if err := s.expect(); err != nil {
+		if len(pieces) == 1 && p.local == p.stmt.SQL {
+			err = shiftPosition(err, pieces[0].Offset)
+		}
+		return err
+	}
 	s.prep[m.Name] = p
 	if m.Name == "" {
 		s.unnamedLost = false
 	}
-	s.link.send(&pgproto3.Parse{Name: m.Name, Query: p.local, ParameterOIDs: p.given})
-	if err := s.expect(); err != nil {
-		delete(s.prep, m.Name)
+	return nil
+}
+
+// refresh makes the link's statement of that name what it should be: one that
+// the session's own queries have not replaced, made for the catalog as it is.
+func (s *Session) refresh(name string) error {
+	p := s.prep[name]
+	if p == nil || s.link.status == 'E' {
+		return nil // the link says so
+	}
+	stale := false
+	if p.stmt != nil && p.stmt.Node != nil {
+		s.freshCache()
+		if p.tick != s.cache.tick || p.path != s.path {
+			before := p.local
+			if err := s.localForm(p); err != nil {
+				return err
+			}
+			p.types, p.typeNames = nil, nil
+			stale = p.local != before
+		}
+	}
+	if !stale && (name != "" || !s.unnamedLost) {
+		return nil
+	}
+	if name != "" {
+		s.link.send(&pgproto3.Close{ObjectType: 'S', Name: name})
+		if err := s.swallow(); err != nil {
+			return err
+		}
+	}
+	s.link.send(&pgproto3.Parse{Name: name, Query: p.local, ParameterOIDs: p.given})
+	if err := s.swallow(); err != nil {
 		return err
+	}
+	if name == "" {
+		s.unnamedLost = false
 	}
 	return nil
 }
@@ -203,14 +259,15 @@ func (s *Session) parse(m *pgproto3.Parse) error {
 // statement.
 func (s *Session) localForm(p *prepared) error {
 	n := p.stmt.Node
-	p.local = p.stmt.SQL
+	p.tick, p.path = s.cache.tick, s.path
+	p.local, p.rewritten = p.stmt.SQL, false
 	if plan.RewriteSettings(n) {
 		text, err := plan.Deparse(n)
 		if err != nil {
 			return err
 		}
 		p.local = text
-		s.settingsDirty = true
+		p.rewritten = true // it may be set_config: the segments will want to know
 	}
 	switch st := n.Node.(type) {
 	case *pg.Node_SelectStmt:
@@ -225,7 +282,7 @@ func (s *Session) localForm(p *prepared) error {
 		if err != nil {
 			return err
 		}
-		p.rewritten = q.Kind != plan.Local || len(tables) > 0
+		p.rewritten = p.rewritten || q.Kind != plan.Local || len(tables) > 0
 		if q.Kind == plan.Local && q.Top != "" {
 			p.local = q.Top
 		} else if q.Describe != "" {
@@ -256,12 +313,8 @@ func (s *Session) bind(m *pgproto3.Bind) error {
 		s.link.send(m)
 		return s.expect() // the link says that there is none
 	}
-	if m.PreparedStatement == "" && s.unnamedLost {
-		s.link.send(&pgproto3.Parse{Query: p.local, ParameterOIDs: p.given})
-		if err := s.swallow(); err != nil {
-			return err
-		}
-		s.unnamedLost = false
+	if err := s.refresh(m.PreparedStatement); err != nil {
+		return err
 	}
 	po := &portal{name: m.DestinationPortal, prep: p, rewritten: p.rewritten, formats: append([]int16(nil), m.ResultFormatCodes...)}
 	for i, v := range m.Parameters {
@@ -359,6 +412,7 @@ func (s *Session) execute(ctx context.Context, m *pgproto3.Execute) error {
 // executePortal runs the link's portal of that name.
 func (s *Session) executePortal(po *portal) error {
 	s.link.send(&pgproto3.Execute{Portal: po.name, MaxRows: po.maxRows}, &pgproto3.Flush{})
+	s.link.unsynced = true
 	if err := s.link.flush(); err != nil {
 		return err
 	}

@@ -20,11 +20,23 @@ func (s *Session) runLocal(req *request, text string) error {
 		return s.runExtended(text, req, func(m pgproto3.BackendMessage) { s.out.send(m) })
 	}
 	s.unnamedLost = true
+	if err := s.keepWork(req); err != nil {
+		return err
+	}
 	s.link.send(&pgproto3.Query{String: text})
 	if err := s.link.flush(); err != nil {
 		return err
 	}
 	return s.pass(req.ctx)
+}
+
+// keepWork keeps what earlier messages of the same batch did on the link in one
+// transaction with what follows, unless that is a matter of transactions itself.
+func (s *Session) keepWork(req *request) error {
+	if req.node.GetTransactionStmt() != nil || outsideTransaction(req.node) {
+		return nil
+	}
+	return s.link.keepWork()
 }
 
 // pass hands the link's messages on to the client up to ReadyForQuery. The
@@ -98,6 +110,9 @@ func (s *Session) passCopyIn() error {
 // statement; emit is given RowDescription (when asked for) and DataRows.
 func (s *Session) runExtended(sql string, req *request, emit func(pgproto3.BackendMessage)) error {
 	s.unnamedLost = true
+	if err := s.keepWork(req); err != nil {
+		return err
+	}
 	s.link.send(&pgproto3.Parse{Query: sql, ParameterOIDs: req.types}, bindParams(req.params, req.formats))
 	if req.describe {
 		s.link.send(&pgproto3.Describe{ObjectType: 'P'})

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
@@ -25,17 +27,17 @@ type Session struct {
 	gang   *dispatch.Gang
 	log    func(msg string, args ...any)
 
-	icType  string
-	ic      motion.Interconnect // made when first needed
-	command uint32              // of the last dispatched command
+	icType string
+	// motionParams are the parameters of motions at connection start.
+	motionParams map[string]string
+	ic           motion.Interconnect // made when first needed
+	command      uint32              // of the last dispatched command
 
 	cache     cache
-	superuser bool
 
 	txn   txn
-	prep  map[string]*prepared // by the client's names
+	prep  map[string]*prepared // by the client's names; PREPARE's too
 	portl map[string]*portal
-	sqlPr map[string]*sqlPrepared // PREPARE's
 
 	// pending is the CommandComplete that is held back until it is known
 	// whether the implicit transaction can be committed.
@@ -43,6 +45,7 @@ type Session struct {
 	skipToSync    bool              // an extended-protocol error: ignore up to Sync
 	unnamedLost   bool              // the link's unnamed statement is not the client's any more
 	rowsConnected bool              // the link's row source connection is open
+	path          uint64            // counts what may have changed the meaning of names
 	settingsDirty bool              // parameters may differ from the gang's
 	settingsLost  bool              // applied is not what the gang's connections have
 	applied       map[string]string // what the gang's connections were given; nil: there is none yet
@@ -53,6 +56,9 @@ type Session struct {
 	cancelRun context.CancelFunc // ends the statement that runs now; shared
 }
 
+// motionParameters are what executors make their interconnect with.
+var motionParameters = []string{guc.InterconnectType, guc.SetupTimeout, guc.TransmitTimeout, guc.TCPListenerBacklog, guc.MaxPacketSize}
+
 // newSession connects the session to its PostgreSQL and greets the client.
 func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettings) (*Session, error) {
 	id := s.nextID.Add(1)
@@ -61,25 +67,32 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 		return nil, err
 	}
 	sess := &Session{srv: s, ctx: ctx, id: id, client: c, out: out{be: c.Backend}, link: l,
-		prep: map[string]*prepared{}, portl: map[string]*portal{}, sqlPr: map[string]*sqlPrepared{}}
+		prep: map[string]*prepared{}, portl: map[string]*portal{}}
 	sess.log = s.cfg.Log.With("session", id).Debug
 	if enc := l.params["client_encoding"]; !encodingWorks(enc) {
 		l.close()
 		return nil, errEncoding(enc)
 	}
 	// Parameters that are fixed at connection start keep the value they have
-	// now, whatever a later reload brings.
-	res, err := l.query("SELECT pg_catalog.set_config(n, pg_catalog.current_setting(n), false), " +
-		"(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) " +
-		"FROM (VALUES ('" + gucPrefix + "gp_interconnect_type')) v(n)")
+	// now, whatever a later reload brings; the motions' are read with them.
+	var names []string
+	for _, n := range motionParameters {
+		names = append(names, "('"+gucPrefix+n+"')")
+	}
+	res, err := l.query("SELECT n, CASE WHEN n LIKE '%.gp_interconnect_type' THEN pg_catalog.set_config(n, pg_catalog.current_setting(n), false) " +
+		"ELSE pg_catalog.current_setting(n) END FROM (VALUES " + strings.Join(names, ", ") + ") v(n)")
 	if err != nil {
 		l.close()
 		return nil, err
 	}
-	sess.icType = string(res.rows[0][0])
-	sess.superuser = string(res.rows[0][1]) == "t"
+	sess.motionParams = map[string]string{}
+	for _, row := range res.rows {
+		sess.motionParams[strings.TrimPrefix(string(row[0]), gucPrefix)] = string(row[1])
+	}
+	sess.icType = sess.motionParams[guc.InterconnectType]
 	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
-		InterconnectType: sess.icType, Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
+		InterconnectType: sess.icType, CoordinatorPID: l.pid, Startup: sess.motionParams,
+		Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
 	l.onNotice = func(m pgproto3.BackendMessage) { sess.out.send(m) }
 	l.onBegin = func() { sess.txn.implicit = true }
 	s.mu.Lock()
@@ -195,7 +208,7 @@ func (s *Session) interconnect() (motion.Interconnect, error) {
 	if s.ic != nil {
 		return s.ic, nil
 	}
-	ic, err := s.srv.cfg.NewInterconnect(s.icType, nil)
+	ic, err := s.srv.cfg.NewInterconnect(s.icType, s.motionParams)
 	if err != nil {
 		return nil, err
 	}

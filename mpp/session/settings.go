@@ -43,6 +43,7 @@ func (s *Session) settingsChanged() {
 	if s.link.status != 'I' || s.txn.implicit {
 		s.txn.settings = true
 	}
+	s.path++
 	s.cache.reset(s.cache.tick)
 }
 
