@@ -37,17 +37,20 @@ type wait struct {
 // which none of the servers can see, and cancels one of each such cycle, until
 // ctx ends.
 func (d *Dispatcher) deadlocks(ctx context.Context) {
-	tick := time.NewTicker(d.p.DeadlockTimeout)
-	defer tick.Stop()
+	pause := d.p.DeadlockTimeout
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 		if !d.suspicious(time.Now().Add(-d.p.DeadlockTimeout)) {
+			pause = d.p.DeadlockTimeout
 			continue
 		}
+		// A look costs a connection to each server. Long queries are common
+		// and deadlocks rare, so the looks get rarer too.
+		pause = min(2*pause, 4*d.p.DeadlockTimeout)
 		if err := d.breakDeadlock(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("cannot look for deadlocks between segments", "err", err)
 		}

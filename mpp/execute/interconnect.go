@@ -2,6 +2,7 @@ package execute
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/proxied"
 	"github.com/trunkline-db/trunkline/motion/tcp"
+	"github.com/trunkline-db/trunkline/proxy"
 )
 
 // Interconnects makes the built-in interconnects of one instance, for QEs and
@@ -22,7 +24,7 @@ type Interconnects struct {
 	// 127.0.0.1.
 	Address string
 	// Cause says why the instance of that dbid cannot be reached through the
-	// proxy; see proxied.Config. May be nil.
+	// proxy; see proxied.Config. Nil asks the status of the instance's proxy.
 	Cause func(ctx context.Context, dbid uint16) string
 }
 
@@ -53,7 +55,7 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 		return nil, p.err
 	}
 	if typ == "proxy" {
-		ic, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.Cause, SetupTimeout: setup, TransmitTimeout: transmit, MaxPacket: packet})
+		ic, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(), SetupTimeout: setup, TransmitTimeout: transmit, MaxPacket: packet})
 	} else {
 		host := i.Address
 		if host == "" {
@@ -65,6 +67,23 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 		return nil, motion.Errorf("interconnect type %s cannot be set up: %w", typ, err)
 	}
 	return ic, nil
+}
+
+// cause is i.Cause or its default.
+func (i Interconnects) cause() func(context.Context, uint16) string {
+	if i.Cause != nil {
+		return i.Cause
+	}
+	return func(ctx context.Context, dbid uint16) string {
+		s, err := proxy.ReadStatus(ctx, i.Dir.ProxySocket())
+		if errors.Is(err, proxy.ErrStopped) {
+			return err.Error()
+		}
+		if err != nil {
+			return ""
+		}
+		return s.Cause(dbid)
+	}
 }
 
 // parameters reads numbers of Greenplum's parameters, keeping the first error.

@@ -38,8 +38,7 @@ type Config struct {
 	// Address is where the built-in interconnect tcp listens; see
 	// Interconnects.
 	Address string
-	// Cause says why the instance of that dbid cannot be reached through the
-	// proxy, for the built-in interconnect proxy. May be nil.
+	// Cause is for the built-in interconnect proxy; see Interconnects.
 	Cause func(ctx context.Context, dbid uint16) string
 	// NewInterconnect makes the interconnect of one QE; typ and params are
 	// the session's gp_interconnect_type and all gp_… startup parameters. Nil

@@ -4,27 +4,33 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"testing"
+	"time"
 
+	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/execute"
 	"github.com/trunkline-db/trunkline/mpp/execute/executetest"
+	"github.com/trunkline-db/trunkline/proxy"
+	"github.com/trunkline-db/trunkline/topology"
 )
 
-// tcpCluster runs executors with the built-in interconnect tcp.
-type tcpCluster struct {
+// icCluster runs executors with the built-in interconnects.
+type icCluster struct {
 	*Dispatcher
 	ic   motion.Interconnect
 	self motion.Peer
 	cmd  uint32
 }
 
-func newTCPCluster(t testing.TB) *tcpCluster {
-	ic, err := execute.Interconnects{}.New("tcp", nil)
+func newICCluster(t testing.TB, typ string) *icCluster {
+	ic, err := execute.Interconnects{Dir: shared.coord.Dir}.New(typ, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &tcpCluster{ic: ic, self: motion.Peer{Content: -1, Dbid: 1, Pid: 7, Addr: ic.Addr()}}
+	c := &icCluster{ic: ic, self: motion.Peer{Content: -1, Dbid: 1, Pid: 7, Addr: ic.Addr()}}
 	segs := make([]Segment, nsegs)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, nsegs)
@@ -52,7 +58,7 @@ func newTCPCluster(t testing.TB) *tcpCluster {
 }
 
 // gather counts the rows of a slice and their bytes.
-func (c *tcpCluster) gather(ctx context.Context, g *Gang, s Slice, limit int) (rows, size int, err error) {
+func (c *icCluster) gather(ctx context.Context, g *Gang, s Slice, limit int) (rows, size int, err error) {
 	c.cmd++
 	r, err := g.Open(ctx, c.cmd, []Slice{s}, &Run{Slice: 1, Receivers: []motion.Peer{c.self}})
 	if err != nil {
@@ -88,15 +94,70 @@ func (c *tcpCluster) gather(ctx context.Context, g *Gang, s Slice, limit int) (r
 	return rows, size, r.Finish(ctx)
 }
 
-func (c *tcpCluster) gang(t testing.TB, typ string) *Gang {
+func (c *icCluster) gang(t testing.TB, typ string) *Gang {
 	g := c.NewGang(GangConfig{SessionID: 5, User: "gpadmin", Database: "postgres", InterconnectType: typ})
 	t.Cleanup(g.Close)
 	return g
 }
 
-func TestTCP(t *testing.T) {
-	c := newTCPCluster(t)
-	g := c.gang(t, "tcp")
+// startProxies runs a proxy for each instance and returns how to stop one.
+func startProxies(t *testing.T) (stop [nsegs + 1]func()) {
+	var list topology.AddressList
+	dirs := []datadir.Dir{shared.coord.Dir}
+	for _, s := range shared.segs {
+		dirs = append(dirs, s.Dir)
+	}
+	for i := range dirs {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port})
+		_ = l.Close()
+	}
+	for i, dir := range dirs {
+		p, err := proxy.New(proxy.Config{
+			Source: proxy.Source{
+				Facts: func() (proxy.Facts, error) {
+					return proxy.Facts{Dbid: list[i].Dbid, Content: list[i].Content, Addresses: list}, nil
+				},
+				Postmaster: proxy.DataDir(dir).Postmaster,
+			},
+			Log: slog.New(slog.DiscardHandler), StatusSocket: dir.ProxySocket(), AckRefused: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := p.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		stop[i] = func() {
+			cancel()
+			<-done
+		}
+		t.Cleanup(stop[i])
+	}
+	return stop
+}
+
+func TestInterconnects(t *testing.T) {
+	for _, typ := range []string{"tcp", "proxy"} {
+		t.Run(typ, func(t *testing.T) { testInterconnect(t, typ) })
+	}
+}
+
+func testInterconnect(t *testing.T, typ string) {
+	var stop [nsegs + 1]func()
+	if typ == "proxy" {
+		stop = startProxies(t)
+	}
+	c := newICCluster(t, typ)
+	g := c.gang(t, typ)
 	for _, tx := range []bool{false, true} {
 		if tx {
 			if err := g.Begin(testContext(t), ""); err != nil {
@@ -119,10 +180,22 @@ func TestTCP(t *testing.T) {
 	if _, _, err := c.gather(testContext(t), g, Slice{Index: 1, SQL: "SELECT 1/(i-50000) FROM generate_series(1, 100000) i"}, -1); code(err) != "22012" {
 		t.Errorf("got %v", err)
 	}
+	if typ != "proxy" {
+		return
+	}
+	_ = g.Rollback(testContext(t))
+	stop[2]() // seg1's
+	start := time.Now()
+	_, _, err := c.gather(testContext(t), g, Slice{Index: 1, SQL: "SELECT 1"}, -1)
+	if code(err) != motion.CodeInterconnect {
+		t.Errorf("without a proxy: %v", err)
+	}
+	t.Logf("after %v: %v", time.Since(start).Round(time.Millisecond), err)
+	exec(t, g, nil, "SELECT 1")
 }
 
 func TestUnavailableInterconnect(t *testing.T) {
-	c := newTCPCluster(t)
+	c := newICCluster(t, "tcp")
 	g := c.gang(t, "udpifc")
 	exec(t, g, nil, "SELECT 1") // no motion, no error
 	_, _, err := c.gather(testContext(t), g, Slice{Index: 1, SQL: "SELECT 1"}, -1)
@@ -135,7 +208,7 @@ func TestUnavailableInterconnect(t *testing.T) {
 func BenchmarkShortQuery(b *testing.B) {
 	for _, segs := range [][]int{{1}, nil} {
 		b.Run(fmt.Sprintf("segments=%v", segs), func(b *testing.B) {
-			c := newTCPCluster(b)
+			c := newICCluster(b, "tcp")
 			g := c.gang(b, "tcp")
 			for b.Loop() {
 				if n, _, err := c.gather(context.Background(), g, Slice{Index: 1, SQL: "SELECT 1", Segments: segs}, -1); n == 0 || err != nil {
@@ -149,7 +222,7 @@ func BenchmarkShortQuery(b *testing.B) {
 func BenchmarkExec(b *testing.B) {
 	for _, segs := range [][]int{{1}, nil} {
 		b.Run(fmt.Sprintf("segments=%v", segs), func(b *testing.B) {
-			c := newTCPCluster(b)
+			c := newICCluster(b, "tcp")
 			g := c.gang(b, "tcp")
 			for b.Loop() {
 				if _, err := g.Exec(context.Background(), segs, "SELECT 1"); err != nil {
@@ -163,7 +236,7 @@ func BenchmarkExec(b *testing.B) {
 func BenchmarkGather(b *testing.B) {
 	for _, fixed := range []int{4, 100} {
 		b.Run(fmt.Sprintf("row=%d", fixed), func(b *testing.B) {
-			c := newTCPCluster(b)
+			c := newICCluster(b, "tcp")
 			g := c.gang(b, "tcp")
 			sql := "SELECT i FROM generate_series(1, 300000) i"
 			if fixed > 4 {
