@@ -21,6 +21,11 @@ func (s *Session) runCopy(req *request, st *pg.CopyStmt) error {
 	simple := *req
 	simple.portal = nil
 	req = &simple
+	switch format, _ := copyOption(st, "format"); format {
+	case "", "text", "csv", "binary":
+	default:
+		return s.runLocal(req, req.text) // which refuses it
+	}
 	if st.Query != nil {
 		return s.copyQuery(req, st)
 	}

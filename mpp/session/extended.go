@@ -416,6 +416,7 @@ func (s *Session) executePortal(po *portal) error {
 	if err := s.link.flush(); err != nil {
 		return err
 	}
+	stopped := false
 	for {
 		m, err := s.link.receive()
 		if err != nil {
@@ -430,6 +431,9 @@ func (s *Session) executePortal(po *portal) error {
 			return nil
 		case *pgproto3.ErrorResponse:
 			return s.resync(pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.DataRow, *pgproto3.CopyData:
+			s.out.send(m)
+			s.stopIfGone(&stopped)
 		case *pgproto3.CopyInResponse:
 			s.out.send(m)
 			if err := s.passCopyIn(); err != nil {

@@ -27,7 +27,7 @@ func (s *Session) runLocal(req *request, text string) error {
 	if err := s.link.flush(); err != nil {
 		return err
 	}
-	return s.pass(req.ctx)
+	return s.pass()
 }
 
 // keepWork keeps what earlier messages of the same batch did on the link in one
@@ -41,8 +41,9 @@ func (s *Session) keepWork(req *request) error {
 
 // pass hands the link's messages on to the client up to ReadyForQuery. The
 // CommandComplete is held back, an error is returned instead of sent.
-func (s *Session) pass(ctx context.Context) error {
+func (s *Session) pass() error {
 	var failed error
+	stopped := false
 	for {
 		m, err := s.link.receive()
 		if err != nil {
@@ -66,10 +67,16 @@ func (s *Session) pass(ctx context.Context) error {
 		default:
 			s.out.send(m)
 		}
-		if s.out.err != nil {
-			// The client is gone: do not let a long result run on.
-			_ = s.link.cancel(context.WithoutCancel(ctx))
-		}
+		s.stopIfGone(&stopped)
+	}
+}
+
+// stopIfGone cancels what the link runs, once, when its client is gone: a long
+// result should not run on.
+func (s *Session) stopIfGone(stopped *bool) {
+	if s.out.err != nil && !*stopped {
+		*stopped = true
+		_ = s.link.cancel(context.WithoutCancel(s.ctx))
 	}
 }
 
@@ -122,11 +129,13 @@ func (s *Session) runExtended(sql string, req *request, emit func(pgproto3.Backe
 		return err
 	}
 	var failed error
+	stopped := false
 	for {
 		m, err := s.link.receive()
 		if err != nil {
 			return err
 		}
+		s.stopIfGone(&stopped)
 		switch m := m.(type) {
 		case *pgproto3.RowDescription, *pgproto3.DataRow:
 			emit(m)

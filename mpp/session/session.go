@@ -33,7 +33,7 @@ type Session struct {
 	ic           motion.Interconnect // made when first needed
 	command      uint32              // of the last dispatched command
 
-	cache     cache
+	cache cache
 
 	txn   txn
 	prep  map[string]*prepared // by the client's names; PREPARE's too
