@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,26 +24,29 @@ func TestKillDuringQuery(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
 	wide(t, c, db)
+	const all = "select id, pad from wide"
 	for _, tc := range []struct {
 		dbid    uint16
 		process testkit.Process
 		mode    string
 		names   []string // one of them must be in the error
+		query   string
 	}{
-		{3, testkit.Proxy, proxy, []string{"seg1", "dbid 3", "dbid3"}},
-		{coordinatorDbid, testkit.Proxy, proxy, []string{"seg-1", "dbid 1", "dbid1", "coordinator"}},
-		{3, testkit.Postgres, proxy, []string{"seg1"}},
-		{3, testkit.Postgres, tcp, []string{"seg1"}},
-		{3, testkit.InstanceProcess, proxy, []string{"seg1", "dbid 3", "dbid3"}},
-		{3, testkit.InstanceProcess, tcp, []string{"seg1", "dbid 3", "dbid3"}},
-		{coordinatorDbid, testkit.Postgres, proxy, nil},
-		{coordinatorDbid, testkit.InstanceProcess, proxy, nil},
+		{3, testkit.Proxy, proxy, []string{"seg1", "dbid 3", "dbid3"}, all},
+		{coordinatorDbid, testkit.Proxy, proxy, []string{"seg-1", "dbid 1", "dbid1", "coordinator"}, all},
+		{3, testkit.Postgres, proxy, []string{"seg1"}, all},
+		{3, testkit.Postgres, tcp, []string{"seg1"}, all},
+		{3, testkit.InstanceProcess, proxy, []string{"seg1", "dbid 3", "dbid3"}, all},
+		{3, testkit.InstanceProcess, tcp, []string{"seg1", "dbid 3", "dbid3"}, all},
+		// A plain gather does without the coordinator's PostgreSQL.
+		{coordinatorDbid, testkit.Postgres, proxy, []string{"coordinator"}, "select id, pad from wide, pg_class where relname = 'wide'"},
+		{coordinatorDbid, testkit.InstanceProcess, proxy, nil, all},
 	} {
 		t.Run(fmt.Sprintf("%s of dbid %d, %s", tc.process, tc.dbid, tc.mode), func(t *testing.T) {
 			conn := c.Connect(t, db, tc.mode)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			rows, err := conn.Query(ctx, "select id, pad from wide")
+			rows, err := conn.Query(ctx, tc.query)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -227,49 +232,71 @@ func TestKillBetweenPhases(t *testing.T) {
 			if tc.dbid != coordinatorDbid && !committed {
 				t.Error("the decision was to commit, the transaction is gone")
 			}
+			if tc.dbid != coordinatorDbid {
+				wholeTx(t, conn, tx, len(ids)) // the session itself lives on
+			}
 		})
 	}
 	c.WaitProxies(t)
 }
 
 // TestKillBeforePrepare freezes one segment's backend, so that its PREPARE
-// does not end, and kills that segment's server: the transaction is nowhere.
+// does not end, and kills that segment's server. When the backend dies too the
+// transaction is nowhere. When it lives on it prepares after the death of its
+// server, and says so: the transaction is everywhere or nowhere then.
 func TestKillBeforePrepare(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	ids := commitTable(t, c, conn)
-	testkit.Exec(t, conn, "begin; "+insertTx(ids, 1))
-	seg := c.Utility(t, 3, db)
-	var thaw []func()
-	for _, pid := range testkit.Query(t, seg, "select pid from pg_stat_activity where state = 'idle in transaction' and datname = current_database()") {
-		var n int
-		fmt.Sscan(pid, &n)
-		thaw = append(thaw, testkit.Freeze(t, n))
-	}
-	testkit.Close(seg)
-	result := make(chan error, 1)
-	go func() { result <- testkit.TryExec(conn, "commit") }()
-	time.Sleep(200 * time.Millisecond)
-	c.Kill(t, 3, testkit.Postgres)
-	// It may still prepare now, with nobody there to hear of it.
-	for _, f := range thaw {
-		f()
-	}
-	select {
-	case err := <-result:
-		if err == nil {
-			t.Error("the commit was confirmed although a segment could not prepare")
-		}
-		t.Logf("the client saw: %v", err)
-	case <-time.After(wholeAgain):
-		t.Fatal("the commit hangs")
-	}
-	c.Whole(t, wholeAgain)
-	noPrepared(t, c, db)
-	after := c.Connect(t, db)
-	if wholeTx(t, after, 1, len(ids)) {
-		t.Error("a transaction that failed to commit is there")
+	testkit.Close(conn)
+	for tx, dies := range []bool{true, false} {
+		t.Run(fmt.Sprintf("backend dies %v", dies), func(t *testing.T) {
+			conn := c.Connect(t, db)
+			testkit.Exec(t, conn, "begin; "+insertTx(ids, tx))
+			seg := c.Utility(t, 3, db)
+			var thaw []func()
+			for _, row := range testkit.Query(t, seg, "select pid from pg_stat_activity where state = 'idle in transaction' and datname = current_database()") {
+				pid, err := strconv.Atoi(row)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f := testkit.Freeze(t, pid)
+				if dies {
+					f = func() { _ = syscall.Kill(pid, syscall.SIGKILL) }
+				}
+				thaw = append(thaw, f)
+			}
+			testkit.Close(seg)
+			if len(thaw) != 1 {
+				t.Fatalf("%d backends of segment 1 are in a transaction", len(thaw))
+			}
+			result := make(chan error, 1)
+			go func() { result <- testkit.TryExec(conn, "commit") }()
+			time.Sleep(200 * time.Millisecond)
+			c.Kill(t, 3, testkit.Postgres)
+			thaw[0]()
+			var err error
+			select {
+			case err = <-result:
+				t.Logf("the client saw: %v", err)
+			case <-time.After(wholeAgain):
+				t.Fatal("the commit hangs")
+			}
+			c.Whole(t, wholeAgain)
+			noPrepared(t, c, db)
+			committed := wholeTx(t, c.Connect(t, db), tx, len(ids))
+			switch {
+			case err == nil && !committed:
+				t.Error("a transaction whose commit was confirmed is lost")
+			case err == nil && dies:
+				t.Error("the commit was confirmed although a segment could not prepare")
+			case err != nil && committed && testkit.SQLState(err) != "08007": // transaction resolution unknown
+				t.Error("a transaction that failed to commit is there")
+			case err != nil && !strings.Contains(testkit.ErrorText(err), "seg1"):
+				t.Error("the error does not name the segment")
+			}
+		})
 	}
 }
 
