@@ -1,11 +1,13 @@
 package clustertest
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
@@ -22,39 +24,65 @@ func wide(t *testing.T, c *testkit.Cluster, db string) {
 
 // TestConnections holds 20 sessions, each in the middle of a gather from all
 // segments, and counts the TCP connections between instances. In tcp mode
-// there are some for every session; in proxy mode one for each two instances.
+// there is one for each session and segment; in proxy mode one for each two
+// instances.
+//
+// Every slice waits for a lock, which this test holds on each segment. Rows
+// that the client leaves unread would not do: the kernel's buffers may take
+// 100 MB of them.
 func TestConnections(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
-	wide(t, c, db)
+	conn := c.Connect(t, db)
+	testkit.Exec(t, conn, `create table s (id int) distributed by (id);
+		insert into s select generate_series(1, 300);
+		create function wait(i int) returns int immutable language plpgsql as
+			$$begin perform pg_advisory_xact_lock_shared(42); return i; end$$`)
+	testkit.Close(conn)
 	const sessions = 20
 	modes(t, func(t *testing.T, mode string) {
 		c.WaitProxies(t)
-		count := c.Watch(t)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		for i := range sessions {
-			rows, err := c.Connect(t, db, mode).Query(ctx, "select id, pad from wide")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer rows.Close()
-			if !rows.Next() {
-				t.Fatalf("session %d: no first row: %v", i, rows.Err())
-			}
+		var locks []*pgx.Conn
+		for dbid := uint16(firstSegment); dbid <= lastSegment; dbid++ {
+			conn := c.Utility(t, dbid, db)
+			testkit.Exec(t, conn, "select pg_advisory_lock(42)")
+			locks = append(locks, conn)
 		}
-		n := count()
+		var clients errgroup.Group
+		for range sessions {
+			conn := c.Connect(t, db, mode)
+			clients.Go(func() error {
+				rows, err := testkit.TryQuery(conn, "select wait(id) from s")
+				if err == nil && len(rows) != 300 {
+					err = fmt.Errorf("%d rows, expected 300", len(rows))
+				}
+				return err
+			})
+		}
+		testkit.Eventually(t, 30*time.Second, func() error {
+			for i, conn := range locks {
+				n := testkit.Value(t, conn, "select count(*) from pg_locks where locktype = 'advisory' and not granted")
+				if n != fmt.Sprint(sessions) {
+					return fmt.Errorf("%s of %d sessions wait on segment %d", n, sessions, i)
+				}
+			}
+			return nil
+		})
+		n := c.Watch(t)()
 		t.Logf("%s: %v", mode, n)
 		checkMesh(t, c, n)
-		switch mode {
-		case tcp:
-			if n.Executors < sessions*c.Segments {
-				t.Errorf("%d connections between executors: each of %d sessions gathers from %d segments", n.Executors, sessions, c.Segments)
-			}
-		case proxy:
-			if n.Executors != 0 {
-				t.Errorf("%d connections between executors, expected none in proxy mode", n.Executors)
-			}
+		want := 0
+		if mode == tcp {
+			want = sessions * c.Segments
+		}
+		if n.Executors != want {
+			t.Errorf("%d connections between executors, expected %d", n.Executors, want)
+		}
+		for _, conn := range locks {
+			testkit.Close(conn)
+		}
+		if err := clients.Wait(); err != nil {
+			t.Error(err)
 		}
 	})
 	checkMesh(t, c, c.Watch(t)())

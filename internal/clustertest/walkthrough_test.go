@@ -96,7 +96,9 @@ func TestWalkthrough(t *testing.T) {
 		t.Errorf("in proxy mode: %s", got)
 	}
 
-	// All of it stands after a restart.
+	// All of it stands after a restart. A smart stop waits for the last session.
+	testkit.Close(old)
+	testkit.Close(conn)
 	see("", "gpstop -a -r")
 	c.Whole(t, limit*10)
 	c.WaitProxies(t)
