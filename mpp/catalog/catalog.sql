@@ -97,12 +97,16 @@ $f$;
 CREATE FUNCTION pg_catalog.gp_relation(nsp text, rel text) RETURNS json
   LANGUAGE plpgsql STABLE AS $f$
 DECLARE
-  o oid := pg_catalog.to_regclass(CASE WHEN nsp = '' THEN '' ELSE pg_catalog.quote_ident(nsp) || '.' END || pg_catalog.quote_ident(rel));
+  -- Whether the user may use the schema is asked where the table is read: the
+  -- tables of a view may be in one that he may not.
+  o oid := CASE WHEN nsp IN ('', 'pg_temp') THEN pg_catalog.to_regclass(CASE WHEN nsp = '' THEN '' ELSE 'pg_temp.' END || pg_catalog.quote_ident(rel))
+    ELSE (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = nsp AND c.relname = rel) END;
 BEGIN
   IF o IS NULL THEN RETURN NULL; END IF;
   RETURN (SELECT pg_catalog.json_build_object(
     'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'temp', c.relpersistence = 't',
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'children', c.relhassubclass OR c.relkind = 'p',
+    'readable', pg_catalog.has_table_privilege(c.oid, 'SELECT'), 'allowed', pg_catalog.has_any_column_privilege(c.oid, 'SELECT'),
     'pk', (SELECT i.indkey::text FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
     'policy', p.policytype, 'keys', p.distkey::text, 'segments', p.numsegments,
     'view', CASE WHEN c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema') THEN pg_catalog.pg_get_viewdef(c.oid) END,

@@ -109,7 +109,7 @@ func (s *Session) localUtility(req *request, text string) error {
 
 // utilityText is the statement as every instance runs it.
 func (s *Session) utilityText(req *request) (string, error) {
-	changed, err := plan.ReplaceSegmentID(req.node, planCatalog{s, nil})
+	changed, err := plan.ReplaceSegmentID(req.node, planCatalog{s: s})
 	if err != nil {
 		return "", err
 	}

@@ -64,7 +64,7 @@ func (s *Session) runModify(req *request) error {
 	}
 	checked := proto.Clone(req.node).(*pg.Node)
 	text := req.text
-	if changed, err := plan.ReplaceSegmentID(checked, planCatalog{s, req.types}); err != nil {
+	if changed, err := plan.ReplaceSegmentID(checked, planCatalog{s: s, params: req.types}); err != nil {
 		return err
 	} else if changed {
 		if text, err = plan.Deparse(checked); err != nil {

@@ -17,7 +17,10 @@ import (
 // what writing to the table needs.
 type relation struct {
 	plan.Relation
-	columns []column
+	columns  []column
+	readable bool           // the user may SELECT all of it
+	allowed  bool           // the user may SELECT some of it
+	guard    *plan.Relation // of a view: see guardedView
 }
 
 // column is a column as writing to it sees it.
@@ -47,6 +50,8 @@ type relationJSON struct {
 	Kind     string
 	Temp     bool
 	Children bool
+	Readable bool
+	Allowed  bool
 	PK       *string
 	Policy   *string
 	Keys     *string
@@ -147,7 +152,8 @@ func decodeRelation(v []byte) (*relation, error) {
 	if err := json.Unmarshal(v, &j); err != nil {
 		return nil, err
 	}
-	r := &relation{Relation: plan.Relation{OID: j.OID, Schema: j.Schema, Name: j.Name, Kind: j.Kind[0], Temp: j.Temp, HasChildren: j.Children}}
+	r := &relation{Relation: plan.Relation{OID: j.OID, Schema: j.Schema, Name: j.Name, Kind: j.Kind[0], Temp: j.Temp, HasChildren: j.Children},
+		readable: j.Readable, allowed: j.Allowed}
 	if j.View != nil {
 		r.ViewDef = strings.TrimSuffix(strings.TrimSpace(*j.View), ";")
 	}
@@ -209,12 +215,21 @@ func (r *relation) name() string {
 type planCatalog struct {
 	s      *Session
 	params []uint32
+	inView bool // views are taken as they are
 }
 
 func (c planCatalog) Relation(schema, name string) (*plan.Relation, error) {
 	r, err := c.s.relation(schema, name)
 	if r == nil || err != nil {
 		return nil, err
+	}
+	if r.Kind == 'v' && r.ViewDef != "" && !c.inView {
+		if !r.allowed {
+			return nil, sqlError("42501", "permission denied for view %s", r.Name)
+		}
+		if guard, err := c.s.guardedView(r); guard != nil || err != nil {
+			return guard, err
+		}
 	}
 	return &r.Relation, nil
 }

@@ -37,7 +37,7 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Select(node, planCatalog{s, params}, opt)
+	return plan.Select(node, planCatalog{s: s, params: params}, opt)
 }
 
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {

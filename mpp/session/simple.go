@@ -38,7 +38,7 @@ func (s *Session) fail(ctx context.Context, err error) {
 	if s.link.broken != nil {
 		return // the session ends with a FATAL of its own
 	}
-	s.out.send(errorResponse(pgError(err)))
+	s.out.send(errorResponse(pgError(s.explainDenied(err))))
 	s.poison()
 }
 
@@ -96,6 +96,7 @@ func (s *Session) run(req *request) error {
 		s.txn.temp = false
 	}
 	s.freshCache()
+	s.deniedView = ""
 	if req.portal == nil && plan.RewriteSettings(req.node) {
 		text, err := plan.Deparse(req.node)
 		if err != nil {
