@@ -83,7 +83,7 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 	c.uc, c.raw, c.ack = uc, raw, hello.HelloAck().Append(nil, d)
 	switch {
 	case pr.trunk == nil:
-		pr.waiting[c] = time.AfterFunc(pr.p.cfg.Grace, func() { pr.tooLate(c) })
+		pr.waiting[c] = time.AfterFunc(pr.grace(), func() { pr.tooLate(c) })
 		pr.hurry()
 	case lc.Served():
 		c.stream = pr.trunk.Open(lc.Key.ID())
@@ -91,6 +91,17 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 	}
 	pr.do(lc, e)
 	return run, ""
+}
+
+// grace is how long a backend waits for the peer to be connected. The side that
+// dials gives up first: it knows the address and what is wrong with it, and its
+// backend's error ends the query before the other side's vaguer one.
+func (pr *peer) grace() time.Duration {
+	g := pr.p.cfg.Grace
+	if pr.role == DialsUs {
+		g += g / 4
+	}
+	return g
 }
 
 // tooLate turns a backend away whose peer has not been connected in time.

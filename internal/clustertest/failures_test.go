@@ -62,8 +62,10 @@ func TestProxyModeFailures(t *testing.T) {
 			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Moved(good, victim, takenPort)),
 			fmt.Sprintf(`(?s)(dbid ?3\b.*127\.0\.0\.1:%d|127\.0\.0\.1:%[1]d.*dbid ?3\b)`, takenPort)},
 		// The segments look for the coordinator's proxy where it is not.
-		{"peer refuses", own(testkit.Moved(good, coordinatorDbid, refusing)), `dbid ?1\b`},
-		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)), `dbid ?1\b`},
+		{"peer refuses", own(testkit.Moved(good, coordinatorDbid, refusing)),
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*connection refused`, refusing)},
+		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)),
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*closed`, closer)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			defer c.ConnectProxies(t)
