@@ -63,7 +63,7 @@ func (p *planner) typeColumns(sh *shape, s *pg.SelectStmt, vals []outVal, names 
 
 // describe asks for the columns of a slice.
 func (p *planner) describe(s *pg.SelectStmt) ([]Column, error) {
-	sql, _, err := p.sliceSQL(proto.CloneOf(s))
+	sql, _, err := p.sliceSQL(selectNode(proto.CloneOf(s)))
 	if err != nil {
 		return nil, err
 	}

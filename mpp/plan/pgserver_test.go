@@ -237,8 +237,16 @@ func (w *world) load(table, rows string) {
 		w.exec("coord", "INSERT INTO "+table+" "+rows)
 		return
 	}
-	ctx := context.Background()
 	w.exec("plain", "CREATE TEMP TABLE fresh AS SELECT * FROM "+table+" LIMIT 0; INSERT INTO fresh "+rows+"; INSERT INTO "+table+" SELECT * FROM fresh")
+	w.place(table)
+}
+
+// place shares the rows of the temporary table fresh out to the segments, and
+// drops it.
+func (w *world) place(table string) {
+	w.t.Helper()
+	tab := w.tables[table]
+	ctx := context.Background()
 	place := "(row_number() over ())"
 	if tab.policy.Kind == Hashed {
 		place = placeExpr(tab.keys)
@@ -299,6 +307,15 @@ func (w *world) hash(types []Column, values []string, n int) (int, bool) {
 	}
 	seg, err := strconv.Atoi(r.rows[0][0])
 	return seg, err == nil
+}
+
+// eval is Options.Eval. A test must not print the time.
+func (w *world) eval(sql string) (string, error) {
+	r := w.ask("coord", sql)
+	if r.err != nil {
+		return "", r.err
+	}
+	return r.rows[0][0], nil
 }
 
 // placers make pg_temp.place.
@@ -395,21 +412,7 @@ func (w *world) run(sql string, q *Query) result {
 		w.exec("coord", "CREATE TEMP TABLE "+name+" ("+strings.Join(def, ", ")+")")
 		defer w.exec("coord", "DROP TABLE "+name)
 		w.exec("coord", "INSERT INTO motion_reads VALUES ("+literal(s.Token)+", 0)")
-		var buf strings.Builder
-		for _, row := range rows {
-			for i, v := range row {
-				if i > 0 {
-					buf.WriteByte('\t')
-				}
-				if v == "∅" {
-					buf.WriteString(`\N`)
-				} else {
-					buf.WriteString(strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`).Replace(v))
-				}
-			}
-			buf.WriteByte('\n')
-		}
-		if _, err := w.conns["coord"].PgConn().CopyFrom(context.Background(), strings.NewReader(buf.String()), "COPY "+name+" FROM STDIN"); err != nil {
+		if _, err := w.conns["coord"].PgConn().CopyFrom(context.Background(), strings.NewReader(copyText(rows)), "COPY "+name+" FROM STDIN"); err != nil {
 			return result{err: fmt.Errorf("rows of slice %s: %w", s.SQL, err)}
 		}
 	}

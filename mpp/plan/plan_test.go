@@ -1,15 +1,15 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"errors"
 )
 
 // TestPlans runs testdata/plans: each query's plan is printed, then executed
@@ -46,7 +46,7 @@ func TestPlans(t *testing.T) {
 
 func (w *world) options() Options {
 	n := 0
-	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash}
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval}
 }
 
 func (w *world) showSelect(d *datadriven.TestData) string {
@@ -99,8 +99,10 @@ func showQuery(q *Query) string {
 			fmt.Fprintf(&b, "    parameters %v\n", s.Params)
 		}
 	}
-	return b.String()
+	return timestamps.ReplaceAllString(b.String(), "'TIME'")
 }
+
+var timestamps = regexp.MustCompile(`'\d\d\d\d-\d\d-\d\d( \d\d:[^']*)?'`)
 
 func showRows(r result) string {
 	if r.err != nil {

@@ -13,9 +13,16 @@ const topAlias = "s"
 func topColumn(i int) string { return "c" + itoa(i+1) }
 
 // segmentCopy is a copy of src, a level's SELECT or one made of parts of it,
-// for the segments to run: tables by their schemas, gp_segment_id as a function.
-// The level itself stays as it is.
+// for the segments to run. The level itself stays as it is.
 func (p *planner) segmentCopy(lv *level, src *pg.SelectStmt) *pg.SelectStmt {
+	var c *pg.SelectStmt
+	p.asOnSegments(lv, func() { c = proto.CloneOf(src) })
+	return c
+}
+
+// asOnSegments calls f while lv's tree is as segments run it: tables by their
+// schemas, gp_segment_id as a function. Then it is again as it was.
+func (p *planner) asOnSegments(lv *level, f func()) {
 	var undo []func()
 	set := func(n, with *pg.Node) {
 		old := n.Node
@@ -62,11 +69,10 @@ func (p *planner) segmentCopy(lv *level, src *pg.SelectStmt) *pg.SelectStmt {
 		l.sel.LockingClause = nil
 		return true
 	})
-	c := proto.CloneOf(src)
+	f()
 	for i := len(undo) - 1; i >= 0; i-- {
 		undo[i]()
 	}
-	return c
 }
 
 // islandSegments are the segments that run an island, nil for all.
@@ -82,7 +88,7 @@ func (p *planner) islandSegments(sh *shape) []int {
 
 // gatherAll ends the planning: one slice, its rows go to the client.
 func (p *planner) gatherAll(sh *shape, sel *pg.SelectStmt, segments []int) (bool, string, error) {
-	sql, params, err := p.sliceSQL(sel)
+	sql, params, err := p.sliceSQL(selectNode(sel))
 	if err != nil {
 		return false, "", err
 	}

@@ -74,6 +74,9 @@ func (s *safety) safe(m any) bool {
 
 // node judges one node without what is below it.
 func (s *safety) node(n *pg.Node) bool {
+	if _, ok := statementTime(n); ok && s.p.opt.Eval != nil {
+		return true
+	}
 	switch v := n.Node.(type) {
 	case nil, *pg.Node_AExpr, *pg.Node_BoolExpr, *pg.Node_NullTest, *pg.Node_BooleanTest, *pg.Node_TypeCast,
 		*pg.Node_CaseExpr, *pg.Node_CaseWhen, *pg.Node_CoalesceExpr, *pg.Node_MinMaxExpr, *pg.Node_AArrayExpr,

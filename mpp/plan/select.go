@@ -198,33 +198,41 @@ func replaceSpecials(n *pg.Node, look *lookup) (bool, error) {
 	}
 	changed := false
 	for _, root := range b.levels {
-		root.each(func(lv *level) bool {
-			named := false
-			for _, r := range lv.refs {
-				if r.kind != refSystem || r.name != segmentID {
-					continue
-				}
-				if !named {
-					nameAll(lv.sel.TargetList)
-					named = true
-				}
-				r.node.Node = funcCall("gp_execution_segment").Node
-				changed = true
-			}
-			for _, r := range lv.rtes {
-				if !r.random {
-					continue
-				}
-				rv := &pg.RangeVar{Schemaname: relSchema(r.rel), Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1,
-					Alias: r.fn.Alias}
-				if rv.Alias == nil {
-					rv.Alias = &pg.Alias{Aliasname: r.alias}
-				}
-				r.node.Node = &pg.Node_RangeVar{RangeVar: rv}
-				changed = true
-			}
-			return true
-		})
+		changed = replaceSpecialsIn(root) || changed
 	}
 	return changed, nil
+}
+
+// replaceSpecialsIn does the work of replaceSpecials for a level and what is
+// below it.
+func replaceSpecialsIn(root *level) bool {
+	changed := false
+	root.each(func(lv *level) bool {
+		named := false
+		for _, r := range lv.refs {
+			if r.kind != refSystem || r.name != segmentID {
+				continue
+			}
+			if !named {
+				nameAll(lv.sel.TargetList)
+				named = true
+			}
+			r.node.Node = funcCall("gp_execution_segment").Node
+			changed = true
+		}
+		for _, r := range lv.rtes {
+			if !r.random {
+				continue
+			}
+			rv := &pg.RangeVar{Schemaname: relSchema(r.rel), Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1,
+				Alias: r.fn.Alias}
+			if rv.Alias == nil {
+				rv.Alias = &pg.Alias{Aliasname: r.alias}
+			}
+			r.node.Node = &pg.Node_RangeVar{RangeVar: rv}
+			changed = true
+		}
+		return true
+	})
+	return changed
 }

@@ -16,7 +16,8 @@ type planner struct {
 	sources []source
 	salt    string // keeps the marks of sources apart from the user's names
 	reason  string
-	direct  bool // the one slice's rows go to the client
+	direct  bool              // the one slice's rows go to the client
+	values  map[string]string // what opt.Eval said
 }
 
 // because notes why something was not pushed down; the first reason stays.
@@ -104,7 +105,7 @@ func firstSegments(n int) []int {
 // addSlice writes sel as the SQL of s, gives it a token and adds it to the
 // plan.
 func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
-	sql, params, err := p.sliceSQL(sel)
+	sql, params, err := p.sliceSQL(selectNode(sel))
 	if err != nil {
 		return err
 	}
@@ -117,13 +118,20 @@ func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
 const typeMark = "?gptype"
 
 // sliceSQL writes a slice's statement: its parameters get numbers of their own
-// and their types.
-func (p *planner) sliceSQL(sel *pg.SelectStmt) (sql string, params []int, err error) {
+// and their types, the time of the statement its value. It changes n.
+func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	seen := map[*pg.ParamRef]bool{}
-	walk(sel, func(m any) bool {
+	walk(n, func(m any) bool {
 		n, ok := m.(*pg.Node)
-		if !ok {
-			return true
+		if !ok || err != nil {
+			return err == nil
+		}
+		if typ, ok := statementTime(n); ok {
+			var value string
+			if value, err = p.evaluate(n); err == nil {
+				n.Node = cast(pg.MakeAConstStrNode(value, -1), typ).Node
+			}
+			return false
 		}
 		ref := n.GetParamRef()
 		if ref == nil || seen[ref] {
@@ -140,7 +148,10 @@ func (p *planner) sliceSQL(sel *pg.SelectStmt) (sql string, params []int, err er
 		n.Node = castTo(&pg.Node{Node: &pg.Node_ParamRef{ParamRef: own}}, typ).Node
 		return true
 	})
-	if sql, err = deparseSelect(sel); err != nil {
+	if err != nil {
+		return "", nil, err
+	}
+	if sql, err = Deparse(n); err != nil {
 		return "", nil, err
 	}
 	for _, num := range params {
@@ -152,4 +163,57 @@ func (p *planner) sliceSQL(sel *pg.SelectStmt) (sql string, params []int, err er
 // typed says whether the type of parameter $n is known.
 func (p *planner) typed(n int32) bool {
 	return n >= 1 && int(n) <= len(p.opt.ParamTypes) && p.opt.ParamTypes[n-1] != ""
+}
+
+// statementTime says whether n is the same for the whole statement but not on
+// every instance, the time or the user, and its type.
+func statementTime(n *pg.Node) (typ string, ok bool) {
+	if f := n.GetFuncCall(); f != nil {
+		schema, name := funcName(f)
+		if len(f.Args) > 0 || f.AggStar || f.Over != nil || schema != "" && schema != "pg_catalog" {
+			return "", false
+		}
+		switch name {
+		case "now", "transaction_timestamp":
+			return "timestamptz", true
+		case "current_database":
+			return "name", true
+		}
+	}
+	if v := n.GetSqlvalueFunction(); v != nil {
+		switch v.Op {
+		case pg.SQLValueFunctionOp_SVFOP_CURRENT_DATE:
+			return "date", true
+		case pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP, pg.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP_N:
+			return "timestamptz", true
+		case pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP, pg.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP_N:
+			return "timestamp", true
+		case pg.SQLValueFunctionOp_SVFOP_CURRENT_USER, pg.SQLValueFunctionOp_SVFOP_USER, pg.SQLValueFunctionOp_SVFOP_CURRENT_ROLE,
+			pg.SQLValueFunctionOp_SVFOP_SESSION_USER:
+			return "name", true
+		}
+	}
+	return "", false
+}
+
+// evaluate asks for the value of a statementTime, each once.
+func (p *planner) evaluate(n *pg.Node) (string, error) {
+	sel := newSelect()
+	sel.TargetList = []*pg.Node{target("", proto.CloneOf(n))}
+	sql, err := deparseSelect(sel)
+	if err != nil {
+		return "", err
+	}
+	if v, ok := p.values[sql]; ok {
+		return v, nil
+	}
+	v, err := p.opt.Eval(sql)
+	if err != nil {
+		return "", err
+	}
+	if p.values == nil {
+		p.values = map[string]string{}
+	}
+	p.values[sql] = v
+	return v, nil
 }

@@ -46,6 +46,7 @@ type Column struct {
 	Type      string
 	Collation string // quoted and qualified when not the type's default, else ""
 	NotNull   bool
+	Generated bool // GENERATED ALWAYS AS … STORED
 }
 
 // PolicyKind is how a table's rows are spread.
@@ -153,6 +154,11 @@ type Options struct {
 	// as text in the key's order with the columns' types. ok is false when
 	// it cannot say. nil: no statement is sent to single segments by its key.
 	Hash func(types []Column, values []string, numSegments int) (segment int, ok bool)
+	// Eval runs a SELECT of one value on the coordinator, in the statement's
+	// transaction, and returns it as text. It is asked for the time and the
+	// user of the statement, which segments must not make up themselves.
+	// nil: conditions on these are tested on the coordinator.
+	Eval func(sql string) (string, error)
 	// NoPushdown turns every optimisation off: base tables are gathered.
 	NoPushdown bool
 }
