@@ -240,10 +240,14 @@ func TestNotifyIdle(t *testing.T) {
 	c, db, conn := driverTable(t)
 	testkit.Exec(t, conn, "listen heard")
 	other := c.Connect(t, db)
+	notified := make(chan error, 1)
 	time.AfterFunc(100*time.Millisecond, func() {
-		_ = testkit.TryExec(other, "notify heard, 'hello'")
+		notified <- testkit.TryExec(other, "notify heard, 'hello'")
 	})
 	n, err := conn.WaitForNotification(bounded(t))
+	if err == nil {
+		err = <-notified
+	}
 	if err != nil || n.Payload != "hello" {
 		t.Fatalf("%v, %v", n, err)
 	}

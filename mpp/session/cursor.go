@@ -113,26 +113,46 @@ func (s *Session) paramTypeNames(p *prepared) ([]string, error) {
 
 // runExecute runs a statement of PREPARE with its parameters written in.
 func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
-	p := s.prep[st.Name]
 	simple := *req
 	simple.portal = nil
-	if p == nil || p.stmt == nil || p.stmt.Node == nil {
-		return s.runLocal(&simple, req.text)
-	}
-	if err := s.refresh(st.Name); err != nil {
+	node, err := s.executed(st)
+	if err != nil {
 		return err
 	}
-	if !p.rewritten {
+	if node == nil {
 		return s.runLocal(&simple, req.text)
+	}
+	text, err := plan.Deparse(node)
+	if err != nil {
+		return err
+	}
+	simple.node, simple.text = node, text
+	simple.stmt = &plan.Statement{SQL: text, Node: node}
+	simple.params, simple.types = nil, nil
+	return s.run(&simple)
+}
+
+// executed is the statement that an EXECUTE runs, with its parameters written
+// in; nil when the local server runs it.
+func (s *Session) executed(st *pg.ExecuteStmt) (*pg.Node, error) {
+	p := s.prep[st.Name]
+	if p == nil || p.stmt == nil || p.stmt.Node == nil {
+		return nil, nil
+	}
+	if err := s.refresh(st.Name); err != nil {
+		return nil, err
+	}
+	if !p.rewritten {
+		return nil, nil
 	}
 	types, err := s.paramTypeNames(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(st.Params) != len(types) {
 		e := sqlError("42601", "wrong number of parameters for prepared statement %q", st.Name)
 		e.Detail = fmt.Sprintf("Expected %d parameters but got %d.", len(types), len(st.Params))
-		return e
+		return nil, e
 	}
 	node := proto.Clone(p.stmt.Node).(*pg.Node)
 	if len(st.Params) > 0 {
@@ -143,13 +163,13 @@ func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
 				TargetList:  []*pg.Node{{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Val: p}}}},
 				LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}}})
 			if err != nil {
-				return err
+				return nil, err
 			}
 			exprs = append(exprs, "CAST(("+text+") AS "+types[i]+")")
 		}
 		res, err := s.evaluate("SELECT " + strings.Join(exprs, ", "))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		values := make([]*pg.Node, len(types))
 		for i, v := range res.rows[0] {
@@ -159,20 +179,13 @@ func (s *Session) runExecute(req *request, st *pg.ExecuteStmt) error {
 			}
 			n, err := parseOne("SELECT CAST(" + lit + " AS " + types[i] + ")")
 			if err != nil {
-				return err
+				return nil, err
 			}
 			values[i] = n.GetSelectStmt().TargetList[0].GetResTarget().Val
 		}
 		replaceParams(node, values)
 	}
-	text, err := plan.Deparse(node)
-	if err != nil {
-		return err
-	}
-	simple.node, simple.text = node, text
-	simple.stmt = &plan.Statement{SQL: text, Node: node}
-	simple.params, simple.types = nil, nil
-	return s.run(&simple)
+	return node, nil
 }
 
 func (s *Session) runDeallocate(req *request, st *pg.DeallocateStmt) error {

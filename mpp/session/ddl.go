@@ -45,6 +45,9 @@ func (s *Session) runUtility(req *request) error {
 	if outsideTransaction(req.node) {
 		return s.runEverywhere(req)
 	}
+	if req.node.GetLockStmt() != nil && s.link.status == 'I' && !s.txn.implicit {
+		return sqlError("25P01", "LOCK TABLE can only be used in transaction blocks")
+	}
 	if s.link.status == 'I' {
 		if err := s.beginImplicit(); err != nil {
 			return err
@@ -165,6 +168,7 @@ func (s *Session) onSegments(ctx context.Context, n *pg.Node, text string, targe
 	} else if ok {
 		text = sql
 	}
+	defer s.hush()()
 	_, err := s.gang.Exec(ctx, nil, text)
 	return err
 }

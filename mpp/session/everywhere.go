@@ -36,6 +36,7 @@ func (s *Session) runEverywhere(req *request) error {
 		// Connections of sessions that have just gone may linger.
 		text = "DROP DATABASE IF EXISTS " + ident(d.Dbname) + " WITH (FORCE)"
 	}
+	defer s.hush()()
 	if _, err := s.gang.Exec(req.ctx, nil, text); err != nil {
 		s.pending = nil
 		s.undo(req)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -18,19 +19,31 @@ func literal(s string) string { return catalog.Literal(s) }
 func (s *Session) runExplain(req *request, st *pg.ExplainStmt) error {
 	simple := *req
 	simple.portal = nil
-	if st.Query.GetSelectStmt() == nil || st.Query.GetSelectStmt().IntoClause != nil {
-		return s.runLocal(&simple, req.text)
+	prefix, analyze, err := explainPrefix(st)
+	if err != nil {
+		return err
 	}
-	sql, slices, q, err := s.topOf(st.Query, nil)
+	query, err := s.explained(st.Query)
+	if err != nil {
+		return err
+	}
+	if query == nil {
+		if changed, derr := s.changesDistributed(st.Query); derr != nil || changed == nil {
+			return orElse(derr, s.runLocal(&simple, req.text))
+		} else if analyze {
+			return sqlError("0A000", "EXPLAIN ANALYZE of a statement that changes the distributed table %q is not supported", changed.Name)
+		}
+		return s.explainChange(req, st.Query, prefix)
+	}
+	sql, slices, q, err := s.topOf(query, nil)
 	if err != nil {
 		return err
 	}
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(&simple, req.text)
 	}
-	prefix, analyze, err := explainPrefix(st)
-	if err != nil {
-		return err
+	if format := explainFormat(st); format != "text" {
+		return sqlError("0A000", "EXPLAIN of a distributed query is printed as text only")
 	}
 	var lines []string
 	addPlan := func(indent string, res [][][]byte) {
@@ -92,14 +105,85 @@ func (s *Session) runExplain(req *request, st *pg.ExplainStmt) error {
 	if q.Reason != "" {
 		out = append(out, " Not pushed down: "+q.Reason)
 	}
-	out = append(out, " Interconnect: "+s.icType, " Optimizer: Postgres-based planner")
+	s.sendPlan(req, append(out, " Interconnect: "+s.icType, " Optimizer: Postgres-based planner"))
+	return nil
+}
+
+// sendPlan answers an EXPLAIN.
+func (s *Session) sendPlan(req *request, lines []string) {
 	if req.describe {
 		s.out.send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("QUERY PLAN"), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1}}})
 	}
-	for _, l := range out {
+	for _, l := range lines {
 		s.out.send(&pgproto3.DataRow{Values: [][]byte{[]byte(l)}})
 	}
 	s.complete("EXPLAIN")
+}
+
+// explained is the SELECT in a statement that EXPLAIN shows the plan of; nil
+// when there is none.
+func (s *Session) explained(n *pg.Node) (*pg.Node, error) {
+	switch st := n.Node.(type) {
+	case *pg.Node_SelectStmt:
+		if st.SelectStmt.IntoClause != nil {
+			sel := proto.Clone(n).(*pg.Node)
+			sel.GetSelectStmt().IntoClause = nil
+			return sel, nil
+		}
+		return n, nil
+	case *pg.Node_DeclareCursorStmt:
+		return s.explained(st.DeclareCursorStmt.Query)
+	case *pg.Node_CreateTableAsStmt:
+		return s.explained(st.CreateTableAsStmt.Query)
+	case *pg.Node_ExecuteStmt:
+		node, err := s.executed(st.ExecuteStmt)
+		if err != nil || node == nil {
+			return nil, err
+		}
+		return s.explained(node)
+	}
+	return nil, nil
+}
+
+// changesDistributed is the distributed table that a statement changes, nil if
+// it changes none.
+func (s *Session) changesDistributed(n *pg.Node) (*relation, error) {
+	var rv *pg.RangeVar
+	switch st := n.Node.(type) {
+	case *pg.Node_InsertStmt:
+		rv = st.InsertStmt.Relation
+	case *pg.Node_UpdateStmt:
+		rv = st.UpdateStmt.Relation
+	case *pg.Node_DeleteStmt:
+		rv = st.DeleteStmt.Relation
+	default:
+		return nil, nil
+	}
+	r, err := s.relation(rv.Schemaname, rv.Relname)
+	if r == nil || r.Policy == nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// explainChange shows what a segment does for an INSERT, UPDATE or DELETE.
+func (s *Session) explainChange(req *request, n *pg.Node, prefix string) error {
+	text, err := plan.Deparse(n)
+	if err != nil {
+		return err
+	}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return err
+	}
+	res, err := s.gang.Exec(req.ctx, []int{0}, prefix+text)
+	if err != nil {
+		return err
+	}
+	lines := []string{fmt.Sprintf(" On each of %d segments, as one of them would do it:", s.numSegments())}
+	for _, row := range res[0].Rows {
+		lines = append(lines, "   "+string(row[0]))
+	}
+	s.sendPlan(req, lines)
 	return nil
 }
 
@@ -124,10 +208,6 @@ func explainPrefix(st *pg.ExplainStmt) (prefix string, analyze bool, err error) 
 		switch d.Defname {
 		case "analyze":
 			analyze = !off
-		case "format":
-			if !strings.EqualFold(value, "text") {
-				return "", false, sqlError("0A000", "EXPLAIN of a distributed query is printed as text only")
-			}
 		}
 		opts = append(opts, strings.TrimSpace(d.Defname+" "+value))
 	}
@@ -135,4 +215,13 @@ func explainPrefix(st *pg.ExplainStmt) (prefix string, analyze bool, err error) 
 		return "EXPLAIN ", false, nil
 	}
 	return "EXPLAIN (" + strings.Join(opts, ", ") + ") ", analyze, nil
+}
+
+func explainFormat(st *pg.ExplainStmt) string {
+	for _, o := range st.Options {
+		if d := o.GetDefElem(); d.Defname == "format" {
+			return strings.ToLower(d.Arg.GetString_().GetSval())
+		}
+	}
+	return "text"
 }

@@ -142,7 +142,11 @@ func (s *Session) runExtended(sql string, req *request, emit func(pgproto3.Backe
 		case *pgproto3.CommandComplete:
 			s.complete(string(m.CommandTag))
 		case *pgproto3.ErrorResponse:
-			failed = pgconn.ErrorResponseToPgError(m)
+			pe := pgconn.ErrorResponseToPgError(m)
+			if sql != req.text {
+				pe.Position = 0 // one in a text that the client does not know
+			}
+			failed = pe
 		case *pgproto3.ReadyForQuery:
 			return failed
 		}

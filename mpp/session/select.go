@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -133,11 +135,24 @@ func (s *Session) describeFields(sql string, params []uint32) ([]pgproto3.FieldD
 	return fields, nil
 }
 
+// inItsWords is the local server's own error for a statement that the planner
+// refuses, with a position and a hint, if it has one.
+func (s *Session) inItsWords(err error, req *request) error {
+	var pe *plan.Error
+	if !errors.As(err, &pe) || !strings.HasPrefix(pe.Code, "42") {
+		return err
+	}
+	if _, lerr := s.describeFields(req.text, req.types); lerr != nil {
+		return lerr
+	}
+	return err
+}
+
 // runSelect answers a SELECT.
 func (s *Session) runSelect(req *request, node *pg.Node) error {
 	q, err := s.plan(node, req.types)
 	if err != nil {
-		return err
+		return s.inItsWords(err, req)
 	}
 	done, err := s.shadow(req.ctx, node)
 	if err != nil {
@@ -179,6 +194,17 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 		s.complete(fmt.Sprintf("SELECT %d", rows))
 		return nil
 	default:
+		if req.describe {
+			// What is wrong with the statement is said in terms of the
+			// client's text.
+			text := q.Describe
+			if text == "" {
+				text = req.text
+			}
+			if _, err := s.describeFields(text, req.types); err != nil {
+				return err
+			}
+		}
 		set, err := s.openSources(req.ctx, q.Slices, req.params)
 		if err != nil {
 			return err

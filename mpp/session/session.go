@@ -53,8 +53,10 @@ type Session struct {
 	typeNames     map[uint32]string
 	rng           uint32
 
-	mu        sync.Mutex
-	cancelRun context.CancelFunc // ends the statement that runs now; shared
+	mu        sync.Mutex         // guards what other goroutines touch:
+	cancelRun context.CancelFunc // ends the statement that runs now
+	notices   []*pgconn.Notice   // segments' that wait for the end of the statement
+	hushed    bool               // segments' notices are of no interest
 }
 
 // motionParameters are what executors make their interconnect with.
@@ -197,13 +199,6 @@ func (s *Session) evaluate(sql string) (*result, error) {
 	return s.link.query(sql)
 }
 
-func (s *Session) segmentNotice(seg int, n *pgconn.Notice) {
-	// Called from dispatch's goroutines while the session waits for them;
-	// what every segment says of the same DDL is noise, what a commit says
-	// is logged.
-	s.srv.cfg.Log.Debug("notice from a segment", "session", s.id, "seg", seg, "severity", n.Severity, "message", n.Message)
-}
-
 // interconnect returns the session's access to motions.
 func (s *Session) interconnect() (motion.Interconnect, error) {
 	if s.ic != nil {
@@ -237,6 +232,7 @@ func (s *Session) notice(severity, code, message, hint string) {
 // complete notes what the statement is to be reported as.
 func (s *Session) complete(tag string) {
 	s.flushPending()
+	s.passNotices()
 	s.pending = &pgproto3.CommandComplete{CommandTag: []byte(tag)}
 }
 

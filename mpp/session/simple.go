@@ -38,6 +38,7 @@ func (s *Session) fail(ctx context.Context, err error) {
 	if s.link.broken != nil {
 		return // the session ends with a FATAL of its own
 	}
+	s.passNotices()
 	s.out.send(errorResponse(pgError(s.explainDenied(err))))
 	s.poison()
 }

@@ -154,7 +154,9 @@ func (s *Session) commit(ctx context.Context, sql string) (tag string, err error
 			if s.txn.temp {
 				s.gang.MarkNoPrepare(nil)
 			}
+			unhush := s.hush()
 			err = s.gang.CommitDistributed(ctx, part)
+			unhush()
 		} else {
 			err = part.Commit(ctx)
 		}

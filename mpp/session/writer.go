@@ -319,6 +319,9 @@ func (w *rowWriter) finish() (int64, error) {
 		}
 	}
 	n, err := w.copy.Finish(w.ctx)
+	if err != nil && strings.HasPrefix(pgError(err).Where, "COPY ") {
+		err = withoutContext(err) // the COPY is not the client's
+	}
 	if w.r.Policy.Kind == plan.Replicated {
 		n /= int64(w.n)
 	}
