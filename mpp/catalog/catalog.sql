@@ -4,9 +4,9 @@ SET check_function_bodies = off;
 
 -- Where a statement runs.
 CREATE FUNCTION pg_catalog.gp_execution_segment() RETURNS integer
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT {{.Content}}';
+  LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT {{.Content}}';
 CREATE FUNCTION pg_catalog.gp_execution_dbid() RETURNS integer
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT {{.Dbid}}';
+  LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT {{.Dbid}}';
 
 -- The cluster's instances; filled on the coordinator only, as in Greenplum.
 CREATE FUNCTION pg_catalog.gp_read_segment_configuration() RETURNS SETOF text[]

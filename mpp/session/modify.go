@@ -7,298 +7,406 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
-// modification is an UPDATE or DELETE of a distributed table in the parts that
-// matter here.
+// modification is an UPDATE or DELETE of a distributed table on its way.
 type modification struct {
-	verb      string // UPDATE or DELETE
-	target    *pg.RangeVar
-	alias     string // under which the statement knows the target
-	r         *relation
-	set       []*pg.Node // ResTargets of SET
-	from      []*pg.Node // FROM or USING
-	where     *pg.Node
-	with      *pg.WithClause
-	returning []*pg.Node
-	fields    []pgproto3.FieldDescription
+	*plan.Modification
+	r    *relation
+	done int64 // rows changed
 }
 
 // runModify runs UPDATE, DELETE and MERGE.
 func (s *Session) runModify(req *request) error {
-	m := &modification{}
-	switch n := req.node.Node.(type) {
-	case *pg.Node_UpdateStmt:
-		st := n.UpdateStmt
-		*m = modification{verb: "UPDATE", target: st.Relation, set: st.TargetList, from: st.FromClause, where: st.WhereClause, with: st.WithClause, returning: st.ReturningList}
-	case *pg.Node_DeleteStmt:
-		st := n.DeleteStmt
-		*m = modification{verb: "DELETE", target: st.Relation, from: st.UsingClause, where: st.WhereClause, with: st.WithClause, returning: st.ReturningList}
-	case *pg.Node_MergeStmt:
-		m.target = n.MergeStmt.Relation
-	}
-	var err error
-	if m.r, err = s.relation(m.target.Schemaname, m.target.Relname); err != nil {
+	target, with := modifyTarget(req.node)
+	r, err := s.relation(target.GetSchemaname(), target.GetRelname())
+	if err != nil {
 		return err
 	}
-	if m.r == nil || m.r.Policy == nil {
+	if r == nil || r.Policy == nil {
 		return s.runLocalWrite(req)
 	}
-	if m.verb == "" {
+	if req.node.GetMergeStmt() != nil {
 		return sqlError("0A000", "MERGE is not supported on distributed tables")
 	}
-	if m.r.Kind == 'v' {
-		return sqlError("0A000", "%s of a view over distributed tables is not supported", m.verb)
+	if r.Kind == 'v' {
+		return sqlError("0A000", "a view over distributed tables cannot be changed through")
 	}
-	if m.with != nil {
-		if err := s.refuseWritingCTE(m.with); err != nil {
+	if with != nil {
+		if err := s.refuseWritingCTE(with); err != nil {
 			return err
 		}
 	}
-	if m.alias = m.target.Alias.GetAliasname(); m.alias == "" {
-		m.alias = m.target.Relname
+	opt, err := s.planOptions(req.types)
+	if err != nil {
+		return err
 	}
-	checked := proto.Clone(req.node).(*pg.Node)
+	p, err := plan.Modify(req.node, planCatalog{s: s, params: req.types}, opt)
+	if err != nil {
+		return err
+	}
+	m := &modification{Modification: p, r: r}
 	text := req.text
-	if changed, err := plan.ReplaceSegmentID(checked, planCatalog{s: s, params: req.types}); err != nil {
-		return err
-	} else if changed {
-		if text, err = plan.Deparse(checked); err != nil {
-			return err
-		}
+	if p.Describe != "" {
+		text = p.Describe
 	}
-	if m.fields, err = s.validate(&request{text: text, types: req.types}); err != nil {
+	fields, err := s.validate(&request{text: text, types: req.types})
+	if err != nil {
 		return err
 	}
-	if len(m.returning) > 0 && req.describe {
-		s.out.send(&pgproto3.RowDescription{Fields: withFormats(m.fields, req.formats)})
+	if p.Returning && req.describe {
+		s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
 	}
 	if err := s.beginWrite(); err != nil {
 		return err
 	}
-	direct, err := s.runsInPlace(m)
-	if err != nil {
-		return err
-	}
-	var rows int64
-	switch {
-	case direct:
-		rows, err = s.modifyInPlace(req, m, text)
-	case m.r.Policy.Kind == plan.Replicated:
-		return sqlError("0A000", "%s of a replicated table must give the same result on every segment: it can use replicated tables and functions that are not volatile only", m.verb)
+	switch p.Kind {
+	case plan.ModifyDirect:
+		err = s.modifyDirect(req, m)
+	case plan.ModifyRows:
+		err = s.modifyRows(req, m, len(fields))
 	default:
-		rows, err = s.modifyByRow(req, m)
+		return internal("the planner left %s of a distributed table to the coordinator", r.Name)
 	}
 	if err != nil {
 		return err
 	}
-	s.complete(fmt.Sprintf("%s %d", m.verb, rows))
+	verb := "UPDATE"
+	if p.Delete {
+		verb = "DELETE"
+	}
+	s.complete(fmt.Sprintf("%s %d", verb, m.done))
 	return nil
 }
 
-// runsInPlace says whether each segment can run the statement on its own rows:
-// nothing in it looks at rows elsewhere, changes with each call, or moves a row.
-func (s *Session) runsInPlace(m *modification) (bool, error) {
-	if m.with != nil {
-		return false, nil
+func modifyTarget(n *pg.Node) (*pg.RangeVar, *pg.WithClause) {
+	switch st := n.Node.(type) {
+	case *pg.Node_UpdateStmt:
+		return st.UpdateStmt.Relation, st.UpdateStmt.WithClause
+	case *pg.Node_DeleteStmt:
+		return st.DeleteStmt.Relation, st.DeleteStmt.WithClause
 	}
-	for _, t := range m.set {
-		for _, k := range m.r.Policy.Keys {
-			if m.r.columns[k].Name == t.GetResTarget().Name {
-				return false, nil
-			}
-		}
-		if t.GetResTarget().Val.GetSetToDefault() != nil {
-			return false, nil // a default may be a sequence's next value
-		}
-	}
-	scope := &pg.SelectStmt{FromClause: m.from, WhereClause: m.where, TargetList: append(append([]*pg.Node{}, m.set...), m.returning...)}
-	local := true
-	for _, name := range plan.Relations(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: scope}}) {
-		r, err := s.relation(name.Schema, name.Name)
-		if err != nil {
-			return false, err
-		}
-		// A replicated table is whole on every segment.
-		local = local && r != nil && r.Policy != nil && r.Policy.Kind == plan.Replicated
-	}
-	if !local {
-		return false, nil
-	}
-	var ferr error
-	visit(scope.ProtoReflect(), func(n *pg.Node) bool {
-		f := n.GetFuncCall()
-		if f == nil {
-			return true
-		}
-		schema, name := "", f.Funcname[len(f.Funcname)-1].GetString_().GetSval()
-		if len(f.Funcname) > 1 {
-			schema = f.Funcname[len(f.Funcname)-2].GetString_().GetSval()
-		}
-		known, err := (planCatalog{s: s}).Function(schema, name)
-		if err != nil {
-			ferr = err
-		}
-		if !known.Found || known.Volatility == 'v' || !known.Builtin && known.Volatility != 'i' {
-			local = false
-		}
-		return true
-	})
-	return local, ferr
+	return n.GetMergeStmt().GetRelation(), n.GetMergeStmt().GetWithClause()
 }
 
-// modifyInPlace runs the statement on the segments that may have its rows.
-func (s *Session) modifyInPlace(req *request, m *modification, text string) (int64, error) {
-	segs := s.keySegments(req, m)
+// modifyDirect runs the statement on the segments that may have its rows.
+func (s *Session) modifyDirect(req *request, m *modification) error {
 	if err := s.beforeDispatch(req.ctx); err != nil {
-		return 0, err
+		return err
 	}
-	if err := s.markWrite(req.ctx, m.r, segs); err != nil {
-		return 0, err
+	if err := s.markWrite(req.ctx, m.r, m.Slice.Segments); err != nil {
+		return err
 	}
+	return s.modifyOn(req, m, m.Slice.Segments, m.Slice.SQL, pickParams(req.params, m.Slice.Params))
+}
+
+// modifyOn runs a statement that changes rows on segments, passes RETURNING's
+// rows on and counts.
+func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string, params []dispatch.Param) error {
 	var res []dispatch.Result
 	var err error
-	if len(req.params) > 0 || len(req.formats) > 0 {
-		res, err = s.gang.ExecParams(req.ctx, segs, text, req.params, req.formats)
+	if len(params) > 0 || len(req.formats) > 0 {
+		res, err = s.gang.ExecParams(req.ctx, segs, sql, params, req.formats)
 	} else {
-		res, err = s.gang.Exec(req.ctx, segs, text)
+		res, err = s.gang.Exec(req.ctx, segs, sql)
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return s.returned(m, res), nil
-}
-
-// returned passes RETURNING's rows on and counts what was changed.
-func (s *Session) returned(m *modification, res []dispatch.Result) int64 {
-	var rows int64
 	for i, r := range res {
-		if m.r.Policy.Kind == plan.Replicated && i > 0 {
+		if m.Replicated && i > 0 {
 			break // every segment says the same
 		}
-		rows += r.Tag.RowsAffected()
-		if len(m.returning) > 0 {
-			for _, row := range r.Rows {
-				s.out.send(&pgproto3.DataRow{Values: row})
-			}
+		m.done += r.Tag.RowsAffected()
+		for _, row := range r.Rows {
+			s.out.send(&pgproto3.DataRow{Values: row})
 		}
-	}
-	return rows
-}
-
-// keySegments is the one segment a statement concerns when its WHERE gives the
-// whole distribution key; nil for all.
-func (s *Session) keySegments(req *request, m *modification) []int {
-	if m.r.Policy.Kind != plan.Hashed || len(m.from) > 0 {
-		return nil
-	}
-	given := map[string]string{}
-	conjuncts(m.where, func(n *pg.Node) {
-		e := n.GetAExpr()
-		if e == nil || e.Kind != pg.A_Expr_Kind_AEXPR_OP || len(e.Name) != 1 || e.Name[0].GetString_().GetSval() != "=" {
-			return
-		}
-		for _, side := range [2][2]*pg.Node{{e.Lexpr, e.Rexpr}, {e.Rexpr, e.Lexpr}} {
-			col := side[0].GetColumnRef().GetFields()
-			if len(col) == 0 || len(col) > 2 || len(col) == 2 && col[0].GetString_().GetSval() != m.alias {
-				continue
-			}
-			if v, ok := constantText(side[1], req); ok {
-				given[col[len(col)-1].GetString_().GetSval()] = v
-			}
-		}
-	})
-	var cols []plan.Column
-	var values []string
-	for _, k := range m.r.Policy.Keys {
-		v, ok := given[m.r.columns[k].Name]
-		if !ok || m.r.columns[k].oid != m.r.columns[k].base {
-			return nil
-		}
-		cols, values = append(cols, m.r.Columns[k]), append(values, v)
-	}
-	if seg, ok := hashText(cols, values, m.r.Policy.NumSegments); ok {
-		return []int{seg}
 	}
 	return nil
 }
 
-// conjuncts calls f for each part of a condition that must hold.
-func conjuncts(n *pg.Node, f func(*pg.Node)) {
-	if b := n.GetBoolExpr(); b != nil && b.Boolop == pg.BoolExprType_AND_EXPR {
-		for _, a := range b.Args {
-			conjuncts(a, f)
-		}
-		return
+// modifyRows finds the rows first, as any SELECT does, with their new values,
+// and then changes each where it lies. As in Greenplum without its global
+// deadlock detector the table is locked against other writers meanwhile: on
+// one segment first, so that two such statements do not wait for each other.
+func (s *Session) modifyRows(req *request, m *modification, returning int) error {
+	q, err := s.plan(m.Rows, req.types)
+	if err != nil {
+		return err
 	}
-	if n != nil {
-		f(n)
+	cols, err := s.columnsOf(m.Rows, q, req.types)
+	if err != nil {
+		return err
 	}
-}
-
-// constantText is a constant's or a parameter's value as text, when its type
-// cannot make "=" mean something else than it does for the column's own.
-func constantText(n *pg.Node, req *request) (string, bool) {
-	if c := n.GetAConst(); c != nil && !c.Isnull {
-		switch v := c.Val.(type) {
-		case *pg.A_Const_Ival:
-			return strconv.Itoa(int(v.Ival.GetIval())), true
-		case *pg.A_Const_Sval:
-			return v.Sval.GetSval(), true
-		}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return err
 	}
-	if p := n.GetParamRef(); p != nil && int(p.Number) <= len(req.params) && int(p.Number) <= len(req.types) {
-		prm := req.params[p.Number-1]
-		if prm.Format == 0 && prm.Value != nil {
-			switch req.types[p.Number-1] {
-			case 20, 21, 23, 25, 1043:
-				return string(prm.Value), true
+	if err := s.markWrite(req.ctx, m.r, []int{}); err != nil {
+		return err
+	}
+	lock := "LOCK TABLE " + m.r.name() + " IN EXCLUSIVE MODE"
+	if _, err := s.gang.Exec(req.ctx, []int{0}, lock); err != nil {
+		return err
+	}
+	if _, err := s.gang.Exec(req.ctx, nil, lock); err != nil {
+		return err
+	}
+	c := &rowChange{s: s, req: req, m: m, cols: cols}
+	var formats []int16
+	if m.NewRow && m.Returning && len(req.formats) > 0 {
+		for i := range cols {
+			if k := i - (len(cols) - returning); k < 0 {
+				formats = append(formats, 0)
+			} else if len(req.formats) == 1 {
+				formats = append(formats, req.formats[0])
+			} else {
+				formats = append(formats, req.formats[k])
 			}
 		}
 	}
-	return "", false
+	if err := s.rowsOf(req.ctx, q, m.Rows, req.params, req.types, formats, c.found); err != nil {
+		return err
+	}
+	return c.apply()
 }
 
-// modifyByRow finds the rows first, as any SELECT does, with their new values,
-// and then changes each where it lies. As in Greenplum without its global
-// deadlock detector the table is locked against other writers meanwhile.
-func (s *Session) modifyByRow(req *request, m *modification) (int64, error) {
-	if err := s.beforeDispatch(req.ctx); err != nil {
-		return 0, err
-	}
-	if err := s.markWrite(req.ctx, m.r, []int{}); err != nil {
-		return 0, err
-	}
-	if _, err := s.gang.Exec(req.ctx, nil, "LOCK TABLE "+m.r.name()+" IN EXCLUSIVE MODE"); err != nil {
-		return 0, err
-	}
-	b, err := s.newRowChange(m, req)
-	if err != nil {
-		return 0, err
-	}
-	q, err := s.plan(b.query, req.types)
-	if err != nil {
-		return 0, err
-	}
-	spool := &rowSpool{}
-	defer spool.close()
-	if err := s.rowsOf(req.ctx, q, b.query, req.params, req.types, b.formats(req), spool.add); err != nil {
-		return 0, err
-	}
-	return b.apply(req, spool)
+// rowChange applies what the rows' query of a modification has found.
+type rowChange struct {
+	s    *Session
+	req  *request
+	m    *modification
+	cols []plan.Column // of the query
+	// perSeg are the rows by the segment they lie on; of a replicated table
+	// all under 0. Each row is kept once, though a join may find it several
+	// times.
+	perSeg map[int][][][]byte
+	seen   map[string]bool
 }
 
-// expression deparses one expression.
-func expression(n *pg.Node) (string, error) {
-	text, err := plan.Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
-		TargetList:  []*pg.Node{{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Val: n}}}},
-		LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}}})
-	if err != nil {
-		return "", err
+// found takes a row of the query.
+func (c *rowChange) found(row []byte) error {
+	if c.perSeg == nil {
+		c.perSeg, c.seen = map[int][][][]byte{}, map[string]bool{}
 	}
-	return strings.TrimPrefix(text, "SELECT "), nil
+	values := make([][]byte, 0, len(c.cols))
+	for rest := row[2:]; len(rest) > 0; {
+		var v []byte
+		if v, rest = field(rest); v != nil {
+			v = append([]byte{}, v...)
+		}
+		values = append(values, v)
+	}
+	seg := 0
+	if !c.m.Replicated {
+		n := 2
+		if c.m.HasTable {
+			n = 3
+		}
+		var key strings.Builder
+		for _, v := range values[:n] {
+			key.Write(v)
+			key.WriteByte(0)
+		}
+		if c.seen[key.String()] {
+			return nil
+		}
+		c.seen[key.String()] = true
+		var err error
+		if seg, err = strconv.Atoi(string(values[0])); err != nil {
+			return internal("a row without a segment: %q", values[0])
+		}
+	}
+	c.perSeg[seg] = append(c.perSeg[seg], values)
+	return nil
+}
+
+// applyRows is how many rows one statement changes.
+const applyRows = 1000
+
+func (c *rowChange) apply() error {
+	if len(c.perSeg) == 0 {
+		return nil
+	}
+	if err := c.s.beforeDispatch(c.req.ctx); err != nil {
+		return err
+	}
+	for seg, rows := range c.perSeg {
+		segs := []int{seg}
+		if c.m.Replicated {
+			segs = nil
+		}
+		if err := c.s.markWrite(c.req.ctx, c.m.r, segs); err != nil {
+			return err
+		}
+		// Rows of a replicated table are told apart by their values: all of
+		// them have to be in one statement.
+		size := applyRows
+		if c.m.Replicated {
+			size = len(rows)
+		}
+		for len(rows) > 0 {
+			n := min(len(rows), size)
+			sql, err := c.m.ApplySQL(c.source(rows[:n]))
+			if err != nil {
+				return err
+			}
+			if err := c.s.modifyOn(c.req, c.m, segs, sql, nil); err != nil {
+				return err
+			}
+			rows = rows[n:]
+		}
+	}
+	if c.m.NewRow {
+		return c.insertMoved()
+	}
+	return nil
+}
+
+// source is rows as a sub-select of constants with the query's types.
+func (c *rowChange) source(rows [][][]byte) string {
+	width := len(c.cols)
+	if c.m.NewRow {
+		width = 2
+		if c.m.HasTable {
+			width = 3
+		}
+	}
+	var b strings.Builder
+	b.WriteString("(SELECT * FROM (VALUES ")
+	for i, r := range rows {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('(')
+		for k := range width {
+			if k > 0 {
+				b.WriteString(", ")
+			}
+			if r[k] == nil {
+				b.WriteString("NULL")
+			} else {
+				b.WriteString(literal(string(r[k])))
+			}
+			b.WriteString("::" + constantType(c.cols[k]))
+		}
+		b.WriteByte(')')
+	}
+	b.WriteString(") AS v(")
+	for k := range width {
+		if k > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "c%d", k+1)
+	}
+	b.WriteString("))")
+	return b.String()
+}
+
+// constantType is a column's type for a constant that has its final value
+// already.
+func constantType(c plan.Column) string {
+	switch c.TypeOID {
+	case 1042: // without a length the name means one character
+		return "pg_catalog.bpchar"
+	case 705:
+		return "text"
+	}
+	return c.Type
+}
+
+// insertMoved puts rows whose key may have changed where they belong now.
+func (c *rowChange) insertMoved() error {
+	template, err := insertTemplate(c.m.r, &pg.InsertStmt{Relation: &pg.RangeVar{
+		Schemaname: c.m.r.sqlSchema(), Relname: c.m.r.Name, Inh: true, Relpersistence: "p"}})
+	if err != nil {
+		return err
+	}
+	w := &rowWriter{s: c.s, ctx: c.req.ctx, r: c.m.r, text: true, template: template}
+	if err := w.open(); err != nil {
+		return err
+	}
+	first := 2
+	if c.m.HasTable {
+		first = 3
+	}
+	var buf []byte
+	for _, rows := range c.perSeg {
+		for from := 0; from < len(rows); from += applyRows {
+			part := rows[from:min(from+applyRows, len(rows))]
+			keys, err := c.binaryKeys(part, first)
+			if err != nil {
+				return err
+			}
+			for i, r := range part {
+				stored := r[first : first+len(c.m.NewColumns) : first+len(c.m.NewColumns)]
+				buf = appendRowBody(buf[:0], append(stored, keys[i]...))
+				if err := w.add(buf); err != nil {
+					return err
+				}
+				if c.m.Returning {
+					c.s.out.send(&pgproto3.DataRow{Values: r[first+len(c.m.NewColumns):]})
+				}
+			}
+		}
+	}
+	_, err = w.finish()
+	return err
+}
+
+// binaryKeys converts the key columns of new rows from text, which is what the
+// query yields, to what is hashed.
+func (c *rowChange) binaryKeys(rows [][][]byte, first int) ([][][]byte, error) {
+	var at []int
+	for _, k := range c.m.r.Policy.Keys {
+		for i, col := range c.m.NewColumns {
+			if col == k {
+				at = append(at, first+i)
+			}
+		}
+	}
+	var sql strings.Builder
+	sql.WriteString("SELECT ")
+	for i, k := range at {
+		if i > 0 {
+			sql.WriteString(", ")
+		}
+		sql.WriteString("k" + strconv.Itoa(i) + "::" + constantType(c.cols[k]))
+	}
+	sql.WriteString(" FROM (VALUES ")
+	for n, r := range rows {
+		if n > 0 {
+			sql.WriteString(", ")
+		}
+		sql.WriteString("(" + strconv.Itoa(n))
+		for _, k := range at {
+			if r[k] == nil {
+				sql.WriteString(", NULL::text")
+			} else {
+				sql.WriteString(", " + literal(string(r[k])) + "::text")
+			}
+		}
+		sql.WriteString(")")
+	}
+	sql.WriteString(") v(n")
+	for i := range at {
+		sql.WriteString(", k" + strconv.Itoa(i))
+	}
+	sql.WriteString(") ORDER BY n")
+	out := make([][][]byte, 0, len(rows))
+	err := c.s.runExtended(sql.String(), &request{ctx: c.req.ctx, formats: []int16{1}}, func(m pgproto3.BackendMessage) {
+		if d, ok := m.(*pgproto3.DataRow); ok {
+			row := make([][]byte, len(d.Values))
+			for i, v := range d.Values {
+				if v != nil {
+					row[i] = append([]byte{}, v...)
+				}
+			}
+			out = append(out, row)
+		}
+	})
+	c.s.pending = nil
+	return out, err
 }

@@ -160,7 +160,7 @@ func decodeRelation(v []byte) (*relation, error) {
 	index := map[int]int{}
 	for i, c := range j.Cols {
 		index[c.Num] = i
-		pc := plan.Column{Name: c.N, TypeOID: c.T, Type: c.F, NotNull: c.NN}
+		pc := plan.Column{Name: c.N, TypeOID: c.T, Type: c.F, NotNull: c.NN, Generated: c.G != ""}
 		if c.C != nil {
 			pc.Collation = *c.C
 		}
@@ -209,6 +209,14 @@ func (r *relation) name() string {
 		return "pg_temp." + catalog.Ident(r.Name)
 	}
 	return catalog.Ident(r.Schema) + "." + catalog.Ident(r.Name)
+}
+
+// sqlSchema is the schema that name qualifies with.
+func (r *relation) sqlSchema() string {
+	if r.Temp {
+		return "pg_temp"
+	}
+	return r.Schema
 }
 
 // planCatalog is the planner's view of the session's catalog.

@@ -46,6 +46,13 @@ func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
 	opt := plan.Options{NumSegments: n, Token: newToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	opt.Eval = func(sql string) (string, error) {
+		res, err := s.local(sql)
+		if err != nil {
+			return "", err
+		}
+		return string(res.value()), nil
+	}
 	for _, oid := range params {
 		name, err := s.typeName(oid)
 		if err != nil {
@@ -331,6 +338,21 @@ func appendRowBody(dst []byte, values [][]byte) []byte {
 	return dst
 }
 
+// columnsOf types the result of a query that is planned.
+func (s *Session) columnsOf(node *pg.Node, q *plan.Query, params []uint32) ([]plan.Column, error) {
+	text := q.Describe
+	if text == "" && q.Kind == plan.Local {
+		text = q.Top
+	}
+	if text == "" {
+		var err error
+		if text, err = plan.Deparse(node); err != nil {
+			return nil, err
+		}
+	}
+	return s.describeColumns(text, params)
+}
+
 // topOf turns a plan into one statement for the local server, so that it can
 // be the body of a cursor, a COPY or an EXPLAIN. Slices is nil when it needs
 // no sources.
@@ -348,13 +370,7 @@ func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []pl
 	case plan.Top:
 		return q.Top, q.Slices, q, nil
 	}
-	text := q.Describe
-	if text == "" {
-		if text, err = plan.Deparse(node); err != nil {
-			return "", nil, nil, err
-		}
-	}
-	cols, err := s.describeColumns(text, params)
+	cols, err := s.columnsOf(node, q, params)
 	if err != nil {
 		return "", nil, nil, err
 	}
