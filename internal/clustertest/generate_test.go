@@ -34,9 +34,14 @@ func (g *generator) alias() string {
 // query returns a statement and whether it fixes the order of its rows.
 func (g *generator) query() (sql string, ordered bool) {
 	sql, typs := g.body()
-	if g.n(0, 5) == 0 {
+	switch g.n(0, 11) {
+	case 0, 1:
 		name := g.alias()
 		sql = fmt.Sprintf("with %s as (%s) select * from %s", name, sql, name)
+	case 2:
+		sql, typs = g.twice(sql, typs)
+	case 3:
+		sql, typs = g.recursive()
 	}
 	if !g.coin() {
 		return sql, false
@@ -60,14 +65,20 @@ func (g *generator) query() (sql string, ordered bool) {
 func (g *generator) body() (sql string, typs []string) {
 	if g.n(0, 7) == 0 {
 		typs = []string{g.pick("int", "text"), g.pick("int", "bigint", "date")}
-		op := g.pick("union", "union all", "intersect", "except", "except all")
-		return fmt.Sprintf("(%s) %s (%s)", g.plain(typs, nil), op, g.plain(typs, nil)), typs
+		sql = "(" + g.plain(typs, nil) + ")"
+		for range g.n(1, 2) {
+			op := g.pick("union", "union all", "intersect", "intersect all", "except", "except all")
+			sql = fmt.Sprintf("(%s %s (%s))", sql, op, g.plain(typs, nil))
+		}
+		return sql, typs
 	}
-	switch g.n(0, 3) {
-	case 0:
+	switch g.n(0, 7) {
+	case 0, 1:
 		return g.grouped()
-	case 1:
+	case 2, 3:
 		return g.windowed()
+	case 4:
+		return g.first()
 	default:
 		for range g.n(1, 4) {
 			typs = append(typs, g.pick(types...))
@@ -100,9 +111,9 @@ func (g *generator) where(refs []ref) string {
 
 // from draws a FROM list and the columns it offers.
 func (g *generator) from() (sql string, refs []ref) {
-	sql, refs = g.source()
+	sql, refs = g.source(nil)
 	for range g.n(0, 2) {
-		right, more := g.source()
+		right, more := g.source(nil)
 		join := g.pick("join", "join", "left join", "right join", "full join")
 		on := g.equality(refs, more)
 		if on == "" {
@@ -117,7 +128,7 @@ func (g *generator) from() (sql string, refs []ref) {
 		refs = append(refs, more...)
 	}
 	if g.n(0, 9) == 0 {
-		right, more := g.source()
+		right, more := g.source(refs)
 		sql += ", " + right
 		refs = append(refs, more...)
 	}
@@ -150,19 +161,33 @@ func (g *generator) equality(left, right []ref) string {
 
 func number(typ string) bool { return typ == "int" || typ == "bigint" || typ == "numeric" }
 
-// source draws one FROM item: a table or a subquery.
-func (g *generator) source() (sql string, refs []ref) {
+// source draws one FROM item: a table, a view, a list or a subquery, which may
+// be LATERAL to what stands left of it.
+func (g *generator) source(left []ref) (sql string, refs []ref) {
 	a := g.alias()
 	if g.depth < 2 && g.n(0, 5) == 0 {
 		g.depth++
-		body, typs := g.body()
-		g.depth--
+		defer func() { g.depth-- }()
+		var body string
+		var typs []string
+		lateral := ""
+		switch n := g.n(0, 8); {
+		case n == 0:
+			body, typs = g.list()
+		case n == 1:
+			body, typs = "select generate_series(-1, 3)", []string{"int"}
+		case left != nil && n < 6:
+			lateral, typs = "lateral ", []string{g.pick(types...), g.pick(types...)}
+			body = g.plain(typs, left)
+		default:
+			body, typs = g.body()
+		}
 		cols := make([]string, len(typs))
 		for i, typ := range typs {
 			cols[i] = fmt.Sprintf("o%d", i)
 			refs = append(refs, ref{a + "." + cols[i], typ})
 		}
-		return fmt.Sprintf("(%s) %s (%s)", body, a, strings.Join(cols, ", ")), refs
+		return fmt.Sprintf("%s(%s) %s (%s)", lateral, body, a, strings.Join(cols, ", ")), refs
 	}
 	tb := rapid.SampledFrom(g.tables).Draw(g.rt, "table")
 	for _, col := range tb.cols {
@@ -182,19 +207,26 @@ func (g *generator) grouped() (sql string, typs []string) {
 	}
 	for range g.n(1, 3) {
 		agg, typ := g.aggregate(refs)
-		if g.n(0, 4) == 0 {
+		if !strings.HasPrefix(agg, "(") && g.n(0, 4) == 0 {
 			agg += " filter (where " + g.expr("bool", refs) + ")"
 		}
 		outputs, typs = append(outputs, agg), append(typs, typ)
 	}
+	if keys != nil && g.n(0, 5) == 0 {
+		outputs, typs = append(outputs, "grouping("+keys[0]+")"), append(typs, "int")
+	}
 	sql = fmt.Sprintf("select %s from %s%s", strings.Join(outputs, ", "), from, g.where(refs))
 	if keys != nil {
 		by := strings.Join(keys, ", ")
-		switch g.n(0, 8) {
+		switch g.n(0, 10) {
 		case 0:
 			by = "rollup (" + by + ")"
 		case 1:
 			by = "grouping sets ((), (" + by + "))"
+		case 2:
+			by = "cube (" + by + ")"
+		case 3:
+			by = fmt.Sprintf("grouping sets ((%s), (%s))", by, keys[0])
 		}
 		sql += " group by " + by
 	}
@@ -209,7 +241,16 @@ func (g *generator) grouped() (sql string, typs []string) {
 // its input.
 func (g *generator) aggregate(refs []ref) (sql, typ string) {
 	x := func(typ string) string { return g.expr(typ, refs) }
-	switch g.n(0, 11) {
+	switch g.n(0, 15) {
+	case 12:
+		return "sum(distinct " + x("int") + ")", "bigint"
+	case 13:
+		v := x("int")
+		return fmt.Sprintf("(array_to_string(array_agg(%s order by %s), ',', '-'))", v, v), "text"
+	case 14:
+		return "percentile_disc(0.5) within group (order by " + x(g.pick("int", "int", "int")) + ")", "int"
+	case 15:
+		return "(round(var_pop(" + x("int") + "), 3))", "numeric"
 	case 0:
 		return "count(*)", "bigint"
 	case 1:
@@ -248,6 +289,25 @@ func (g *generator) windowed() (sql string, typs []string) {
 		fn, typ = "max("+g.expr("int", refs)+")", "int"
 	}
 	over := "order by " + order.sql
+	if g.n(0, 2) == 0 {
+		// By everything there is: rows that tie are equal.
+		keys := make([]string, len(refs))
+		for i, r := range refs {
+			keys[i] = r.sql
+		}
+		over = "order by " + strings.Join(keys, ", ")
+		switch g.n(0, 3) {
+		case 0:
+			fn, typ = "row_number()", "bigint"
+		case 1:
+			fn, typ = g.pick("lag", "lead", "first_value", "last_value")+"("+r.sql+")", r.typ
+		case 2:
+			fn, typ = "ntile(3)", "int"
+		case 3:
+			fn, typ = "sum("+g.expr("int", refs)+")", "bigint"
+			over += g.pick(" rows between 1 preceding and 1 following", " rows unbounded preceding")
+		}
+	}
 	if g.coin() {
 		over = "partition by " + part.sql + " " + over
 	}
@@ -305,18 +365,20 @@ func (g *generator) expr(typ string, refs []ref) string {
 		}
 	case 3:
 		if typ != "bool" {
-			return fmt.Sprintf("nullif(%s, %s)", x(typ), leaf())
+			return fmt.Sprintf("%s(%s, %s)", g.pick("nullif", "greatest", "least"), x(typ), leaf())
 		}
 	}
 	switch typ {
 	case "int":
-		return g.pick("length("+x("text")+")", "("+x("int")+" % 5)", "sign("+x("int")+")::int", "("+x("int")+" / 3 + 1)")
+		return g.pick("length("+x("text")+")", "("+x("int")+" % 5)", "sign("+x("int")+")::int", "("+x("int")+" / 3 + 1)",
+			"position("+x("text")+" in "+leafText(g, refs)+")", "extract(year from "+x("date")+")::int", "("+x("date")+" - "+x("date")+")", "ascii("+x("text")+")")
 	case "bigint":
 		return g.pick(x("int")+"::bigint", "("+x("bigint")+" + 1)", "("+x("bigint")+" % 7)")
 	case "numeric":
 		return g.pick("("+x("numeric")+" + "+leaf()+")", "round("+x("numeric")+", 1)", x("int")+"::numeric")
 	case "text":
-		return g.pick("("+x("text")+" || "+leaf()+")", "upper("+x("text")+")", "substr("+x("text")+", 1, 1)", x("int")+"::text")
+		return g.pick("("+x("text")+" || "+leaf()+")", "upper("+x("text")+")", "substr("+x("text")+", 1, 1)", x("int")+"::text",
+			"concat("+x("text")+", "+x("int")+")", "to_char("+x("date")+", 'YYYY-MM')", "md5("+x("text")+")", "replace("+x("text")+", 'a', 'bc')")
 	case "date":
 		return "(" + x("date") + " + 1)"
 	}
@@ -340,10 +402,18 @@ func (g *generator) condition(refs []ref) string {
 		return fmt.Sprintf("(%s is %sdistinct from %s)", x(), g.pick("", "not "), x())
 	case 5:
 		return fmt.Sprintf("(%s %sin (%s, %s))", x(), g.pick("", "not "), g.literal(typ), g.literal(typ))
+	case 8:
+		return g.special(refs)
 	case 6, 7:
 		if g.depth < 3 {
 			g.depth += 2
 			defer func() { g.depth -= 2 }()
+			switch g.n(0, 7) {
+			case 0:
+				return fmt.Sprintf("(%s %s %s (%s))", x(), g.pick("=", "<>", "<", ">="), g.pick("any", "all"), g.plain([]string{typ}, refs))
+			case 1:
+				return fmt.Sprintf("((%s, %s) %sin (%s))", x(), g.expr("int", refs), g.pick("", "not "), g.plain([]string{typ, "int"}, refs))
+			}
 			if g.coin() {
 				return fmt.Sprintf("%sexists (%s)", g.pick("", "not "), g.plain([]string{"int"}, refs))
 			}

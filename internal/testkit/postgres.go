@@ -56,7 +56,7 @@ func (c *Cluster) PlainPostgres(t testing.TB) *pgx.Conn {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off")
+	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "jit=off")
 	server.Dir, server.SysProcAttr = dir, attr
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
