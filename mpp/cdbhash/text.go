@@ -27,6 +27,9 @@ func FromTextMod(typeOID uint32, typmod int32, text, dst []byte) ([]byte, bool) 
 	if !ok {
 		return dst, false
 	}
+	if out == nil {
+		out = []byte{} // the empty value: nil would be NULL
+	}
 	return out, true
 }
 

@@ -194,4 +194,3 @@ func (s *Session) copyTo(req *request, st *pg.CopyStmt, r *relation) error {
 	s.complete(fmt.Sprintf("COPY %d", rows))
 	return nil
 }
-

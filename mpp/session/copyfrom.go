@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -77,6 +78,21 @@ func (s *Session) copyThrough(req *request, st *pg.CopyStmt, r *relation) error 
 	}
 	s.complete(fmt.Sprintf("COPY %d", n))
 	return nil
+}
+
+// binaryForm has the local server read a value of one of the types that
+// directCopy knows: one in a spelling that only PostgreSQL knows, or a wrong one.
+func (s *Session) binaryForm(oid uint32, text []byte) ([]byte, error) {
+	typ, err := s.typeName(oid)
+	if err != nil {
+		return nil, err
+	}
+	send := map[uint32]string{20: "int8send", 21: "int2send", 23: "int4send", 25: "textsend", 1043: "varcharsend", 2950: "uuid_send"}[oid]
+	res, err := s.local("SELECT pg_catalog.encode(pg_catalog." + send + "(" + literal(string(text)) + "::" + typ + "), 'hex')")
+	if err != nil {
+		return nil, withoutContext(err)
+	}
+	return hex.DecodeString(string(res.value()))
 }
 
 // mayInsert refuses a COPY before its data is asked for. Which columns the user
@@ -196,7 +212,7 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 	if err != nil {
 		return err
 	}
-	p := &linePlacer{opt: opt, r: r, put: in.Write, n: s.numSegments()}
+	p := &linePlacer{opt: opt, r: r, put: in.Write, ask: s.binaryForm, n: s.numSegments()}
 	if err := p.open(); err != nil {
 		in.Abort(err)
 		return err
@@ -212,17 +228,15 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 		}
 		switch m := m.(type) {
 		case *pgproto3.CopyData:
-			if failed == nil {
-				failed = p.write(m.Data)
-			}
-			if failed == nil {
+			if failed = p.write(m.Data); failed == nil {
 				failed = req.ctx.Err()
 			}
-			continue
-		case *pgproto3.CopyDone:
 			if failed == nil {
-				failed = p.end()
+				continue
 			}
+			// The client hears of it at once; what it still sends is passed over.
+		case *pgproto3.CopyDone:
+			failed = p.end()
 		case *pgproto3.CopyFail:
 			failed = sqlError("57014", "COPY from stdin failed: %s", m.Message)
 		case *pgproto3.Flush, *pgproto3.Sync:
@@ -246,4 +260,3 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 	s.complete(fmt.Sprintf("COPY %d", n))
 	return nil
 }
-

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,8 +18,9 @@ type linePlacer struct {
 	opt    directOptions
 	r      *relation
 	put    func(seg int, data []byte) error
-	n      int // segments
-	next   int // for random placement
+	ask    func(oid uint32, text []byte) ([]byte, error) // for a value's binary form
+	n      int                                           // segments
+	next   int                                           // for random placement
 	rest   []byte
 	crlf   bool // lines end so
 	lines  int  // so far
@@ -110,6 +112,13 @@ func (p *linePlacer) send(seg int, line []byte) error {
 	return p.put(seg, line)
 }
 
+// at says in which line a value is that the local server refused.
+func (p *linePlacer) at(err error) error {
+	said := *pgError(err)
+	said.Where = fmt.Sprintf("COPY %s, line %d", p.r.Name, p.lines)
+	return &said
+}
+
 // where turns the line number in a segment's error, which counts what the
 // segment was sent, into the client's.
 func (p *linePlacer) where(err error) error {
@@ -199,8 +208,10 @@ func (p *linePlacer) line(line []byte) error {
 		p.buf = unescape(p.buf[:0], f)
 		v, ok := cdbhash.FromText(p.oids[k], p.buf, p.bin[k][:0])
 		if !ok {
-			// Not a value of the type: any segment will say so.
-			v = append(p.bin[k][:0], make([]byte, 8)[:keyWidth(p.oids[k])]...)
+			var err error
+			if v, err = p.ask(p.oids[k], p.buf); err != nil {
+				return p.at(err)
+			}
 		}
 		p.bin[k] = v
 	}
@@ -209,18 +220,6 @@ func (p *linePlacer) line(line []byte) error {
 		return err
 	}
 	return p.send(seg, line)
-}
-
-func keyWidth(oid uint32) int {
-	switch oid {
-	case 20:
-		return 8
-	case 21:
-		return 2
-	case 23:
-		return 4
-	}
-	return 0
 }
 
 // fieldEnd finds the delimiter that ends the first field; one behind a

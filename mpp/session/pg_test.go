@@ -1,0 +1,219 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
+)
+
+// dialTest connects a link to a server of the test's own.
+func dialTest(t *testing.T, s *pgtest.Server) *link {
+	t.Helper()
+	l, err := dialLink(t.Context(), filepath.Join(s.Dir, fmt.Sprintf(".s.PGSQL.%d", s.Port)), pgtest.Superuser, "postgres", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.close)
+	l.onBegin = func() {}
+	return l
+}
+
+// openDir lets any user in.
+func openDir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLink holds a link to what it tells of the server it is connected to.
+func TestLink(t *testing.T) {
+	srv := pgtest.Start(t)
+	t.Run("query", func(t *testing.T) {
+		l := dialTest(t, srv)
+		res, err := l.query("SELECT 1 AS a; SELECT 'x' AS b, NULL AS c")
+		if err != nil || string(res.value()) != "x" || res.rows[0][1] != nil || string(res.fields[1].Name) != "c" || res.tag != "SELECT 1" {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		var pe *pgconn.PgError
+		if _, err := l.query("SELECT 1/0"); !errors.As(err, &pe) || pe.Code != "22012" {
+			t.Errorf("%v", err)
+		}
+		if _, err := l.query("COPY (SELECT 1) TO STDOUT"); err != nil {
+			t.Errorf("COPY TO: %v", err)
+		}
+		if _, err := l.query("CREATE TEMP TABLE t (a int); COPY t FROM STDIN"); err == nil {
+			t.Error("COPY FROM STDIN was not refused")
+		}
+		for _, step := range []struct {
+			sql    string
+			status byte
+		}{{"BEGIN", 'T'}, {"SELECT nix", 'E'}, {"ROLLBACK", 'I'}} {
+			_, _ = l.query(step.sql)
+			if l.status != step.status {
+				t.Errorf("after %s the status is %c, expected %c", step.sql, l.status, step.status)
+			}
+		}
+		params, fields, err := l.describe("SELECT $1 + 1::bigint, $2 || 'x'", nil)
+		if err != nil || fmt.Sprint(params) != "[20 25]" || len(fields) != 2 || fields[0].DataTypeOID != 20 {
+			t.Errorf("%v, %v, %v", params, fields, err)
+		}
+		if _, fields, err = l.describe("CREATE TABLE x (a int)", nil); err != nil || fields != nil {
+			t.Errorf("%v, %v", fields, err)
+		}
+		if _, _, err = l.describe("SELEC", nil); err == nil || l.status != 'I' {
+			t.Errorf("%v, %c", err, l.status)
+		}
+	})
+	t.Run("notices", func(t *testing.T) {
+		l := dialTest(t, srv)
+		var heard []string
+		l.onNotice = func(m pgproto3.BackendMessage) {
+			switch m := m.(type) {
+			case *pgproto3.NoticeResponse:
+				heard = append(heard, m.Message)
+			case *pgproto3.ParameterStatus:
+				heard = append(heard, m.Name+"="+m.Value)
+			case *pgproto3.NotificationResponse:
+				heard = append(heard, m.Channel+":"+m.Payload)
+			}
+		}
+		const sql = "DO $$ BEGIN RAISE NOTICE 'hello'; END $$; SET application_name = 'me'; LISTEN c; NOTIFY c, 'x'"
+		_, _ = l.query(sql)
+		if got := strings.Join(heard, ","); got != "hello,c:x,application_name=me" {
+			t.Errorf("heard %s", got)
+		}
+		heard = nil
+		unmute := l.mute()
+		_, _ = l.query(strings.Replace(sql, "'me'", "'you'", 1))
+		unmute()
+		if got := strings.Join(heard, ","); got != "c:x,application_name=you" {
+			t.Errorf("muted, heard %s", got)
+		}
+		if l.muted || l.params["application_name"] != "you" {
+			t.Errorf("%v, %v", l.muted, l.params)
+		}
+	})
+	t.Run("keepWork", func(t *testing.T) {
+		l := dialTest(t, srv)
+		begun := 0
+		l.onBegin = func() { begun++ }
+		if _, err := l.query("CREATE TEMP TABLE w (a int)"); err != nil || begun != 0 {
+			t.Fatal(err, begun)
+		}
+		l.send(&pgproto3.Parse{Query: "INSERT INTO w VALUES (1)"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Flush{})
+		if err := l.flush(); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			m, err := l.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := m.(*pgproto3.CommandComplete); ok {
+				break
+			}
+		}
+		l.unsynced = true
+		res, err := l.query("SELECT count(*) FROM w")
+		if err != nil || string(res.value()) != "1" || begun != 1 || l.status != 'T' {
+			t.Fatalf("%v, %v, begun %d times, status %c", res, err, begun, l.status)
+		}
+		_, _ = l.query("ROLLBACK")
+		if res, err = l.query("SELECT count(*) FROM w"); err != nil || string(res.value()) != "0" {
+			t.Errorf("the work was kept beyond its transaction: %s, %v", res.value(), err)
+		}
+	})
+	t.Run("cancel", func(t *testing.T) {
+		l := dialTest(t, srv)
+		time.AfterFunc(50*time.Millisecond, func() { _ = l.cancel(context.Background()) })
+		var pe *pgconn.PgError
+		if _, err := l.query("SELECT pg_sleep(20)"); !errors.As(err, &pe) || pe.Code != "57014" {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("farewell", func(t *testing.T) {
+		l := dialTest(t, srv)
+		_, err := l.query("SELECT pg_terminate_backend(pg_backend_pid())")
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != "57P01" || l.broken == nil {
+			t.Errorf("%v, broken %v", err, l.broken)
+		}
+		if _, again := l.query("SELECT 1"); again != l.broken {
+			t.Errorf("a broken link says %v", again)
+		}
+	})
+}
+
+// TestRowServer reads row sources through dblink, as the coordinator does.
+func TestRowServer(t *testing.T) {
+	srv := pgtest.Start(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, ".s.PGSQL.6000")
+	// The server's user has to get at the socket.
+	for d := dir; d != filepath.Dir(d) && strings.Contains(d, "Test"); d = filepath.Dir(d) {
+		openDir(t, d)
+	}
+	r := newRowServer(path, slog.New(slog.DiscardHandler))
+	if err := r.listen(); err != nil {
+		t.Fatal(err)
+	}
+	openDir(t, path)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.serve(ctx) }()
+	defer func() { stop(); <-done }()
+	source := func(rows int, fail error) func(context.Context, func([]byte) error) (int, error) {
+		return func(_ context.Context, sink func([]byte) error) (int, error) {
+			for i := range rows {
+				if err := sink(appendRowBody(nil, [][]byte{fmt.Append(nil, i), nil})); err != nil {
+					return 2, err
+				}
+			}
+			return 2, fail
+		}
+	}
+	r.add("some", source(5000, nil))
+	r.add("none", source(0, nil))
+	r.add("bad", source(3, &pgconn.PgError{Code: "22012", Message: "division by zero (seg1)"}))
+	l := dialTest(t, srv)
+	if _, err := l.query("CREATE EXTENSION dblink; SELECT dblink_connect('m', 'host=" + dir + " port=6000 user=x dbname=x')"); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(token string) (string, error) {
+		res, err := l.query("SELECT count(*) || ' ' || count(b) || ' ' || coalesce(sum(a), 0) FROM dblink('m', '" + token + "') AS t(a int, b text)")
+		if err != nil {
+			return "", err
+		}
+		return string(res.value()), nil
+	}
+	for range 2 {
+		if got, err := ask("some"); err != nil || got != "5000 0 12497500" {
+			t.Errorf("%s, %v", got, err)
+		}
+		if got, err := ask("none"); err != nil || got != "0 0 0" {
+			t.Errorf("%s, %v", got, err)
+		}
+		for token, code := range map[string]string{"bad": "22012", "nix": "34000"} {
+			var pe *pgconn.PgError
+			if _, err := ask(token); !errors.As(err, &pe) || pe.Code != code {
+				t.Errorf("%s: %v, expected %s", token, err, code)
+			}
+		}
+	}
+	r.remove("some")
+	if _, err := ask("some"); err == nil {
+		t.Error("a source that was removed was read")
+	}
+}
