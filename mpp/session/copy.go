@@ -94,14 +94,6 @@ func copyOption(st *pg.CopyStmt, name string) (string, bool) {
 	return "", false
 }
 
-func truth(v string) bool {
-	switch strings.ToLower(v) {
-	case "off", "false", "0", "no":
-		return false
-	}
-	return true
-}
-
 // copyTo sends a table: the local server says what comes before the rows, the
 // segments send them in the client's format.
 func (s *Session) copyTo(req *request, st *pg.CopyStmt, r *relation) error {

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -164,11 +163,4 @@ func greet(be *pgproto3.Backend, l *link) {
 	}
 	be.Send(&pgproto3.BackendKeyData{ProcessID: l.pid, SecretKey: l.secret})
 	be.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-}
-
-func secretOf(l *link) uint32 {
-	if len(l.secret) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(l.secret)
 }
