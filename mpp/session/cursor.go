@@ -15,6 +15,11 @@ import (
 // segments is read as sources when the cursor is first fetched from.
 func (s *Session) runDeclare(req *request, st *pg.DeclareCursorStmt) error {
 	const hold = 0x0020 // CURSOR_OPT_HOLD
+	req, err := s.withoutParams(req)
+	if err != nil {
+		return err
+	}
+	st = req.node.GetDeclareCursorStmt()
 	sql, slices, q, err := s.topOf(st.Query, req.types)
 	if err != nil {
 		return err
@@ -23,9 +28,6 @@ func (s *Session) runDeclare(req *request, st *pg.DeclareCursorStmt) error {
 	simple.portal = nil
 	if q.Kind == plan.Local && q.Top == "" || s.link.status == 'I' && st.Options&hold == 0 {
 		return s.runLocal(&simple, req.text)
-	}
-	if len(req.params) > 0 {
-		return sqlError("0A000", "DECLARE CURSOR with parameters is not supported on distributed tables")
 	}
 	top, err := parseOne(sql)
 	if err != nil {
@@ -173,15 +175,9 @@ func (s *Session) executed(st *pg.ExecuteStmt) (*pg.Node, error) {
 		}
 		values := make([]*pg.Node, len(types))
 		for i, v := range res.rows[0] {
-			lit := "NULL"
-			if v != nil {
-				lit = literal(string(v))
-			}
-			n, err := parseOne("SELECT CAST(" + lit + " AS " + types[i] + ")")
-			if err != nil {
+			if values[i], err = constant(v, types[i]); err != nil {
 				return nil, err
 			}
-			values[i] = n.GetSelectStmt().TargetList[0].GetResTarget().Val
 		}
 		replaceParams(node, values)
 	}

@@ -80,6 +80,23 @@ func (s *Session) stopIfGone(stopped *bool) {
 	}
 }
 
+// functionCall runs a call of the protocol's oldest kind, by which libpq handles
+// large objects. They are the coordinator's.
+func (s *Session) functionCall(m *pgproto3.FunctionCall) {
+	ctx, end := s.statementContext()
+	defer end()
+	s.link.send(m)
+	err := s.link.flush()
+	if err == nil {
+		err = s.pass()
+	}
+	if err != nil {
+		s.fail(ctx, err)
+	}
+	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
+	s.out.flush()
+}
+
 // passCopyIn hands a client's COPY data to the link.
 func (s *Session) passCopyIn() error {
 	s.out.flush()

@@ -119,14 +119,21 @@ func (s *Session) serve() {
 		if err != nil || s.link.broken != nil {
 			return
 		}
-		_, query := m.(*pgproto3.Query)
-		_, sync := m.(*pgproto3.Sync)
-		idle = query || sync
+		switch m.(type) {
+		case *pgproto3.Query, *pgproto3.Sync, *pgproto3.FunctionCall:
+			idle = true
+		default:
+			idle = false
+		}
 		switch m := m.(type) {
 		case *pgproto3.Query:
 			s.flushPending()
 			s.skipToSync = false
 			s.simpleQuery(m.String)
+		case *pgproto3.FunctionCall:
+			s.flushPending()
+			s.skipToSync = false
+			s.functionCall(m)
 		case *pgproto3.Terminate:
 			return
 		case *pgproto3.CopyData, *pgproto3.CopyDone, *pgproto3.CopyFail:
