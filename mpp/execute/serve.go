@@ -69,10 +69,11 @@ func (j *job) serve() error {
 }
 
 // sync brings PostgreSQL to where it waits for a new query, dropping what it
-// says until then.
+// says until then. Slices do not stay open: after a cancellation that came too
+// late to fail the transaction their portals would be there until its end.
 func (j *job) sync() error {
 	if j.syncs == 0 {
-		if _, err := j.q.pg.Write(j.appendSync(nil)); err != nil {
+		if _, err := j.q.pg.Write(j.appendClose(nil)); err != nil {
 			return err
 		}
 	}
