@@ -34,10 +34,6 @@ func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
 	if err != nil {
 		return err
 	}
-	source, err := s.insertSource(r, st, req)
-	if err != nil {
-		return err
-	}
 	w := &rowWriter{s: s, ctx: req.ctx, r: r}
 	values := st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0
 	if values || st.OnConflictClause != nil || len(st.ReturningList) > 0 {
@@ -54,12 +50,34 @@ func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
 		w.formats = req.formats
 		w.emit = func(row [][]byte) { s.out.send(&pgproto3.DataRow{Values: row}) }
 	}
-	n, err := s.writeRows(req, w, source)
+	n, err := s.insertRows(req, w, st)
 	if err != nil {
 		return err
 	}
 	s.complete(fmt.Sprintf("INSERT 0 %d", n))
 	return nil
+}
+
+// insertRows places an INSERT's rows with w.
+func (s *Session) insertRows(req *request, w *rowWriter, st *pg.InsertStmt) (int64, error) {
+	if w.template != "" {
+		if err := w.open(); err != nil {
+			return 0, err
+		}
+		if done, err := constantRows(w, st); err != nil {
+			return 0, err
+		} else if done {
+			if err := s.beginWrite(); err != nil {
+				return 0, err
+			}
+			return w.finish()
+		}
+	}
+	source, err := s.insertSource(w.r, st, req)
+	if err != nil {
+		return 0, err
+	}
+	return s.writeRows(req, w, source)
 }
 
 // validate has the local server look at the statement and returns the result
@@ -279,8 +297,7 @@ const rowsMark = "trunkline_rows"
 
 // insertTemplate is the INSERT for the segments, with rowsMark for its rows.
 func insertTemplate(r *relation, st *pg.InsertStmt) (string, error) {
-	ins := proto.Clone(st).(*pg.InsertStmt)
-	ins.WithClause, ins.Cols = nil, nil
+	ins := &pg.InsertStmt{Relation: st.Relation, OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}
 	for i := range r.columns {
 		if !r.columns[i].generated {
 			ins.Cols = append(ins.Cols, &pg.Node{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Name: r.columns[i].Name}}})

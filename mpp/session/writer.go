@@ -59,6 +59,7 @@ func (w *rowWriter) open() error {
 		w.n = w.s.numSegments()
 	}
 	stored := map[int]int{}
+	w.width, w.keyAt = 0, nil
 	for i := range w.r.columns {
 		if !w.r.columns[i].generated {
 			stored[i] = w.width
@@ -216,11 +217,7 @@ func (s *Session) markWrite(ctx context.Context, r *relation, segs []int) error 
 // putLiteral adds a row to the segment's INSERT.
 func (w *rowWriter) putLiteral(seg int, row []byte) error {
 	b := &w.batches[seg]
-	if b.rows > 0 {
-		b.sql.WriteString(", ")
-	}
-	b.rows++
-	b.sql.WriteByte('(')
+	b.next()
 	rest := row[2:]
 	for i := range w.width {
 		if i > 0 {
@@ -233,11 +230,25 @@ func (w *rowWriter) putLiteral(seg int, row []byte) error {
 			b.sql.WriteString(catalog.Literal(string(v)))
 		}
 	}
+	b.end()
+	return nil
+}
+
+// next begins a row.
+func (b *batch) next() {
+	if b.rows > 0 {
+		b.sql.WriteString(", ")
+	}
+	b.rows++
+	b.sql.WriteByte('(')
+}
+
+// end ends a row.
+func (b *batch) end() {
 	b.sql.WriteByte(')')
 	if b.sql.Len() >= batchBytes {
 		b.cut()
 	}
-	return nil
 }
 
 func (b *batch) cut() {
