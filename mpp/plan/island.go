@@ -30,7 +30,7 @@ type shape struct {
 // island plans a level as an island if that is certain to be right. root says
 // that its rows are the client's.
 func (p *planner) island(lv *level, root bool) (done bool, err error) {
-	if p.opt.NoPushdown {
+	if p.opt.NoPushdown || p.opt.noIslands {
 		return false, nil
 	}
 	sh, why := p.shapeOf(lv)

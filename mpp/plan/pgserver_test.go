@@ -179,14 +179,14 @@ func (w *world) reset() {
 	}
 	for _, f := range []string{"gp_motion_recv", "gp_motion_recv_3", "gp_motion_recv_5", "gp_motion_recv_6", "gp_motion_recv_7"} {
 		w.exec("coord", `CREATE OR REPLACE FUNCTION pg_catalog.`+f+`(text, token text) RETURNS SETOF record VOLATILE PARALLEL RESTRICTED LANGUAGE plpgsql AS
-			$$ BEGIN
-				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n = 0;
+			$$ DECLARE list text; BEGIN
+				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n = 0 RETURNING spec INTO list;
 				IF NOT FOUND THEN RAISE EXCEPTION 'source % is read twice', $2; END IF;
-				RETURN QUERY EXECUTE format('SELECT * FROM pg_temp.%I', 'motion_' || $2);
+				RETURN QUERY EXECUTE 'SELECT ' || list || ' FROM pg_temp.motion_data WHERE token = $1' USING $2;
 			END $$`)
 	}
 	w.exec("plain", placers())
-	w.exec("coord", "CREATE TEMP TABLE IF NOT EXISTS motion_reads (token text, n int)")
+	w.exec("coord", "CREATE TEMP TABLE IF NOT EXISTS motion_reads (token text, n int, spec text); CREATE TEMP TABLE IF NOT EXISTS motion_data (token text, fields text[])")
 }
 
 func (w *world) exec(db, sql string) {
@@ -393,27 +393,34 @@ func (w *world) run(sql string, q *Query) result {
 		out.rows, out.err = rows, err
 		return out
 	}
-	defer w.exec("coord", "TRUNCATE motion_reads")
+	defer w.exec("coord", "DELETE FROM motion_reads; DELETE FROM motion_data")
+	var buf strings.Builder
 	for i := range q.Slices {
 		s := &q.Slices[i]
 		rows, err := w.gather(s)
 		if err != nil {
 			return result{err: err}
 		}
-		name := quote("motion_" + s.Token)
-		var def []string
+		var spec []string
 		for i, c := range s.Columns {
-			d := "c" + strconv.Itoa(i) + " " + c.Type
-			if c.Collation != "" {
-				d += " COLLATE " + c.Collation
-			}
-			def = append(def, d)
+			spec = append(spec, fmt.Sprintf("fields[%d]::%s", i+1, c.Type))
 		}
-		w.exec("coord", "CREATE TEMP TABLE "+name+" ("+strings.Join(def, ", ")+")")
-		defer w.exec("coord", "DROP TABLE "+name)
-		w.exec("coord", "INSERT INTO motion_reads VALUES ("+literal(s.Token)+", 0)")
-		if _, err := w.conns["coord"].PgConn().CopyFrom(context.Background(), strings.NewReader(copyText(rows)), "COPY "+name+" FROM STDIN"); err != nil {
-			return result{err: fmt.Errorf("rows of slice %s: %w", s.SQL, err)}
+		w.exec("coord", "INSERT INTO motion_reads VALUES ("+literal(s.Token)+", 0, "+literal(strings.Join(spec, ", "))+")")
+		for _, row := range rows {
+			var list []string
+			for _, v := range row {
+				if v == "∅" {
+					list = append(list, "NULL")
+				} else {
+					list = append(list, `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v)+`"`)
+				}
+			}
+			buf.WriteString(copyText([][]string{{s.Token, "{" + strings.Join(list, ",") + "}"}}))
+		}
+	}
+	if buf.Len() > 0 {
+		if _, err := w.conns["coord"].PgConn().CopyFrom(context.Background(), strings.NewReader(buf.String()), "COPY motion_data FROM STDIN"); err != nil {
+			return result{err: err}
 		}
 	}
 	return w.ask("coord", q.Top)

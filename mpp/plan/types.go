@@ -161,6 +161,8 @@ type Options struct {
 	Eval func(sql string) (string, error)
 	// NoPushdown turns every optimisation off: base tables are gathered.
 	NoPushdown bool
+
+	noIslands bool // for tests: base tables are gathered, but filtered
 }
 
 // Name is a possibly qualified relation name; Schema is "" when unqualified.
