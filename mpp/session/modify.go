@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -40,11 +41,15 @@ func (s *Session) runModify(req *request) error {
 			return err
 		}
 	}
+	node, err := spellDefaults(req.node, r)
+	if err != nil {
+		return err
+	}
 	opt, err := s.planOptions(req.types)
 	if err != nil {
 		return err
 	}
-	p, err := plan.Modify(req.node, planCatalog{s: s, params: req.types}, opt)
+	p, err := plan.Modify(node, planCatalog{s: s, params: req.types}, opt)
 	if err != nil {
 		return err
 	}
@@ -80,6 +85,43 @@ func (s *Session) runModify(req *request) error {
 	}
 	s.complete(fmt.Sprintf("%s %d", verb, m.done))
 	return nil
+}
+
+// spellDefaults returns an UPDATE with the columns' defaults in the place of
+// DEFAULT: segments have sequences of their own, and a new key is needed to
+// place the row.
+func spellDefaults(n *pg.Node, r *relation) (*pg.Node, error) {
+	if n.GetUpdateStmt() == nil {
+		return n, nil
+	}
+	n = proto.CloneOf(n)
+	for _, t := range n.GetUpdateStmt().TargetList {
+		set := t.GetResTarget()
+		value := set.GetVal()
+		if ref := value.GetMultiAssignRef(); ref != nil {
+			if row := ref.Source.GetRowExpr(); row != nil && int(ref.Colno) <= len(row.Args) {
+				value = row.Args[ref.Colno-1]
+			}
+		}
+		if value.GetSetToDefault() == nil {
+			continue
+		}
+		for i := range r.columns {
+			c := &r.columns[i]
+			switch {
+			case c.Name != set.Name || c.generated:
+			case c.identity == "a":
+				return nil, sqlError("0A000", "cannot set identity column %q to DEFAULT in an UPDATE of a distributed table", c.Name)
+			default:
+				def, err := parseOne("SELECT " + c.defaultSQL())
+				if err != nil {
+					return nil, err
+				}
+				value.Node = def.GetSelectStmt().TargetList[0].GetResTarget().Val.Node
+			}
+		}
+	}
+	return n, nil
 }
 
 func modifyTarget(n *pg.Node) (*pg.RangeVar, *pg.WithClause) {
