@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"pgregory.net/rapid"
 
@@ -81,7 +82,10 @@ func answer(conn *pgx.Conn, sql string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var lines []string
+	return lines(results), nil
+}
+
+func lines(results []*pgconn.Result) (lines []string) {
 	for _, res := range results {
 		for _, row := range res.Rows {
 			fields := make([]string, len(row))
@@ -96,7 +100,7 @@ func answer(conn *pgx.Conn, sql string) ([]string, error) {
 			lines = append(lines, strings.Join(fields, "|"))
 		}
 	}
-	return lines, nil
+	return lines
 }
 
 // seed is rapid's own when it is given one, so that -rapid.seed repeats the
@@ -118,9 +122,14 @@ type table struct {
 	distributed string     // the clause
 	rows        [][]string // literals
 	view        string     // a view's query; it has neither rows nor a clause
+	unique      bool       // k is the primary key
+	serial      string     // how a column s is numbered, "" for none
 }
 
-type column struct{ name, typ string }
+type column struct {
+	name, typ string
+	extra     string // constraints and defaults
+}
 
 // values are the literals of each type, few enough to collide in joins.
 var values = map[string][]string{
@@ -138,9 +147,9 @@ func drawTables(rt *rapid.T) []table {
 	tables := make([]table, 3)
 	for i := range tables {
 		tb := table{name: fmt.Sprintf("t%d", i)}
-		tb.cols = append(tb.cols, column{"k", rapid.SampledFrom([]string{"int", "bigint", "text"}).Draw(rt, "key type")})
+		tb.cols = append(tb.cols, column{name: "k", typ: rapid.SampledFrom([]string{"int", "bigint", "text"}).Draw(rt, "key type")})
 		for j := range rapid.IntRange(1, 4).Draw(rt, "columns") {
-			tb.cols = append(tb.cols, column{fmt.Sprintf("c%d", j), rapid.SampledFrom(types).Draw(rt, "type")})
+			tb.cols = append(tb.cols, column{name: fmt.Sprintf("c%d", j), typ: rapid.SampledFrom(types).Draw(rt, "type")})
 		}
 		switch rapid.IntRange(0, 5).Draw(rt, "distribution") {
 		case 0:
@@ -177,7 +186,7 @@ func drawTables(rt *rapid.T) []table {
 		body, typs := g.body()
 		v := table{name: fmt.Sprintf("v%d", i), view: body}
 		for j, typ := range typs {
-			v.cols = append(v.cols, column{fmt.Sprintf("c%d", j), typ})
+			v.cols = append(v.cols, column{name: fmt.Sprintf("c%d", j), typ: typ})
 		}
 		views = append(views, v)
 	}
@@ -194,7 +203,10 @@ func (tb table) create(distributed bool) string {
 	}
 	cols := make([]string, len(tb.cols))
 	for i, col := range tb.cols {
-		cols[i] = col.name + " " + col.typ
+		cols[i] = strings.TrimSuffix(col.name+" "+col.typ+" "+col.extra, " ")
+	}
+	if tb.serial != "" {
+		cols = append(cols, "s "+tb.serial)
 	}
 	sql := fmt.Sprintf("create table %s (%s)", tb.name, strings.Join(cols, ", "))
 	if distributed {
@@ -208,7 +220,7 @@ func (tb table) insert() string {
 	for i, row := range tb.rows {
 		rows[i] = "(" + strings.Join(row, ", ") + ")"
 	}
-	return fmt.Sprintf("insert into %s values %s", tb.name, strings.Join(rows, ", "))
+	return fmt.Sprintf("insert into %s (%s) values %s", tb.name, strings.Join(names(tb.cols), ", "), strings.Join(rows, ", "))
 }
 
 func create(t *testing.T, conn *pgx.Conn, tables []table, distributed bool) {
