@@ -366,3 +366,27 @@ func numbers(from, to int) string {
 	}
 	return b.String()
 }
+
+// TestNonsense sends what no client should: it is told so, and that is all.
+func TestNonsense(t *testing.T) {
+	c, db, conn := driverTable(t)
+	for name, junk := range map[string]string{"type": "?\x00\x00\x00\x04", "length": "Q\xff\xff\xff\xff", "text without end": "Q\x00\x00\x00\x08abcd", "bind": "B\x00\x00\x00\x08\x00\x00\xff\xff"} {
+		other := c.Connect(t, db)
+		hj, err := other.PgConn().Hijack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = hj.Conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := hj.Conn.Write([]byte(junk)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := hj.Frontend.Receive()
+		if e, ok := m.(*pgproto3.ErrorResponse); !ok || e.Severity != "FATAL" || e.Code != "08P01" {
+			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+		hj.Conn.Close()
+	}
+	if n := testkit.Value(t, conn, "select count(*) from d"); n != "1000" {
+		t.Errorf("%s rows", n)
+	}
+}

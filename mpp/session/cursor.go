@@ -13,13 +13,13 @@ import (
 
 // runDeclare opens a cursor on the local server; what its query needs from
 // segments is read as sources when the cursor is first fetched from.
-func (s *Session) runDeclare(req *request, st *pg.DeclareCursorStmt) error {
+func (s *Session) runDeclare(req *request) error {
 	const hold = 0x0020 // CURSOR_OPT_HOLD
 	req, err := s.withoutParams(req)
 	if err != nil {
 		return err
 	}
-	st = req.node.GetDeclareCursorStmt()
+	st := req.node.GetDeclareCursorStmt()
 	sql, slices, q, err := s.topOf(st.Query, req.types)
 	if err != nil {
 		return err

@@ -16,12 +16,12 @@ func literal(s string) string { return catalog.Literal(s) }
 
 // runExplain shows a plan: motions in Greenplum's words, and under each what a
 // segment's PostgreSQL does for it.
-func (s *Session) runExplain(req *request, st *pg.ExplainStmt) error {
+func (s *Session) runExplain(req *request) error {
 	req, err := s.withoutParams(req)
 	if err != nil {
 		return err
 	}
-	st = req.node.GetExplainStmt()
+	st := req.node.GetExplainStmt()
 	simple := *req
 	simple.portal = nil
 	prefix, analyze, err := explainPrefix(st)

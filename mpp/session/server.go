@@ -223,6 +223,8 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 			fatal(err)
 			return
 		}
+		stop() // the session says goodbye first
+		defer context.AfterFunc(ctx, func() { sess.shutdown(conn) })()
 		sess.serve()
 	}
 }

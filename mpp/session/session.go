@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -33,6 +36,7 @@ type Session struct {
 	ic           motion.Interconnect // made when first needed
 	command      uint32              // of the last dispatched command
 
+	done  chan struct{} // closed when the session is over
 	cache cache
 
 	txn   txn
@@ -70,7 +74,7 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 		return nil, err
 	}
 	sess := &Session{srv: s, ctx: ctx, id: id, client: c, out: out{be: c.Backend}, link: l,
-		prep: map[string]*prepared{}, portl: map[string]*portal{}}
+		prep: map[string]*prepared{}, portl: map[string]*portal{}, done: make(chan struct{})}
 	sess.log = s.cfg.Log.With("session", id).Debug
 	if enc := l.params["client_encoding"]; !encodingWorks(enc) {
 		l.close()
@@ -108,6 +112,7 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 
 // serve runs the session until the client leaves or the link breaks.
 func (s *Session) serve() {
+	defer close(s.done)
 	defer s.close()
 	idle := true // the client was told ReadyForQuery
 	for s.out.err == nil {
@@ -117,6 +122,7 @@ func (s *Session) serve() {
 		}
 		m, err := receive()
 		if err != nil || s.link.broken != nil {
+			s.refuseNonsense(err)
 			return
 		}
 		switch m.(type) {
@@ -146,6 +152,42 @@ func (s *Session) serve() {
 			return
 		}
 	}
+}
+
+// goodbyeLimit is how long a session may take to end its statement when the
+// server stops.
+const goodbyeLimit = 3 * time.Second
+
+// shutdown ends the session from outside: its statement, then itself.
+func (s *Session) shutdown(conn net.Conn) {
+	s.cancelStatement()
+	_ = conn.SetReadDeadline(time.Unix(1, 0)) // it finds out when it next waits
+	t := time.NewTimer(goodbyeLimit)
+	defer t.Stop()
+	select {
+	case <-s.done:
+	case <-t.C:
+		s.link.conn.Close()
+		conn.Close()
+	}
+}
+
+func errShutdown() error {
+	return sqlError("57P01", "terminating connection due to administrator command")
+}
+
+// refuseNonsense tells a client that is still there why it could not be
+// understood.
+func (s *Session) refuseNonsense(err error) {
+	if s.ctx.Err() != nil {
+		sendFatal(s.client, errShutdown())
+		return
+	}
+	var ne net.Error
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &ne) {
+		return
+	}
+	sendFatal(s.client, sqlError("08P01", "invalid message from the client: %v", err))
 }
 
 func (s *Session) close() {

@@ -35,6 +35,9 @@ func (s *Session) fail(ctx context.Context, err error) {
 			err = context.Canceled
 		}
 	}
+	if s.ctx.Err() != nil {
+		err = errShutdown()
+	}
 	if s.link.broken != nil {
 		return // the session ends with a FATAL of its own
 	}
@@ -125,9 +128,9 @@ func (s *Session) run(req *request) error {
 	case *pg.Node_VariableShowStmt:
 		return s.runShow(req, n.VariableShowStmt)
 	case *pg.Node_ExplainStmt:
-		return s.runExplain(req, n.ExplainStmt)
+		return s.runExplain(req)
 	case *pg.Node_DeclareCursorStmt:
-		return s.runDeclare(req, n.DeclareCursorStmt)
+		return s.runDeclare(req)
 	case *pg.Node_PrepareStmt:
 		return s.runPrepare(req, n.PrepareStmt)
 	case *pg.Node_ExecuteStmt:
