@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"pgregory.net/rapid"
@@ -101,4 +102,20 @@ func leafText(g *generator, refs []ref) string {
 		}
 	}
 	return g.literal("text")
+}
+
+var numberLiteral = regexp.MustCompile(`\((-?[0-9.e]+)\)::(int|bigint|numeric)\b`)
+
+// parameters makes parameters of some of a query's numbers.
+func (g *generator) parameters(sql string) (string, [][]byte) {
+	var params [][]byte
+	sql = numberLiteral.ReplaceAllStringFunc(sql, func(lit string) string {
+		if g.coin() {
+			return lit
+		}
+		m := numberLiteral.FindStringSubmatch(lit)
+		params = append(params, []byte(m[1]))
+		return fmt.Sprintf("$%d::%s", len(params), m[2])
+	})
+	return sql, params
 }

@@ -46,13 +46,18 @@ func TestSameAnswers(t *testing.T) {
 			g := &generator{rt: rt, tables: tables}
 			sql, ordered := g.query()
 			mode := rapid.SampledFrom([]string{tcp, proxy}).Draw(rt, "mode")
-			want, wantErr := answer(plain, sql)
-			got, gotErr := answer(sessions[mode], sql)
+			var params [][]byte
+			extended := g.n(0, 2) == 0
+			if extended {
+				sql, params = g.parameters(sql)
+			}
+			want, wantErr := answer(plain, sql, extended, params)
+			got, gotErr := answer(sessions[mode], sql, extended, params)
 			asked++
 			if wantErr != nil || gotErr != nil {
 				failed++
 				if testkit.SQLState(wantErr) != testkit.SQLState(gotErr) {
-					rt.Fatalf("%s\nin %s: %v\nPostgreSQL: %v\n%s", sql, mode, gotErr, wantErr, describe(tables))
+					rt.Fatalf("%s\nwith %q in %s: %v\nPostgreSQL: %v\n%s", sql, params, mode, gotErr, wantErr, describe(tables))
 				}
 				return
 			}
@@ -60,7 +65,7 @@ func TestSameAnswers(t *testing.T) {
 				want, got = sorted(want), sorted(got)
 			}
 			if w, g := strings.Join(want, "\n"), strings.Join(got, "\n"); w != g {
-				rt.Fatalf("%s\nin %s: %d rows\n%s\nPostgreSQL: %d rows\n%s\n%s", sql, mode, len(got), g, len(want), w, describe(tables))
+				rt.Fatalf("%s\nwith %q in %s: %d rows\n%s\nPostgreSQL: %d rows\n%s\n%s", sql, params, mode, len(got), g, len(want), w, describe(tables))
 			}
 		})
 		if t.Failed() {
@@ -73,11 +78,16 @@ func TestSameAnswers(t *testing.T) {
 	}
 }
 
-// answer is testkit.TryQuery without the zeros that numbers end in: 1 and 1.0
-// are equal, and which of them stands for a group is nobody's business.
-func answer(conn *pgx.Conn, sql string) ([]string, error) {
+// answer is testkit.TryQuery, by either protocol, without the zeros that
+// numbers end in: 1 and 1.0 are equal, and which of them stands for a group is
+// nobody's business.
+func answer(conn *pgx.Conn, sql string, extended bool, params [][]byte) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if extended {
+		r := conn.PgConn().ExecParams(ctx, sql, params, nil, nil, nil).Read()
+		return lines([]*pgconn.Result{r}), r.Err
+	}
 	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return nil, err
