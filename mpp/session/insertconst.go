@@ -69,7 +69,9 @@ func constantRows(w *rowWriter, st *pg.InsertStmt) (bool, error) {
 			}
 			b.sql.WriteString(constantSQL(items[at].GetAConst()))
 		}
-		b.end()
+		if err := b.end(); err != nil {
+			return false, err
+		}
 	}
 	return true, nil
 }

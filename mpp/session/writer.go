@@ -43,7 +43,7 @@ type rowWriter struct {
 // the source is done, because until then the local server or the gang may be
 // busy with it.
 type batch struct {
-	full []string // rows of statements of full size
+	full rowSpool // each the rows of a statement of full size
 	sql  strings.Builder
 	rows int
 }
@@ -230,8 +230,7 @@ func (w *rowWriter) putLiteral(seg int, row []byte) error {
 			b.sql.WriteString(catalog.Literal(string(v)))
 		}
 	}
-	b.end()
-	return nil
+	return b.end()
 }
 
 // next begins a row.
@@ -244,27 +243,32 @@ func (b *batch) next() {
 }
 
 // end ends a row.
-func (b *batch) end() {
+func (b *batch) end() error {
 	b.sql.WriteByte(')')
 	if b.sql.Len() >= batchBytes {
-		b.cut()
+		return b.cut()
 	}
+	return nil
 }
 
-func (b *batch) cut() {
-	if b.rows > 0 {
-		b.full = append(b.full, b.sql.String())
-		b.sql.Reset()
-		b.rows = 0
+func (b *batch) cut() error {
+	if b.rows == 0 {
+		return nil
 	}
+	rows := b.sql.String()
+	b.sql.Reset()
+	b.rows = 0
+	return b.full.add([]byte(rows))
 }
 
 // send runs a segment's INSERTs.
 func (w *rowWriter) send(seg int) error {
 	b := &w.batches[seg]
-	b.cut()
-	for _, rows := range b.full {
-		sql := strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+rows, 1)
+	if err := b.cut(); err != nil {
+		return err
+	}
+	return b.full.replay(func(rows []byte) error {
+		sql := strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+string(rows), 1)
 		var res []dispatch.Result
 		var err error
 		if w.params != nil || len(w.formats) > 0 {
@@ -286,16 +290,17 @@ func (w *rowWriter) send(seg int) error {
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // finish sends what is left and returns the number of rows written.
 func (w *rowWriter) finish() (int64, error) {
+	defer w.free()
 	if w.template != "" {
 		var segs []int
 		for seg := range w.batches {
-			if w.batches[seg].rows > 0 || w.batches[seg].full != nil {
+			if w.batches[seg].rows > 0 || w.batches[seg].full.rows > 0 {
 				segs = append(segs, seg)
 			}
 		}
@@ -340,8 +345,16 @@ func (w *rowWriter) finish() (int64, error) {
 }
 
 func (w *rowWriter) abort(err error) {
+	w.free()
 	if w.copy != nil {
 		w.copy.Abort(err)
+	}
+}
+
+// free drops the rows that were kept.
+func (w *rowWriter) free() {
+	for seg := range w.batches {
+		w.batches[seg].full.close()
 	}
 }
 
