@@ -26,7 +26,7 @@ func TestSameChanges(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
 	plain := c.PlainPostgres(t)
-	schemas := 2
+	schemas := 1
 	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
 		var err error
 		if schemas, err = strconv.Atoi(s); err != nil {

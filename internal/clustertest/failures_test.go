@@ -65,7 +65,7 @@ func TestProxyModeFailures(t *testing.T) {
 		{"peer refuses", own(testkit.Moved(good, coordinatorDbid, refusing)),
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*connection refused`, refusing)},
 		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)),
-			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*closed`, closer)},
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(closed|connection reset)`, closer)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			defer c.ConnectProxies(t)
