@@ -249,6 +249,10 @@ func (c *column) castType() string {
 	return c.bare
 }
 
+// shrinks says whether storing a value may drop blanks at its end, so that what
+// is hashed is not what was given.
+func (c *column) shrinks() bool { return c.oid == 1043 && c.format != c.bare }
+
 func (c *column) defaultSQL() string {
 	if c.def == "" {
 		return "CAST(NULL AS " + c.castType() + ")"
@@ -403,7 +407,12 @@ func appendKeys(source *pg.Node, r *relation) error {
 		}
 	}
 	for _, k := range r.Policy.Keys {
-		keys = append(keys, "r."+catalog.Ident(r.columns[k].Name))
+		c := &r.columns[k]
+		key := "r." + catalog.Ident(c.Name)
+		if c.shrinks() {
+			key = "CAST(" + key + " AS " + c.format + ")"
+		}
+		keys = append(keys, key)
 	}
 	n, err := parseOne("SELECT " + strings.Join(append(cols, keys...), ", ") + " FROM (" + inner + ") AS r")
 	if err != nil {

@@ -101,9 +101,16 @@ func (c *column) hashType() uint32 {
 	return c.base
 }
 
+// allBinary says whether rows can come as binary values whose key is hashed as
+// it is.
 func (w *rowWriter) allBinary() bool {
 	for i := range w.r.columns {
 		if c := &w.r.columns[i]; !c.generated && !c.binary {
+			return false
+		}
+	}
+	for _, k := range w.r.Policy.Keys {
+		if w.r.columns[k].shrinks() {
 			return false
 		}
 	}
