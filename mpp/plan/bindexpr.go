@@ -25,7 +25,8 @@ func (b *binder) expr(m any, sc *scope, lv *level, env *ctes) {
 				b.expr(n.Testexpr, sc, lv, env)
 			}
 			if s := nodeSelect(n.Subselect); s != nil {
-				b.selectStmt(s, sc, lv, env)
+				sub := b.selectStmt(s, sc, lv, env)
+				sub.exists = n.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
 			}
 			return false
 		case *pg.SelectStmt:

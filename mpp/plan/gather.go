@@ -36,7 +36,7 @@ func (p *planner) gatherLevel(lv *level) error {
 func (p *planner) prepare(levels []*level) error {
 	for _, step := range []func(*level) error{
 		func(lv *level) error { p.executionSegment(lv); return nil },
-		func(lv *level) error { groupKeys(lv); return nil },
+		func(lv *level) error { p.groupKeys(lv, levels); return nil },
 		func(lv *level) error {
 			for _, it := range lv.items {
 				if err := plainJoins(it); err != nil {
@@ -143,56 +143,6 @@ func (p *planner) rewriteRefs(lv *level) error {
 }
 
 func aStar() *pg.Node { return &pg.Node{Node: &pg.Node_AStar{AStar: &pg.A_Star{}}} }
-
-// groupKeys adds the columns that depend on a primary key among a level's
-// GROUP BY columns: a row source has no primary key that PostgreSQL knows of.
-func groupKeys(lv *level) {
-	if len(lv.sel.GroupClause) == 0 {
-		return
-	}
-	grouped := map[*rte]map[int]bool{}
-	byNode := map[*pg.Node]*ref{}
-	for _, r := range lv.refs {
-		byNode[r.node] = r
-	}
-	for _, g := range lv.sel.GroupClause {
-		n := g
-		if c := g.GetAConst(); c != nil && c.GetIval() != nil {
-			if i := int(c.GetIval().Ival); i >= 1 && i <= len(lv.sel.TargetList) {
-				n = lv.sel.TargetList[i-1].GetResTarget().GetVal()
-			}
-		}
-		r := byNode[n]
-		if r != nil && r.kind == refOutput && r.col >= 0 && r.col < len(lv.sel.TargetList) {
-			r = byNode[lv.sel.TargetList[r.col].GetResTarget().GetVal()]
-		}
-		if r == nil || r.kind != refColumn || r.rte.scope.level != lv {
-			continue
-		}
-		if grouped[r.rte] == nil {
-			grouped[r.rte] = map[int]bool{}
-		}
-		grouped[r.rte][r.col] = true
-	}
-	for _, r := range lv.rtes {
-		cols := grouped[r]
-		if r.kind != rteGather || r.rel == nil || len(r.rel.PrimaryKey) == 0 || cols == nil || r.hidden {
-			continue
-		}
-		all := true
-		for _, k := range r.rel.PrimaryKey {
-			all = all && cols[k]
-		}
-		if !all {
-			continue
-		}
-		for i, name := range r.cols {
-			if !cols[i] && (r.all || i < len(r.need) && r.need[i]) {
-				lv.sel.GroupClause = append(lv.sel.GroupClause, colRef(r.alias, name))
-			}
-		}
-	}
-}
 
 // gatherView gives an expanded view a column of its row type, if that is used.
 func (p *planner) gatherView(r *rte) {

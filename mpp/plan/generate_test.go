@@ -186,6 +186,8 @@ type genScope struct {
 	rows  []string // aliases of base tables, for whole rows
 	pks   []string // aliases of tables with primary key a
 	outer *genScope
+
+	commaJoin string // a condition for the items of a FROM list
 }
 
 func (s *genScope) of(kind byte) (out []string) {
@@ -214,10 +216,17 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 	if !g.one(3) {
 		where = " where " + g.cond(sc, depth)
 	}
+	if sc.commaJoin != "" && !g.one(3) {
+		if where == "" {
+			where = " where " + sc.commaJoin
+		} else {
+			where += " and " + sc.commaJoin
+		}
+	}
 	kinds := want
 	if kinds == nil {
 		for range 1 + g.n(3) {
-			kinds = append(kinds, []byte{kindInt, kindInt, kindText, kindNum, kindDate, kindBool, kindReal}[g.n(7)])
+			kinds = append(kinds, g.kind(sc))
 		}
 	}
 	var outs []string
@@ -227,7 +236,7 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 		var groups []string
 		gs := &genScope{outer: outer}
 		for range g.n(3) {
-			k := []byte{kindInt, kindText, kindDate, kindInt}[g.n(4)]
+			k := g.kind(sc)
 			e := g.expr(sc, k, 1)
 			if cols := sc.of(k); len(cols) > 0 && !g.one(4) {
 				e = cols[g.n(len(cols))]
@@ -238,10 +247,7 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 			groups = append(groups, e)
 			gs.cols = append(gs.cols, genColumn{e, k})
 		}
-		for i, k := range kinds {
-			outs = append(outs, fmt.Sprintf("%s as o%d", g.aggOut(sc, gs, k, depth), i+1))
-		}
-		if len(sc.pks) > 0 && g.one(3) {
+		if len(sc.pks) > 0 && g.one(2) {
 			// Columns that depend on a primary key need no grouping.
 			pk := sc.pks[g.n(len(sc.pks))]
 			groups = append(groups, pk+".a")
@@ -250,6 +256,12 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 					gs.cols = append(gs.cols, c)
 				}
 			}
+			if want == nil {
+				kinds[0] = gs.cols[len(gs.cols)-1-g.n(2)].kind
+			}
+		}
+		for i, k := range kinds {
+			outs = append(outs, fmt.Sprintf("%s as o%d", g.aggOut(sc, gs, k, depth), i+1))
 		}
 		if len(groups) > 0 {
 			tail = " group by " + strings.Join(groups, ", ")
@@ -282,6 +294,14 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 	return "select " + distinct + strings.Join(outs, ", ") + from + where + tail, kinds
 }
 
+// kind draws a kind that the scope has columns of, mostly.
+func (g *gen) kind(sc *genScope) byte {
+	if len(sc.cols) > 0 && !g.one(6) {
+		return sc.cols[g.n(len(sc.cols))].kind
+	}
+	return []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal}[g.n(6)]
+}
+
 func isConst(e string) bool {
 	return e == "" || e[0] == '\'' || e[0] >= '0' && e[0] <= '9' || strings.HasPrefix(e, "date") || e == "null"
 }
@@ -297,7 +317,9 @@ func (g *gen) from(outer *genScope, depth int) (string, *genScope) {
 	if first < n {
 		more, msc := g.joins(n-first, depth)
 		text += ", " + more
+		on := g.joinCond(sc, msc)
 		sc = sc.with(msc)
+		sc.commaJoin = on
 	}
 	sc.outer = outer
 	return " from " + text, sc
@@ -430,7 +452,7 @@ func (g *gen) tableItem(a string) (string, *genScope) {
 // expr draws an expression of a kind.
 func (g *gen) expr(sc *genScope, kind byte, depth int) string {
 	cols := sc.of(kind)
-	if len(cols) > 0 && (depth <= 0 || !g.one(3)) {
+	if len(cols) > 0 && (depth <= 0 || !g.one(4)) {
 		return cols[g.n(len(cols))]
 	}
 	if sc.outer != nil && g.one(3) {
@@ -483,13 +505,17 @@ func (g *gen) expr(sc *genScope, kind byte, depth int) string {
 			}
 		}
 	}
+	return g.constant(kind)
+}
+
+func (g *gen) constant(kind byte) string {
 	switch kind {
 	case kindInt:
 		return fmt.Sprint(g.n(10))
 	case kindText:
-		return g.pick("'s1'::text", "'s2'::text", "'z'::text", "null::text")
+		return g.pick("'s0'::text", "'s1'::text", "'s2'::text", "'s3'::text", "'z'::text", "null::text")
 	case kindNum:
-		return g.pick("1.5", "0.0", "null::numeric")
+		return g.pick("1.5", "0.0", "3", "null::numeric")
 	case kindDate:
 		return g.pick("date '2020-01-02'", "date '2020-01-04'")
 	case kindBool:
@@ -500,13 +526,17 @@ func (g *gen) expr(sc *genScope, kind byte, depth int) string {
 
 // cond draws a condition.
 func (g *gen) cond(sc *genScope, depth int) string {
-	k := []byte{kindInt, kindInt, kindText, kindNum, kindDate, kindReal}[g.n(6)]
-	x := func() string { return g.expr(sc, k, 1) }
+	k := g.kind(sc)
+	x := func() string { return g.expr(sc, k, g.n(2)) }
 	switch n := g.n(16); {
-	case n < 5:
-		return x() + g.pick(" = ", " < ", " >= ", " <> ", " is distinct from ") + x()
+	case n < 4:
+		right := g.constant(k)
+		if g.one(2) {
+			right = x()
+		}
+		return x() + g.pick(" = ", " < ", " >= ", " <> ", " is distinct from ") + right
 	case n < 7:
-		return x() + g.pick(" is null", " is not null")
+		return g.expr(sc, k, 0) + g.pick(" is null", " is null", " is not null")
 	case n == 7:
 		return "(" + g.cond(sc, depth) + " and " + g.cond(sc, depth) + ")"
 	case n == 8:
@@ -547,7 +577,7 @@ func (g *gen) aggSel(outer *genScope, kind byte, depth int) (string, bool) {
 
 // aggOut draws a result of an aggregating level: over groups gs, rows sc.
 func (g *gen) aggOut(sc, gs *genScope, kind byte, depth int) string {
-	if cols := gs.of(kind); len(cols) > 0 && g.one(2) {
+	if cols := gs.of(kind); len(cols) > 0 && g.n(4) > 0 {
 		return cols[g.n(len(cols))]
 	}
 	e := g.agg(sc, kind, depth)

@@ -15,7 +15,7 @@ import (
 //
 //	exec, load             as in TestPlans
 //	modify table=t [any]   the statement; t is what it changes. "any": only the
-//	                       number of rows is compared
+//	                       number of rows is compared; "plan": it is not run
 func TestModify(t *testing.T) {
 	datadriven.Walk(t, "testdata/modify", func(t *testing.T, path string) {
 		w := newWorld(t)
@@ -33,12 +33,27 @@ func TestModify(t *testing.T) {
 			case "modify":
 				var table string
 				d.ScanArgs(t, "table", &table)
+				if d.HasArg("plan") {
+					return planModify(w, d.Input)
+				}
 				return w.showModify(table, d.Input, d.HasArg("any"))
 			}
 			t.Fatalf("unknown command %q", d.Cmd)
 			return ""
 		})
 	})
+}
+
+func planModify(w *world, sql string) string {
+	st, err := Parse(sql)
+	if err != nil {
+		return showError(err)
+	}
+	m, err := Modify(st.Node, w.cat, w.options())
+	if err != nil {
+		return showError(err)
+	}
+	return showModification(m)
 }
 
 func (w *world) showModify(table, sql string, any bool) string {

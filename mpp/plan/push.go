@@ -252,6 +252,9 @@ func (p *planner) pushRows(sh *shape, root bool) (bool, string, error) {
 	}
 	n, limit := pushedLimit(sel)
 	s.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
+	if lv.exists && !limited {
+		n, limit = intConst(1), true
+	}
 	switch {
 	case limit:
 		s.LimitCount, s.LimitOffset, s.LimitOption = n, nil, pg.LimitOption_LIMIT_OPTION_COUNT

@@ -113,9 +113,9 @@ func (s *safety) node(n *pg.Node) bool {
 // isNow says whether a constant may be one of the date words that mean the
 // time of the statement.
 func isNow(s string) bool {
-	s = strings.ToLower(s)
-	for _, w := range [...]string{"now", "today", "tomorrow", "yesterday"} {
-		if strings.Contains(s, w) {
+	for _, w := range strings.FieldsFunc(s, func(r rune) bool { return r|0x20 < 'a' || r|0x20 > 'z' }) {
+		switch strings.ToLower(w) {
+		case "now", "today", "tomorrow", "yesterday":
 			return true
 		}
 	}
