@@ -23,6 +23,7 @@ type level struct {
 	sublinks int
 	outer    bool     // refers to a level above, itself or below it
 	segments bool     // no FROM, calls a function that runs on all segments
+	exists   bool     // in EXISTS: one row is enough
 	outs     []string // result column names
 	vals     []outVal // what they are, in the same order
 	known    bool     // outs is complete
