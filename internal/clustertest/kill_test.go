@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -300,8 +302,20 @@ func TestKillBeforePrepare(t *testing.T) {
 	}
 }
 
+// inBlock runs a statement by the extended protocol in a transaction block.
+func inBlock(conn *pgx.Conn, sql string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), wholeAgain)
+	defer cancel()
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql)
+		return err
+	})
+}
+
 // TestKillUnderLoad commits from several sessions while processes are killed
 // at any moment, and then looks at every transaction.
+//
+// TRUNKLINE_KILLS sets how many processes are killed.
 func TestKillUnderLoad(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
@@ -324,9 +338,13 @@ func TestKillUnderLoad(t *testing.T) {
 						continue
 					}
 				}
-				if err := testkit.TryExec(conn, insertTx(ids, tx)); err == nil {
+				write := func() error { return testkit.TryExec(conn, insertTx(ids, tx)) }
+				if w%2 == 1 {
+					write = func() error { return inBlock(conn, insertTx(ids, tx)) }
+				}
+				if err := write(); err == nil {
 					ok = append(ok, tx)
-				} else if testkit.SQLState(err) == "" && !conn.IsClosed() && errors.Is(err, context.DeadlineExceeded) {
+				} else if errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("a commit hung: %v", err)
 				}
 			}
@@ -336,13 +354,27 @@ func TestKillUnderLoad(t *testing.T) {
 			confirmed <- ok
 		}()
 	}
-	for i, p := range []testkit.Process{testkit.Postgres, testkit.InstanceProcess, testkit.Proxy, testkit.Postgres, testkit.InstanceProcess} {
-		time.Sleep(time.Duration(300+137*i) * time.Millisecond)
-		c.Kill(t, uint16(firstSegment+i%3), p)
+	type victim struct {
+		dbid    uint16
+		process testkit.Process
+	}
+	victims := []victim{{2, testkit.Postgres}, {3, testkit.InstanceProcess}, {4, testkit.Proxy}, {2, testkit.Postgres},
+		{3, testkit.InstanceProcess}, {coordinatorDbid, testkit.Postgres}, {coordinatorDbid, testkit.InstanceProcess}}
+	if s := os.Getenv("TRUNKLINE_KILLS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		victims = nil
+		for range n {
+			victims = append(victims, victim{uint16(1 + rand.IntN(c.Segments+1)), testkit.Process(rand.IntN(3))})
+		}
+	}
+	for _, v := range victims {
+		time.Sleep(time.Duration(300+rand.IntN(700)) * time.Millisecond)
+		c.Kill(t, v.dbid, v.process)
 		c.Whole(t, wholeAgain)
 	}
-	c.Kill(t, coordinatorDbid, testkit.InstanceProcess)
-	c.Whole(t, wholeAgain)
 	time.Sleep(300 * time.Millisecond)
 	cancel()
 	var all []int

@@ -112,18 +112,19 @@ func (s *Session) sync() {
 	s.skipToSync = false
 	s.flushPending()
 	s.link.send(&pgproto3.Sync{})
-	if s.link.flush() == nil {
-		for {
-			m, err := s.link.receive()
-			if err != nil {
-				return
-			}
-			if _, ok := m.(*pgproto3.ReadyForQuery); ok {
-				break
-			}
-			if e, ok := m.(*pgproto3.ErrorResponse); ok {
-				s.out.send(e)
-			}
+	if s.link.flush() != nil {
+		return // the session ends with a FATAL of its own
+	}
+	for {
+		m, err := s.link.receive()
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*pgproto3.ReadyForQuery); ok {
+			break
+		}
+		if e, ok := m.(*pgproto3.ErrorResponse); ok {
+			s.out.send(e)
 		}
 	}
 	if s.link.status == 'I' {

@@ -91,7 +91,9 @@ func (s *Session) functionCall(m *pgproto3.FunctionCall) {
 		err = s.pass()
 	}
 	if err != nil {
-		s.fail(ctx, err)
+		if s.fail(ctx, err); s.link.broken != nil {
+			return
+		}
 	}
 	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
 	s.out.flush()

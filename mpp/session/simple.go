@@ -20,7 +20,9 @@ func (s *Session) simpleQuery(sql string) {
 	}
 	if err != nil {
 		s.pending = nil
-		s.fail(ctx, err)
+		if s.fail(ctx, err); s.link.broken != nil {
+			return // without ReadyForQuery, which would say that all is well
+		}
 	}
 	s.flushPending()
 	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
