@@ -37,7 +37,6 @@ type genTable struct {
 	name string
 	cols []genColumn // ref is the bare name
 	base bool
-	ddl  []string // to make it, and its rows
 	pk   bool
 }
 
