@@ -31,6 +31,7 @@ func TestEquivalence(t *testing.T) {
 	old := flag.Lookup("rapid.checks").Value.String()
 	flag.Set("rapid.checks", fmt.Sprint(*worlds))
 	defer flag.Set("rapid.checks", old)
+	flag.Set("rapid.nofailfile", "true") // the failure is told in full
 	rapid.Check(t, func(rt *rapid.T) {
 		w.t = t
 		w.reset()

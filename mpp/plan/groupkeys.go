@@ -34,17 +34,30 @@ func (p *planner) groupKeys(lv *level, levels []*level) {
 		}
 		// A column that is in some grouping sets is NULL in the others.
 		for _, g := range lv.sel.GroupClause {
-			walk(g, func(m any) bool {
-				if n, ok := m.(*pg.Node); ok {
-					if ref := byNode[n]; ref != nil && ref.rte == r && ref.kind == refColumn {
-						cols[ref.col] = true
-					}
+			for id := range itemColumnIDs(lv, g, byNode) {
+				if id.rte == r {
+					cols[id.col] = true
 				}
-				return true
-			})
+			}
 		}
 		p.groupDependent(lv, r, cols, levels)
 	}
+}
+
+// itemColumnIDs are the columns that are grouping items of a GROUP BY item, in
+// any of its grouping sets.
+func itemColumnIDs(lv *level, n *pg.Node, refs map[*pg.Node]*ref) map[colID]bool {
+	gs := n.GetGroupingSet()
+	if gs == nil {
+		return commonColumns(lv, n, refs)
+	}
+	out := map[colID]bool{}
+	for _, c := range gs.Content {
+		for id := range itemColumnIDs(lv, c, refs) {
+			out[id] = true
+		}
+	}
+	return out
 }
 
 // commonColumns are the columns that a GROUP BY item groups by in each of its

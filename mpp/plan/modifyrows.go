@@ -47,25 +47,21 @@ func (m *modifier) rows() error {
 		sel.TargetList = append(sel.TargetList, target("c3", cast(colRef(alias, "tableoid"), "regclass")))
 	}
 	if out.NewRow {
-		return m.newRows(sel, values)
+		return m.newRows(sel, values, &returned{m: m, lv: lv, list: pm.ret, sel: sel})
 	}
-	add := func(v *pg.Node) string {
-		name := topColumn(len(sel.TargetList))
-		sel.TargetList = append(sel.TargetList, target(name, v))
-		return name
-	}
+	ret := &returned{m: m, lv: lv, list: pm.ret, sel: sel, column: map[int]*pg.Node{}}
 	for _, v := range values {
 		if v.expr != nil {
-			v.set.Val = colRef(SourceMark, add(v.expr))
+			ret.column[v.index] = castTo(colRef(newRow, ret.add(v.expr)), parseType(out.Target.Columns[v.index].Type))
 		}
 	}
-	ret, err := m.returning(lv, pm.ret, add)
+	list, err := ret.onSegments()
 	if err != nil {
 		return err
 	}
-	out.NumValues = len(sel.TargetList) - first
-	out.Rows = selectNode(sel)
-	out.apply = m.applyStmt(ret)
+	out.Rows = selectNode(ret.rows())
+	out.NumValues = len(nodeSelect(out.Rows).TargetList) - first
+	out.apply = m.applyStmt(list)
 	return nil
 }
 
@@ -87,8 +83,9 @@ func (m *modifier) copies() []int {
 
 // newValue is what an UPDATE sets.
 type newValue struct {
-	set  *pg.ResTarget // in the statement that applies it
-	expr *pg.Node      // nil for DEFAULT
+	index int           // of the column
+	set   *pg.ResTarget // in the statement that applies it
+	expr  *pg.Node      // nil for DEFAULT
 }
 
 // newValues are the values an UPDATE sets, cast to their columns' types.
@@ -100,7 +97,7 @@ func (m *modifier) newValues() ([]newValue, error) {
 		if err != nil {
 			return nil, err
 		}
-		v := newValue{set: &pg.ResTarget{Name: t.Name, Indirection: t.Indirection, Location: -1}}
+		v := newValue{index: i, set: &pg.ResTarget{Name: t.Name, Indirection: t.Indirection, Location: -1}}
 		switch {
 		case t.Val.GetSetToDefault() != nil:
 			v.set.Val = t.Val
@@ -187,94 +184,6 @@ func parseType(typ string) *pg.TypeName {
 	return &pg.TypeName{Names: names(typ), Typemod: -1, Location: -1}
 }
 
-// returning is RETURNING for the statement that applies the changes: the
-// target's columns are the changed row's own, those of other tables come with
-// the rows, added by add. Its names were bound in lv; list is RETURNING there.
-func (m *modifier) returning(lv *level, list []*pg.Node, add func(*pg.Node) string) ([]*pg.Node, error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	refuse := func(why string) error {
-		return &Error{Code: codeUnsupported, Message: "RETURNING with " + why + " is not supported in this statement on distributed table \"" + m.m.Target.Name + "\"",
-			Hint: "Return the table's own columns, and select the rest afterwards."}
-	}
-	nameAll(list)
-	target0 := lv.items[0].rte
-	refs := lv.refsByNode()
-	from := func(r *rte, name string) *pg.Node {
-		return colRef(SourceMark, add(colRef(r.alias, name)))
-	}
-	var out []*pg.Node
-	for _, n := range list {
-		val := n.GetResTarget().GetVal()
-		if isStarRef(val) {
-			for _, s := range lv.stars {
-				if s.node != n {
-					continue
-				}
-				var cols []starCol
-				if s.rte != nil {
-					for i, c := range s.rte.cols {
-						cols = append(cols, starCol{name: c, rte: s.rte, col: i})
-					}
-					if !s.rte.known {
-						return nil, refuse("* over columns that are not known")
-					}
-				}
-				for _, it := range s.items {
-					if !it.known {
-						return nil, refuse("* over columns that are not known")
-					}
-					cols = append(cols, it.cols...)
-				}
-				for _, c := range cols {
-					switch {
-					case c.rte == target0:
-						out = append(out, target(c.name, colRef(target0.alias, c.name)))
-					case c.merged != nil:
-						out = append(out, target(c.name, colRef(SourceMark, add(starExpr(c, s.items)))))
-					default:
-						out = append(out, target(c.name, from(c.rte, c.name)))
-					}
-				}
-			}
-			continue
-		}
-		bad := ""
-		safe := &safety{p: m.planner, refs: refs, okRef: okRef}
-		if !safe.safe(val) {
-			return nil, refuse(safe.why)
-		}
-		walk(val, func(x any) bool {
-			nd, ok := x.(*pg.Node)
-			if !ok || nd.GetColumnRef() == nil {
-				_, typ := x.(*pg.TypeName)
-				return !typ
-			}
-			r := refs[nd]
-			switch {
-			case r == nil || r.rte == nil:
-				bad = "a merged column of a join"
-			case r.rte == target0 && r.kind == refSystem && r.name == segmentID:
-				nd.Node = funcCall("gp_execution_segment").Node
-			case r.rte == target0 && r.kind != refWhole:
-				nd.Node = colRef(target0.alias, r.name).Node
-			case r.rte == target0:
-			case r.kind == refColumn || r.kind == refSystem:
-				nd.Node = from(r.rte, r.name).Node
-			default:
-				bad = "a row of another table"
-			}
-			return false
-		})
-		if bad != "" {
-			return nil, refuse(bad)
-		}
-		out = append(out, n)
-	}
-	return out, nil
-}
-
 // applyStmt is the statement that changes the rows a segment is given.
 func (m *modifier) applyStmt(returning []*pg.Node) *pg.Node {
 	alias := m.targetAlias()
@@ -326,9 +235,8 @@ func equals(a, b *pg.Node) *pg.Node {
 
 // newRows plans an UPDATE that may move rows: sel finds the rows, the values
 // are the whole new row. RETURNING is computed over it.
-func (m *modifier) newRows(sel *pg.SelectStmt, values []newValue) error {
+func (m *modifier) newRows(sel *pg.SelectStmt, values []newValue, ret *returned) error {
 	out := m.m
-	alias := m.targetAlias()
 	byName := map[string]newValue{}
 	for i, v := range values {
 		switch {
@@ -340,120 +248,32 @@ func (m *modifier) newRows(sel *pg.SelectStmt, values []newValue) error {
 		byName[values[i].set.Name] = v
 	}
 	fixed := len(sel.TargetList)
+	ret.column = map[int]*pg.Node{}
 	for i, c := range out.Target.Columns {
 		if c.Generated {
 			continue
 		}
-		v := colRef(alias, m.columnName(i))
+		v := colRef(m.targetAlias(), m.columnName(i))
 		if set, ok := byName[c.Name]; ok {
 			v = set.expr // with a cast
 		}
 		out.NewColumns = append(out.NewColumns, i)
-		sel.TargetList = append(sel.TargetList, target(topColumn(len(sel.TargetList)), v))
+		ret.column[i] = castTo(colRef(newRow, ret.add(v)), parseType(c.Type))
 	}
-	if len(m.ret) > 0 {
-		if err := m.newReturning(sel, fixed); err != nil {
-			return err
-		}
-	}
-	out.NumValues = len(sel.TargetList) - fixed
-	out.Rows = selectNode(sel)
-	out.apply = m.applyStmt(nil)
-	return nil
-}
-
-// newReturning adds RETURNING of an UPDATE that may move rows: its expressions
-// over the new row, columns fixed and on of sel.
-func (m *modifier) newReturning(sel *pg.SelectStmt, fixed int) error {
-	out := m.m
-	probe := proto.CloneOf(m.stmt)
-	pm := *m
-	pm.stmt = probe
-	pm.reread()
-	lv, err := pm.bind(pm.query(), true)
+	shown := len(sel.TargetList)
+	list, err := ret.overRows()
 	if err != nil {
 		return err
 	}
-	nameAll(pm.ret)
-	refuse := func(why string) error {
-		return &Error{Code: codeUnsupported, Message: "RETURNING with " + why + " is not supported in an UPDATE of the distribution key",
-			Hint: "Return the table's own columns."}
-	}
-	target0 := lv.items[0].rte
-	refs := lv.refsByNode()
-	newCol := func(col int) (*pg.Node, bool) {
-		for at, i := range out.NewColumns {
-			if i == col {
-				// As the column will hold it.
-				v := proto.CloneOf(sel.TargetList[fixed+at].GetResTarget().Val)
-				if v.GetColumnRef() == nil {
-					v = castTo(v, parseType(out.Target.Columns[col].Type))
-				}
-				return v, true
-			}
-		}
-		return nil, false
-	}
-	// The expressions are evaluated once more, so they must be safe to.
-	again := &safety{p: m.planner, refs: refs, okRef: okRef}
-	for _, n := range pm.sets {
-		v := n.GetResTarget().GetVal()
-		if !again.safe(v) {
-			return refuse("a new value that has " + again.why)
+	rows := sel
+	if len(list) > 0 {
+		rows = ret.wrap(shown)
+		for _, n := range list {
+			rows.TargetList = append(rows.TargetList, target(topColumn(len(rows.TargetList)), n.GetResTarget().Val))
 		}
 	}
-	var list []*pg.Node
-	for _, n := range pm.ret {
-		val := n.GetResTarget().GetVal()
-		if isStarRef(val) {
-			for _, s := range lv.stars {
-				if s.node != n {
-					continue
-				}
-				if s.rte == nil && len(s.items) > 1 || s.rte != nil && s.rte != target0 {
-					return refuse("* of other tables")
-				}
-				for i, c := range target0.cols {
-					v, ok := newCol(i)
-					if !ok {
-						return refuse("a generated column")
-					}
-					list = append(list, target(c, v))
-				}
-			}
-			continue
-		}
-		if !again.safe(val) {
-			return refuse(again.why)
-		}
-		bad := ""
-		walk(val, func(x any) bool {
-			nd, ok := x.(*pg.Node)
-			if !ok || nd.GetColumnRef() == nil {
-				_, typ := x.(*pg.TypeName)
-				return !typ
-			}
-			r := refs[nd]
-			switch {
-			case r == nil || r.rte == nil || r.kind != refColumn:
-				bad = "more than columns"
-			case r.rte == target0:
-				v, ok := newCol(r.col)
-				if !ok {
-					bad = "a generated column"
-					return false
-				}
-				nd.Node = v.Node
-			}
-			return false
-		})
-		if bad != "" {
-			return refuse(bad)
-		}
-		list = append(list, n)
-	}
-	for _, n := range list {
-		sel.TargetList = append(sel.TargetList, target(topColumn(len(sel.TargetList)), n.GetResTarget().Val))
-	}
+	out.Rows = selectNode(rows)
+	out.NumValues = len(rows.TargetList) - fixed
+	out.apply = m.applyStmt(nil)
 	return nil
 }
