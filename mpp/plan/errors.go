@@ -21,11 +21,12 @@ func (e *Error) Error() string { return e.Message }
 
 // The SQLSTATEs used here.
 const (
-	codeSyntax       = "42601"
-	codeUndefinedCol = "42703"
-	codeAmbiguousCol = "42702"
-	codeUndefinedTbl = "42P01"
-	codeUnsupported  = "0A000"
+	codeSyntax         = "42601"
+	codeUndefinedCol   = "42703"
+	codeAmbiguousCol   = "42702"
+	codeUndefinedTbl   = "42P01"
+	codeUndefinedParam = "42P02"
+	codeUnsupported    = "0A000"
 )
 
 func errorf(code, format string, args ...any) *Error {

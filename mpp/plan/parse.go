@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"regexp"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -74,8 +75,37 @@ func Parse(sql string) (*Statement, error) {
 	default:
 		return nil, errorf(codeSyntax, "cannot insert multiple commands into a prepared statement")
 	}
+	if oddParam.MatchString(st.SQL) {
+		if err := st.badParam(); err != nil {
+			return nil, err
+		}
+	}
 	st.dropNoOps()
 	return st, nil
+}
+
+// oddParam finds what may be a parameter that cannot be.
+var oddParam = regexp.MustCompile(`\$(0|[0-9]{10})`)
+
+// badParam refuses a parameter whose number is 0 or too big, which the deparser
+// takes for something else.
+func (st *Statement) badParam() error {
+	var err error
+	walk(st.Node, func(m any) bool {
+		if p, ok := m.(*pg.ParamRef); ok && p.Number <= 0 {
+			at := min(max(int(p.Location), 0), len(st.SQL))
+			num := st.SQL[at:]
+			for i, c := range num {
+				if i > 0 && (c < '0' || c > '9') {
+					num = num[:i]
+					break
+				}
+			}
+			err = &Error{Code: codeUndefinedParam, Message: "there is no parameter " + num, Position: len([]rune(st.SQL[:at])) + 1}
+		}
+		return err == nil
+	})
+	return err
 }
 
 func deparseSelect(s *pg.SelectStmt) (string, error) {

@@ -150,7 +150,7 @@ func (r *returned) overRows() ([]*pg.Node, error) {
 			return nil, err
 		}
 		for _, c := range cols {
-			v := colRef(newRow, "")
+			var v *pg.Node
 			if c.rte == r.target() {
 				if v, err = r.newColumn(c.col); err != nil {
 					return nil, err
