@@ -180,7 +180,7 @@ func (s *Session) copyTo(req *request, st *pg.CopyStmt, r *relation) error {
 		if req.ctx.Err() != nil {
 			return req.ctx.Err()
 		}
-		return betterError(ferr, rerr)
+		return betterError(rerr, ferr)
 	}
 	s.out.send(&pgproto3.CopyDone{})
 	s.complete(fmt.Sprintf("COPY %d", rows))

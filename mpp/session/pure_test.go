@@ -59,10 +59,14 @@ func TestBetterError(t *testing.T) {
 	cancelled := context.Canceled
 	bare := &motion.Error{Code: motion.CodeInterconnect, Message: closedEarly}
 	named := &motion.Error{Code: motion.CodeInterconnect, Message: closedEarly, Detail: "seg1 is gone"}
+	consequence := &pgconn.PgError{Code: motion.CodeInterconnect, Message: closedEarly + " (seg0 slice1 127.0.0.1:1 pid=2)", Detail: "from the coordinator"}
+	writing := &pgconn.PgError{Code: motion.CodeInterconnect, Message: "interconnect error writing an outgoing packet: broken pipe", Detail: "for the coordinator"}
+	caused := &pgconn.PgError{Code: motion.CodeInterconnect, Message: closedEarly + ": the proxy of seg1 is gone"}
 	own := &pgconn.PgError{Code: "22012", Message: "division by zero"}
 	for _, tc := range []struct{ a, b, want error }{
 		{nil, nil, nil}, {nil, cancelled, cancelled}, {cancelled, nil, cancelled}, {cancelled, bare, bare}, {bare, named, named},
 		{named, bare, named}, {named, own, own}, {own, named, own}, {own, cancelled, own}, {cancelled, own, own},
+		{named, consequence, named}, {named, writing, named}, {named, caused, caused}, {caused, consequence, caused}, {caused, own, own},
 	} {
 		if got := betterError(tc.a, tc.b); got != tc.want {
 			t.Errorf("betterError(%v, %v) = %v, expected %v", tc.a, tc.b, got, tc.want)

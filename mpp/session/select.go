@@ -262,7 +262,7 @@ func (s *Session) gather(ctx context.Context, sl *plan.Slice, params []dispatch.
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return betterError(ferr, rerr)
+	return betterError(rerr, ferr)
 }
 
 // finishRunning waits for the QEs, whatever has become of the statement.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,7 +199,7 @@ func (set *sources) close() error {
 		src.mu.Unlock()
 	}
 	if set.err != nil {
-		return betterError(err, set.err)
+		return betterError(set.err, err)
 	}
 	return nil
 }
@@ -233,9 +234,10 @@ func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start 
 			err = sink(row)
 		}
 		if err != nil {
+			err = cause(ctx, err) // before the others fail for our stopping
 			rcv.Abort()
 			run.Cancel()
-			return cause(ctx, err)
+			return err
 		}
 	}
 	closing, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
@@ -254,13 +256,28 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// closedEarly is the interconnect's word for "the other side went away", which
-// names no cause.
+// closedEarly is the interconnect's word for "the other side went away". Where
+// the cause is known it follows after a colon.
 const closedEarly = "interconnect error: connection closed prematurely"
 
+// broken are the beginnings of errors that say only that a connection broke.
+var broken = []string{closedEarly, "interconnect error writing", "interconnect error reading"}
+
+// causeless says whether an interconnect error names no cause.
+func causeless(message string) bool {
+	for _, b := range broken {
+		if rest, ok := strings.CutPrefix(message, b); ok {
+			return b != closedEarly || !strings.HasPrefix(rest, ":")
+		}
+	}
+	return false
+}
+
 // betterError picks the error that says more: a segment's own error before the
-// interconnect's, a named cause before "closed prematurely", anything before a
-// cancellation that followed from it.
+// interconnect's, a named cause before a broken connection, anything before a
+// cancellation that followed from it; of equals a, which should be what was
+// noticed here: what segments report then may only be that the others were
+// stopped.
 func betterError(a, b error) error {
 	rank := func(err error) int {
 		if err == nil {
@@ -270,12 +287,15 @@ func betterError(a, b error) error {
 		switch {
 		case pe.Code == "57014":
 			return 1
-		case pe.Code == motion.CodeInterconnect && pe.Message == closedEarly && pe.Detail == "":
-			return 2
-		case pe.Code == motion.CodeInterconnect:
+		case pe.Code == motion.CodeInterconnect && causeless(pe.Message):
+			if pe.Detail == "" {
+				return 2
+			}
 			return 3
+		case pe.Code == motion.CodeInterconnect:
+			return 4
 		}
-		return 4
+		return 5
 	}
 	if rank(b) > rank(a) {
 		return b
