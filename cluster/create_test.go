@@ -285,7 +285,7 @@ func TestCreateUnprivileged(t *testing.T) {
 	}
 	u, err := user.Lookup("nobody")
 	if err != nil {
-		t.Skip(err)
+		t.Skip("no ordinary user to make a cluster as:", err)
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)

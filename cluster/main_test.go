@@ -117,10 +117,10 @@ func (g *greeter) Serve(ctx context.Context) error {
 func needPostgres(t *testing.T) {
 	t.Helper()
 	if _, err := instance.FindPostgres(); err != nil {
-		t.Skip(err)
+		t.Skip("no PostgreSQL to make clusters of:", err)
 	}
 	if _, err := accountFor(); err != nil {
-		t.Skip(err)
+		t.Skip("no user to run PostgreSQL as:", err)
 	}
 }
 

@@ -155,25 +155,21 @@ func TestNoTimeWait(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	left := 0
-	for range 200 { // the last one may be closing
-		left = 0
+	var left []string
+	for range 200 { // the last ones may be closing, on a busy machine slowly
+		left = nil
 		for _, f := range sockets(t) {
 			hex := fmt.Sprintf(":%04X", port)
 			if f[3] != "0A" && (strings.HasSuffix(f[1], hex) || strings.HasSuffix(f[2], hex)) {
-				left++
+				left = append(left, strings.Join(f[1:4], " "))
 			}
 		}
-		if left == 0 {
+		if left == nil {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	// Now and then a receiver's last segment overtakes the reset on a busy
-	// machine; what must not be is one for every motion.
-	if left > 2 {
-		t.Errorf("%d sockets of 50 motions are left", left)
-	}
+	t.Errorf("sockets are left (local, remote, state): %q", left)
 }
 
 // TestGarbage: whoever does not register is closed, and disturbs nobody.
