@@ -13,6 +13,15 @@ type Setting struct {
 	Value string // without quotes and escapes
 	Raw   string // as written, with its quotes
 	Line  int    // 1 is the file's first
+	File  string // its path, where several files were read; else empty
+}
+
+// Place is where the setting stands: "line 3" or "/data/x.conf, line 3".
+func (s Setting) Place() string {
+	if s.File == "" {
+		return fmt.Sprintf("line %d", s.Line)
+	}
+	return fmt.Sprintf("%s, line %d", s.File, s.Line)
 }
 
 // Conf is what a configuration file sets, in its order.
@@ -60,7 +69,7 @@ func ParseConf(b []byte) (*Conf, error) {
 			continue
 		}
 		if name != "" {
-			c.Settings = append(c.Settings, Setting{name, unquote(raw), raw, n + 1})
+			c.Settings = append(c.Settings, Setting{Name: name, Value: unquote(raw), Raw: raw, Line: n + 1})
 		}
 	}
 	return c, errors.Join(errs...)
@@ -97,12 +106,12 @@ func Split(c *Conf) (pg []Setting, gp map[string]string, errs []error) {
 			pg = append(pg, s)
 			continue
 		}
-		if last, _ := c.Lookup(s.Name); last.Line != s.Line {
+		if last, _ := c.Lookup(s.Name); last != s {
 			continue
 		}
 		v, err := p.Parse(s.Value)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("line %d: %w", s.Line, err))
+			errs = append(errs, fmt.Errorf("%s: %w", s.Place(), err))
 			continue
 		}
 		gp[p.Name] = v

@@ -30,15 +30,15 @@ func TestParseConf(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Setting{
-		{"listen_addresses", "*", "'*'", 2},
-		{"port", "15432", "15432", 3},
-		{"gp_interconnect_type", "tcp", "tcp", 5},
-		{"search_path", `"$user", public`, `'"$user", public'`, 6},
-		{"log_line_prefix", `it's '\%m' A`, `'it''s \'\\%m\' \101'`, 7},
-		{"shared_buffers", "128MB", "128MB", 8},
-		{"my.custom", "a-b/c", "a-b/c", 9},
-		{"gp_interconnect_type", "proxy", "'proxy'", 10},
-		{"gp_interconnect_queue_depth", "9999", "9999", 11},
+		{"listen_addresses", "*", "'*'", 2, ""},
+		{"port", "15432", "15432", 3, ""},
+		{"gp_interconnect_type", "tcp", "tcp", 5, ""},
+		{"search_path", `"$user", public`, `'"$user", public'`, 6, ""},
+		{"log_line_prefix", `it's '\%m' A`, `'it''s \'\\%m\' \101'`, 7, ""},
+		{"shared_buffers", "128MB", "128MB", 8, ""},
+		{"my.custom", "a-b/c", "a-b/c", 9, ""},
+		{"gp_interconnect_type", "proxy", "'proxy'", 10, ""},
+		{"gp_interconnect_queue_depth", "9999", "9999", 11, ""},
 	}
 	if d := cmp.Diff(want, c.Settings); d != "" {
 		t.Error(d)
