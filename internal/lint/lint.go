@@ -28,13 +28,19 @@ var layers = [][]string{
 	{"motion"},
 	{"mpp"},
 	{"instance"},
-	{"cluster"},
+	{"cluster", "internal/proxybench"},
 	{"cli"},
 	{"cmd"},
 }
 
 // testOnly are the packages that only tests, and they themselves, may import.
 var testOnly = []string{"internal/testkit", "internal/clustertest", "internal/lint"}
+
+// only are the packages that know no others of the module than these: to
+// measure proxies is to use them as everybody else does.
+var only = map[string][]string{
+	"internal/proxybench": {"icwire", "topology", "datadir", "proxy"},
+}
 
 // Check returns a sentence for each broken rule, in the order of pkgs.
 func Check(pkgs []Package) []string {
@@ -57,6 +63,8 @@ func Check(pkgs []Package) []string {
 				report("%s imports %s, which is for tests only", p.Path, imp)
 			} else if !allowed(p.Path, imp) {
 				report("%s imports %s: imports go down only", p.Path, imp)
+			} else if few, ok := only[p.Path]; ok && !slices.Contains(few, imp) {
+				report("%s imports %s: it may import %s only", p.Path, imp, strings.Join(few, ", "))
 			}
 		}
 		for _, imp := range p.Tests {

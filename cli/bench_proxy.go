@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/proxybench"
+)
+
+func newBenchProxyCommand() *cobra.Command {
+	var (
+		proxies       []string
+		dialect       string
+		noPump        bool
+		asJSON, check bool
+		progress      bool
+		opt           proxybench.Options
+	)
+	cmd := &cobra.Command{
+		Use:   "proxy",
+		Short: "Measure interconnect proxies, beside a byte pump",
+		Long: `Plays the backends of interconnect proxies and measures how fast they carry
+data, beside a byte pump: two relay processes that only copy from a socket to
+another, with a TCP connection for every stream. Both get the same packets with
+the same write calls, in turn, and every byte that comes out is compared with
+what went in. Figures are medians of the rounds; the ratios to the byte pump say
+more than the figures, which are those of this machine at this moment.
+
+Without --proxy it starts two Trunkline proxies for the purpose. With it, given
+for two proxies or more, it drives those, whoever made them; they must be
+connected with each other:
+
+  trunkline bench proxy --mode throughput \
+    --proxy -1:1:/tmp/.s.PGSQL.ic_proxy.5432.1234 \
+    --proxy 0:2:/tmp/.s.PGSQL.ic_proxy.6000.1235
+
+Data goes from the second to the first; with more than two, from each to the one
+before it. Figures of memory and CPU are those of the processes that listen at
+the sockets, and are taken only if they are on this machine.
+
+Without --mode it does the standard set, about two minutes, and compares it with
+the bounds that must hold. The modes:
+
+  throughput  --streams with packets of --size bytes, one write call a packet
+  latency     one packet of --size bytes there and one back
+  setup       open both ends, one packet, close; one after the other
+
+The exit status is 0 when everything was measured, with --check 3 when a bound
+is missed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			wrong := func(err error) error { return &usageError{cmd, err} }
+			for _, s := range proxies {
+				e, err := parseEndpoint(s)
+				if err != nil {
+					return wrong(err)
+				}
+				opt.Proxies = append(opt.Proxies, e)
+			}
+			switch dialect {
+			case icwire.Magic36.String():
+				opt.Dialect = icwire.Magic36
+			case icwire.Plain32.String():
+				opt.Dialect = icwire.Plain32
+			default:
+				return wrong(fmt.Errorf("invalid dialect %q: use magic36 or plain32", dialect))
+			}
+			if err := opt.Check(); err != nil {
+				return wrong(err)
+			}
+			if check && opt.Mode != "" {
+				return wrong(errors.New("--check is for the standard set: leave out --mode"))
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			opt.Pump = !noPump
+			opt.Command = func(args ...string) *exec.Cmd { return exec.Command(self, benchArgs(args)...) }
+			show := progressLine(cmd.ErrOrStderr(), progress)
+			opt.Progress = show.step
+			r, err := proxybench.Run(cmd.Context(), opt)
+			show.clear()
+			if err != nil {
+				if errors.Is(err, context.Canceled) {
+					return exitWith(1, errors.New("stopped"))
+				}
+				return err
+			}
+			if asJSON {
+				err = r.JSON(cmd.OutOrStdout())
+			} else {
+				err = r.Table(cmd.OutOrStdout())
+			}
+			if err == nil && check && !r.Held() {
+				err = exitWith(3, nil)
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&proxies, "proxy", nil, "a proxy to drive, as `CONTENT:DBID:SOCKET`; give two or more")
+	f.StringVar(&dialect, "dialect", icwire.Magic36.String(), `header of proxy packets: "magic36" or "plain32"`)
+	f.BoolVar(&noPump, "no-pump", false, "leave the byte pump out")
+	f.StringVar(&opt.Mode, "mode", "", "`MODE`: one of "+strings.Join(proxybench.Modes, ", "))
+	f.BoolVar(&opt.Quick, "quick", false, "the standard set in half a minute, less exact")
+	f.IntVar(&opt.Streams, "streams", 0, "heavy streams (default 8)")
+	f.IntVar(&opt.Size, "size", 0, "`bytes` of a packet (default 8192, the longest Greenplum takes)")
+	f.IntVar(&opt.Connections, "connections", 0, "connections of modes unread and many (default 10000)")
+	f.DurationVar(&opt.Time, "time", 0, "how long a round takes, as 2s (default 1s; soak 20s)")
+	f.IntVar(&opt.Rounds, "rounds", 0, "rounds (default 5)")
+	f.DurationVar(&opt.SetupEvery, "setup-every", 0, "pause between connections of mode fair (default none)")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
+	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
+	return cmd
+}
+
+// benchArgs are the arguments by which the program does what a measurement
+// needs a process for.
+func benchArgs(args []string) []string {
+	if _, _, ok := proxybench.RelayArgs(args); ok {
+		return append([]string{"bench"}, args...)
+	}
+	return args
+}
+
+// parseEndpoint reads "CONTENT:DBID:SOCKET".
+func parseEndpoint(s string) (e proxybench.Endpoint, err error) {
+	f := strings.SplitN(s, ":", 3)
+	if len(f) == 3 && f[2] != "" {
+		content, err1 := strconv.ParseInt(f[0], 10, 16)
+		dbid, err2 := strconv.ParseUint(f[1], 10, 16)
+		if err1 == nil && err2 == nil {
+			return proxybench.Endpoint{Content: int16(content), Dbid: uint16(dbid), Socket: f[2]}, nil
+		}
+	}
+	return e, fmt.Errorf("invalid proxy %q: use CONTENT:DBID:SOCKET, as 0:2:/tmp/.s.PGSQL.ic_proxy.6000.1235", s)
+}
+
+// progressLine shows one line that changes on a terminal, or lines that follow
+// each other elsewhere if asked.
+func progressLine(w io.Writer, always bool) *progressShow {
+	p := &progressShow{w: w, begin: time.Now(), always: always}
+	if f, ok := w.(*os.File); ok {
+		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		p.terminal = err == nil
+	}
+	return p
+}
+
+type progressShow struct {
+	w                io.Writer
+	begin            time.Time
+	terminal, always bool
+}
+
+func (p *progressShow) step(what string) {
+	at := time.Since(p.begin).Round(time.Second)
+	switch {
+	case p.terminal:
+		fmt.Fprintf(p.w, "\r\x1b[K%v  %s", at, what)
+	case p.always:
+		fmt.Fprintf(p.w, "%v  %s\n", at, what)
+	}
+}
+
+func (p *progressShow) clear() {
+	if p.terminal {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// newBenchRelayCommand is one process of the byte pump.
+func newBenchRelayCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "relay LISTEN CONNECT",
+		Short:  "Copy between sockets, as a part of \"bench proxy\"",
+		Hidden: true,
+		Args:   cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			go func() { // the one who started us ends us by this too
+				_, _ = io.Copy(io.Discard, cmd.InOrStdin())
+				cancel()
+			}()
+			return proxybench.Relay(ctx, args[0], args[1], func(addr string) { fmt.Fprintln(cmd.OutOrStdout(), addr) })
+		},
+	}
+}

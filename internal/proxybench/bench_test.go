@@ -1,0 +1,224 @@
+package proxybench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy"
+)
+
+const asChild = "PROXYBENCH_TEST_CHILD"
+
+// TestMain makes the test binary the program of the runs' children.
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		if err := childMain(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func childMain(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if listen, connect, ok := RelayArgs(args); ok {
+		return Relay(ctx, listen, connect, func(a string) { fmt.Println(a) })
+	}
+	if len(args) < 3 || args[0] != "proxy" || args[1] != "-D" {
+		return fmt.Errorf("no such child: %q", args)
+	}
+	cfg, err := proxy.ConfigFor(datadir.Dir(args[2]))
+	if err != nil {
+		return err
+	}
+	cfg.Dialect = proxy.DialectMagic36
+	p, err := proxy.New(cfg)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}
+
+func testCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asChild+"=1", "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+// tiny are the options of a run that takes no time.
+func tiny(mode string) Options {
+	return Options{Mode: mode, Pump: true, Command: testCommand, Rounds: 2, Time: 30 * time.Millisecond, Streams: 2, Size: 1000, Connections: 20}
+}
+
+func run(t *testing.T, o Options) *Report {
+	t.Helper()
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(fmt.Sprintf("/tmp/.s.PGSQL.ic_proxy.*.%d", os.Getpid())); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "tlbench*")); len(left) > 0 && os.Getenv("TMPDIR") != "" {
+		t.Errorf("left behind: %v", left)
+	}
+	return r
+}
+
+// want checks that each path of the only result has these figures, and that
+// what can be printed can.
+func want(t *testing.T, r *Report, paths []string, figures ...string) {
+	t.Helper()
+	if len(r.Results) != 1 {
+		t.Fatalf("%d results", len(r.Results))
+	}
+	var got []string
+	for _, p := range r.Results[0].Paths {
+		got = append(got, p.Path)
+		if p.Path == PathDirect {
+			continue
+		}
+		for _, f := range figures {
+			if p.Median[f] <= 0 {
+				t.Errorf("%s: %s is %v", p.Path, f, p.Median[f])
+			}
+			if p.Path == PathProxies && len(paths) > 1 && p.Ratio[f] <= 0 {
+				t.Errorf("ratio of %s is %v", f, p.Ratio[f])
+			}
+		}
+	}
+	if strings.Join(got, ", ") != strings.Join(paths, ", ") {
+		t.Errorf("paths %v, want %v", got, paths)
+	}
+	var table strings.Builder
+	if err := r.Table(&table); err != nil {
+		t.Error(err)
+	}
+	for _, p := range paths {
+		if !strings.Contains(table.String(), p) {
+			t.Errorf("%q is not in\n%s", p, &table)
+		}
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Report
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestThroughput(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	r := run(t, tiny("throughput"))
+	want(t, r, []string{PathProxies, PathPump, PathDirect}, MBps, CPUPerGB, OwnCPUPerGB)
+}
+
+func TestLatency(t *testing.T) {
+	want(t, run(t, tiny("latency")), []string{PathProxies, PathPump}, P50, P99, PerSecond)
+}
+
+func TestSetup(t *testing.T) {
+	o := tiny("setup")
+	o.Pump = false
+	want(t, run(t, o), []string{PathProxies}, P50, P99, PerSecond)
+}
+
+// A path that changes a byte, loses some or says nothing is found out.
+func TestCheck(t *testing.T) {
+	pat := newPattern(500)
+	src := pat.source(3)
+	var b []byte
+	for range 20 {
+		b = append(b, src.next()...)
+	}
+	for _, step := range []int{1, 7, 499, 500, 501, len(b)} {
+		c := pat.check(3)
+		for at := 0; at < len(b); at += step {
+			if err := c.add(b[at:min(at+step, len(b))]); err != nil {
+				t.Fatalf("pieces of %d: %v", step, err)
+			}
+		}
+		if err := c.end(20); err != nil {
+			t.Error(err)
+		}
+		if c.end(21) == nil {
+			t.Error("a lost packet was not found")
+		}
+	}
+	for _, change := range []func(b []byte) []byte{
+		func(b []byte) []byte { b[0]++; return b },
+		func(b []byte) []byte { b[len(b)-1] ^= 0x80; return b },
+		func(b []byte) []byte { b[5*500+12]++; return b },
+		func(b []byte) []byte { return append(b[:500:500], b[501:]...) },
+		func(b []byte) []byte { return append(b[:500:500], b[1000:]...) },               // a packet lost
+		func(b []byte) []byte { copy(b[7*500+100:7*500+200], b[6*500+100:]); return b }, // stale
+	} {
+		if err := pat.check(3).add(change(append([]byte(nil), b...))); err == nil {
+			t.Error("a change was not found")
+		}
+	}
+	if pat.check(4).add(b) == nil {
+		t.Error("another stream's data was taken")
+	}
+	if _, _, err := icwire.NextTuplePacket(b); err != nil {
+		t.Error("not an ic-tcp packet:", err)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	o := tiny("throughput")
+	o.Time = time.Hour
+	o.Progress = func(step string) {
+		if strings.Contains(step, "round") {
+			time.AfterFunc(50*time.Millisecond, cancel)
+		}
+	}
+	if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := os.ReadDir(os.TempDir()); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	e := Endpoint{Dbid: 1, Socket: "/none"}
+	for want, o := range map[string]Options{
+		"unknown mode":     {Mode: "speed"},
+		"not enough":       {Proxies: []Endpoint{e}},
+		"given twice":      {Proxies: []Endpoint{e, e}},
+		"cannot be: use":   {Size: 10},
+		"be negative":      {Rounds: -1},
+		"connect to /none": {Proxies: []Endpoint{e, {Dbid: 2, Socket: "/none"}}},
+	} {
+		if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	o := tiny("")
+	o.Command = func(args ...string) *exec.Cmd { return exec.Command("/bin/sh", "-c", "echo it broke >&2") }
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it broke") {
+		t.Error(err)
+	}
+}

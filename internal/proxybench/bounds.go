@@ -1,0 +1,88 @@
+package proxybench
+
+import (
+	"fmt"
+	"math"
+)
+
+// Bound is a figure that must hold, and what was measured.
+type Bound struct {
+	Figure   string   `json:"figure"`
+	Bound    string   `json:"bound"`
+	Measured *float64 `json:"measured,omitempty"` // nil when it was not
+	Unit     string   `json:"unit,omitempty"`
+	OK       bool     `json:"ok"`
+	Limit    float64  `json:"limit"` // smallest or largest value that is ok
+	AtLeast  bool     `json:"at_least"`
+}
+
+// Held says whether every bound that was measured holds.
+func (r *Report) Held() bool {
+	for _, b := range r.Bounds {
+		if b.Measured != nil && !b.OK {
+			return false
+		}
+	}
+	return true
+}
+
+// bound adds a comparison. A value that is not there is shown as not measured.
+func (r *Report) bound(figure, unit string, atLeast bool, limit float64, v float64, ok bool) {
+	sign := "≤"
+	if atLeast {
+		sign = "≥"
+	}
+	b := Bound{Figure: figure, Unit: unit, Limit: limit, AtLeast: atLeast, Bound: sign + " " + short(limit)}
+	if unit != "" {
+		b.Bound += " " + unit
+	}
+	if ok && !math.IsNaN(v) {
+		b.Measured = &v
+		b.OK = v <= limit
+		if atLeast {
+			b.OK = v >= limit
+		}
+	}
+	r.Bounds = append(r.Bounds, b)
+}
+
+func short(v float64) string {
+	if v == math.Trunc(v) {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// Labels of the standard set that bounds are about.
+var (
+	eightStreams = label(8, 8192)
+	oneStream    = label(1, 8192)
+	smallPackets = label(8, 512)
+)
+
+// compare fills in the bounds.
+func (r *Report) compare() {
+	ratio := func(figure, mode, label, name string, atLeast bool, limit float64) {
+		v, ok := r.ratio(mode, label, name)
+		r.bound(figure, "× byte pump", atLeast, limit, v, ok)
+	}
+	value := func(figure, unit, mode, name string, atLeast bool, limit float64) {
+		v, ok := r.figure(mode, "", PathProxies, name)
+		r.bound(figure, unit, atLeast, limit, v, ok)
+	}
+	ratio("throughput, "+eightStreams, "throughput", eightStreams, MBps, true, 0.80)
+	ratio("throughput, "+oneStream, "throughput", oneStream, MBps, true, 0.80)
+	ratio("throughput, "+smallPackets, "throughput", smallPackets, MBps, true, 0.60)
+	ratio("proxy CPU a GB, "+eightStreams, "throughput", eightStreams, CPUPerGB, false, 1.4)
+	ratio("proxy CPU a GB, "+oneStream, "throughput", oneStream, CPUPerGB, false, 1.4)
+	value("setup, p50", "ms", "setup", P50, false, 0.35)
+	value("setup, one after the other", "a second", "setup", PerSecond, true, 2500)
+	value("setup beside 8 heavy streams, p99", "ms", "fair", P99, false, 5)
+	value("the 8 heavy streams meanwhile", "of their rate alone", "fair", OfAlone, true, 0.8)
+
+	limit := 0.15
+	if pump, ok := r.figure("latency", "", PathPump, P50); ok {
+		limit = max(limit, 1.5*pump)
+	}
+	value("lone packet there and back, p50", "ms", "latency", P50, false, limit)
+}

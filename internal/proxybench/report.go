@@ -1,0 +1,165 @@
+package proxybench
+
+import (
+	"encoding/json"
+	"io"
+	"slices"
+	"time"
+)
+
+// Report is what Run returns. Its JSON form is for programs; a change of
+// meaning changes Version.
+type Report struct {
+	Version int       `json:"version"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"` // that it took
+	Machine Machine   `json:"machine"`
+	// Own is true when the proxies were started for the run.
+	Own     bool     `json:"own_proxies"`
+	Results []Result `json:"results"`
+	// Bounds compare the results with what must hold. Only the standard set
+	// has them.
+	Bounds []Bound `json:"bounds,omitempty"`
+}
+
+// Machine is where it was measured.
+type Machine struct {
+	CPUs   int    `json:"cpus"`
+	Model  string `json:"model,omitempty"`
+	Kernel string `json:"kernel"`
+	Go     string `json:"go"`
+}
+
+// Result is one measurement.
+type Result struct {
+	Mode  string `json:"mode"`
+	Label string `json:"label"`
+	// Streams are those with data, Connections the ones without.
+	Streams     int          `json:"streams,omitempty"`
+	Size        int          `json:"packet_bytes,omitempty"`
+	Connections int          `json:"connections,omitempty"`
+	Paths       []PathResult `json:"paths"`
+	Notes       []string     `json:"notes,omitempty"`
+}
+
+// PathResult is what one path did: in each round, and the medians.
+type PathResult struct {
+	Path   string    `json:"path"`
+	Median Figures   `json:"median"`
+	Rounds []Figures `json:"rounds"`
+	// Ratio is the median over the rounds of each figure divided by the byte
+	// pump's of the same round.
+	Ratio Figures `json:"ratio_to_byte_pump,omitempty"`
+}
+
+// Figures are named numbers; the names tell the unit.
+type Figures map[string]float64
+
+// Names of figures. Bytes of memory are the proxies' sum unless the name says
+// otherwise.
+const (
+	MBps        = "mb_per_s"         // 10^6 bytes a second, all streams together
+	CPUPerGB    = "cpu_s_per_gb"     // of the processes in between, 10^9 bytes
+	OwnCPUPerGB = "own_cpu_s_per_gb" // of the process that measures
+	P50         = "p50_ms"
+	P99         = "p99_ms"
+	PerSecond   = "per_s"
+	CPUEach     = "cpu_us_each" // of the processes in between, each time
+	Alone       = "alone_mb_per_s"
+	OfAlone     = "of_rate_alone"     // rate beside something as a part of the rate alone
+	RSS         = "rss_bytes"         // resident memory after
+	RSSGrowth   = "rss_growth_bytes"  // by what was measured
+	RSSEach     = "rss_bytes_each"    // growth a connection, all proxies
+	RSSEachMax  = "rss_bytes_each_1"  // growth a connection in the proxy where it is greater
+	AnonEach    = "anon_bytes_each"   // anonymous memory (heap and stacks), growth a connection
+	Accepted    = "accepted_bytes"    // what the path took from senders nobody reads
+	Allocs      = "allocs_per_packet" // on the heap, both proxies
+	TotalBytes  = "bytes"
+	TotalOpened = "connections"
+	Descriptors = "descriptors_left" // more than before
+)
+
+// figure returns a median, and whether there is one.
+func (r *Report) figure(mode, label, path, name string) (float64, bool) {
+	for _, res := range r.Results {
+		if res.Mode == mode && (label == "" || res.Label == label) {
+			for _, p := range res.Paths {
+				if p.Path == path {
+					v, ok := p.Median[name]
+					return v, ok
+				}
+			}
+		}
+	}
+	return 0, false
+}
+
+// ratio returns the proxies' ratio to the byte pump.
+func (r *Report) ratio(mode, label, name string) (float64, bool) {
+	for _, res := range r.Results {
+		if res.Mode == mode && (label == "" || res.Label == label) {
+			for _, p := range res.Paths {
+				if p.Path == PathProxies {
+					v, ok := p.Ratio[name]
+					return v, ok
+				}
+			}
+		}
+	}
+	return 0, false
+}
+
+// summarize fills in medians and ratios.
+func (res *Result) summarize() {
+	var pump []Figures
+	for _, p := range res.Paths {
+		if p.Path == PathPump {
+			pump = p.Rounds
+		}
+	}
+	for i := range res.Paths {
+		p := &res.Paths[i]
+		p.Median = medians(p.Rounds)
+		if p.Path != PathProxies || pump == nil {
+			continue
+		}
+		var ratios []Figures
+		for j, r := range p.Rounds {
+			q := Figures{}
+			for k, v := range r {
+				if j < len(pump) && pump[j][k] > 0 {
+					q[k] = v / pump[j][k]
+				}
+			}
+			ratios = append(ratios, q)
+		}
+		p.Ratio = medians(ratios)
+	}
+}
+
+func medians(rounds []Figures) Figures {
+	by := map[string][]float64{}
+	for _, r := range rounds {
+		for k, v := range r {
+			by[k] = append(by[k], v)
+		}
+	}
+	m := Figures{}
+	for k, v := range by {
+		m[k] = median(v)
+	}
+	return m
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	n := len(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+// JSON prints the report.
+func (r *Report) JSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
