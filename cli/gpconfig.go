@@ -266,6 +266,9 @@ func (g *gpconfig) parameter(ctx context.Context, name string) (*guc.Parameter, 
 		}
 		return p, nil
 	}
+	if p, ok := guc.LookupProxy(name); ok {
+		return p, nil
+	}
 	s, err := g.cat.Setting(ctx, name)
 	if err != nil {
 		return nil, err
@@ -299,7 +302,7 @@ func (g *gpconfig) validate(p *guc.Parameter, targets []target) error {
 	for i := range targets {
 		t := &targets[i]
 		value := t.raw
-		if p.Name == guc.ProxyAddresses || p.Type != guc.String {
+		if p.Name == guc.ProxyAddresses || p.Name == guc.OwnProxyAddresses || p.Type != guc.String {
 			value = unquoted(value)
 		}
 		if _, err := p.Parse(value); err != nil && !isHiddenEnum(p, value) {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/proxy"
 )
 
@@ -27,14 +31,23 @@ const proxyAnswer = 5 * time.Second
 
 func newProxyCommand() *cobra.Command {
 	var dir, dialect string
+	var set []string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "proxy -D DATADIR",
 		Short: "Run the interconnect proxy of one instance",
 		Long: `Runs the interconnect proxy of the instance with that data directory, until
-SIGTERM or SIGINT. It reads the dbid from internal.auto.conf, the content id and
-gp_interconnect_proxy_addresses from postgresql.conf, and port and process id of
-the server from postmaster.pid, whose changes it follows.
+SIGTERM or SIGINT. It reads the dbid from internal.auto.conf, port and process id
+of the server from postmaster.pid, whose changes it follows, and the content id,
+gp_interconnect_proxy_addresses and its own parameters from postgresql.conf, the
+files that includes, and postgresql.auto.conf.
+
+Its own parameters, with their defaults:
+
+` + ownParameters() + `
+
+Where gp_interconnect_proxy_addresses is empty, trunkline.proxy_addresses is the
+list. -c sets a parameter for this process and goes before the files.
 
 SIGHUP makes it read postgresql.conf again, as "gpstop -u" does in a cluster
 made by "trunkline cluster create", where each instance runs its own proxy.
@@ -51,7 +64,11 @@ The log goes to the standard error output.`,
 			if err != nil {
 				return &usageError{cmd, err}
 			}
-			cfg, err := proxy.ConfigFor(d)
+			settings, err := settingFlags(set)
+			if err != nil {
+				return &usageError{cmd, err}
+			}
+			cfg, err := proxy.ConfigFor(d, settings...)
 			if err != nil {
 				return err
 			}
@@ -71,9 +88,49 @@ The log goes to the standard error output.`,
 	cmd.PersistentFlags().StringVarP(&dir, "data-directory", "D", "", "the instance's data directory")
 	cmd.Flags().StringVar(&dialect, "dialect", "", `header of proxy packets: "magic36" (Greenplum 6.24 and later, 7), "plain32" (before, and Cloudberry),
 "auto" (from the first backend or peer); default auto beside Greenplum, magic36 in an embedded cluster`)
+	cmd.Flags().StringArrayVarP(&set, "set", "c", nil, "set a parameter, as `name=value`; may be repeated")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
 	cmd.AddCommand(newProxyStatusCommand(&dir))
 	return cmd
+}
+
+// ownParameters lists the parameters of this command for its help.
+func ownParameters() string {
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, p := range guc.AllProxy() {
+		value := p.Show(p.Default)
+		if value == "" {
+			value = "''"
+		}
+		short := strings.TrimSuffix(p.Short, ".")
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", p.Name, value, strings.ToLower(short[:1])+short[1:])
+	}
+	_ = tw.Flush() // a Builder takes everything
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// settingFlags reads the values of -c and checks those it knows.
+func settingFlags(set []string) (l []guc.Setting, err error) {
+	for _, s := range set {
+		name, value, ok := strings.Cut(s, "=")
+		name = strings.ToLower(strings.TrimSpace(name))
+		if !ok || name == "" {
+			return nil, fmt.Errorf("-c %s: want name=value", s)
+		}
+		p, known := guc.LookupProxy(name)
+		if !known {
+			p, known = guc.Lookup(name)
+		}
+		if !known {
+			return nil, fmt.Errorf("-c %s: %w", s, guc.ErrUnknown(name))
+		}
+		if _, err := p.Parse(value); err != nil {
+			return nil, fmt.Errorf("-c %s: %w", s, err)
+		}
+		l = append(l, guc.Setting{Name: name, Value: value, Raw: guc.Quote(value), File: "-c"})
+	}
+	return l, nil
 }
 
 func runProxy(ctx context.Context, cfg proxy.Config, hup <-chan os.Signal) error {
@@ -152,10 +209,12 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 	for _, l := range [][2]string{
 		{"Problem", s.Problem},
 		{"Configuration", s.ConfigError},
-		{"Backends' socket", orElse(s.Socket, "none, no server is running") + inParens(s.SocketError)},
+		{"Server", postmasterOf(s)},
+		{"Backends' socket", orElse(s.Socket, "none") + inParens(s.SocketError)},
 		{"Listening on", listening(s.Listener)},
 		{"Header dialect", s.Dialect},
 		{"Backends", fmt.Sprintf("%d connected, %d awaited, %d refused", s.Backends, s.Early, s.Refused)},
+		{"Strangers", strangers(s)},
 	} {
 		if l[1] != "" {
 			fmt.Fprintf(w, "%-18s%s\n", l[0]+":", l[1])
@@ -178,6 +237,27 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 		fmt.Fprintln(w, p.Cause)
 	}
 	return nil
+}
+
+func postmasterOf(s proxy.Status) string {
+	if s.Server == 0 {
+		return "not running" + inParens(s.ServerError)
+	}
+	return fmt.Sprintf("process %d", s.Server)
+}
+
+// strangers is "" if there have been none.
+func strangers(s proxy.Status) string {
+	if s.Rejected == 0 && s.Strangers == 0 {
+		return ""
+	}
+	var kinds []string
+	for _, k := range slices.Sorted(maps.Keys(s.Rejections)) {
+		if n := s.Rejections[k]; n > 0 {
+			kinds = append(kinds, fmt.Sprintf("%d %s", n, k))
+		}
+	}
+	return fmt.Sprintf("%d closed%s, %d silent so far", s.Rejected, inParens(strings.Join(kinds, ", ")), s.Strangers)
 }
 
 func listening(l proxy.ListenerStatus) string {

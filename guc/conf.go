@@ -12,14 +12,17 @@ type Setting struct {
 	Name  string // lower case
 	Value string // without quotes and escapes
 	Raw   string // as written, with its quotes
-	Line  int    // 1 is the file's first
+	Line  int    // 1 is the file's first; 0 if File is no file
 	File  string // its path, where several files were read; else empty
 }
 
 // Place is where the setting stands: "line 3" or "/data/x.conf, line 3".
 func (s Setting) Place() string {
-	if s.File == "" {
+	switch {
+	case s.File == "":
 		return fmt.Sprintf("line %d", s.Line)
+	case s.Line == 0:
+		return s.File
 	}
 	return fmt.Sprintf("%s, line %d", s.File, s.Line)
 }

@@ -46,7 +46,7 @@ func proxyParameters() []*Parameter {
 			flag(ProxyCheckSource, "on", Sighup, categoryProxy,
 				"Refuses peers that dial from another address than the list's.")),
 		seconds(ProxyDialTimeout, 0.1, 3600, "5", "Sets how long resolving a peer's name and connecting to it may take."),
-		seconds(ProxyGrace, 0, 3600, "1", "Sets how long a backend waits for a peer that is not connected before it is turned away."),
+		seconds(ProxyGrace, 0.01, 3600, "1", "Sets how long a backend waits for a peer that is not connected before it is turned away."),
 		seconds(ProxyHelloTimeout, 0.1, 3600, "5", "Sets how long a new connection may take to say who it is."),
 		seconds(ProxyMaxBackoff, 0.01, 3600, "1", "Sets the longest pause between two attempts to reach a peer."),
 		seconds(ProxyMinBackoff, 0.01, 3600, "0.05", "Sets the pause after the first failed attempt to reach a peer; it doubles from there."),
@@ -71,7 +71,7 @@ func LookupProxy(name string) (*Parameter, bool) {
 func AllProxy() []*Parameter { return proxyTable }
 
 // ProxyValues are the canonical values of the parameters of `trunkline proxy`
-// that a file sets. Values that Parse refuses are left out and returned as
+// that a file sets, the address list excepted. Values that Parse refuses are left out and returned as
 // errors with their places, and so are names under trunkline.proxy_ that no
 // parameter has.
 func ProxyValues(c *Conf) (values map[string]string, errs []error) {
@@ -85,6 +85,9 @@ func ProxyValues(c *Conf) (values map[string]string, errs []error) {
 			if strings.HasPrefix(s.Name, "trunkline.proxy_") {
 				errs = append(errs, fmt.Errorf("%s: %w", s.Place(), ErrUnknown(s.Name)))
 			}
+			continue
+		}
+		if p.Name == OwnProxyAddresses {
 			continue
 		}
 		v, err := p.Parse(s.Value)

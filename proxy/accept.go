@@ -8,43 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
+	"syscall"
 	"time"
 
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
+	"github.com/trunkline-db/trunkline/topology"
 )
-
-// maxStrangers is how many accepted connections may be waited for to say who
-// they are. One more, and the one that has been silent longest is closed.
-const maxStrangers = 1024
-
-// strangers are the connections that have not said who they are.
-type strangers struct {
-	mu    sync.Mutex
-	order []net.Conn
-}
-
-func (s *strangers) add(c net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.order) >= maxStrangers {
-		s.order[0].Close()
-		s.order = s.order[1:]
-	}
-	s.order = append(s.order, c)
-}
-
-func (s *strangers) remove(c net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, o := range s.order {
-		if o == c {
-			s.order = append(s.order[:i], s.order[i+1:]...)
-			return
-		}
-	}
-}
 
 // acceptPeers serves a listener until it is closed.
 func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
@@ -54,22 +25,21 @@ func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
 			return
 		}
 		if err != nil {
-			// Out of descriptors, most likely: others will be closed.
-			p.log.limited("accept", slog.LevelError, "cannot accept a connection", "listener", l.Addr().String(), "error", reason(err))
-			if !sleep(ctx, 50*time.Millisecond) {
+			if !p.acceptFailed(ctx, &p.callers, l.Addr().String(), err) {
 				return
 			}
 			continue
 		}
+		st := p.callers.add(conn)
 		p.wg.Go(func() {
 			defer conn.Close()
-			p.strangers.add(conn)
-			pr, t, err := p.greet(ctx, conn)
-			p.strangers.remove(conn)
+			pr, t, err := p.greet(ctx, conn, st)
 			if err != nil {
-				if ctx.Err() == nil && err != io.EOF { // a port probe closes without a word
-					p.rejected.Add(1)
-					p.log.limited("peer refused", slog.LevelWarn, "refused a connection", "from", conn.RemoteAddr().String(), "reason", reason(err))
+				if ctx.Err() != nil {
+					return
+				}
+				if kind, why, ok := p.reject(err, p.times().HelloTimeout); ok {
+					p.log.limited("refused "+rejectionNames[kind], slog.LevelWarn, "refused a connection", "from", conn.RemoteAddr().String(), "reason", why)
 				}
 				return
 			}
@@ -83,18 +53,38 @@ func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
 	}
 }
 
+// acceptFailed is called when a listener cannot accept: out of descriptors,
+// most likely, so those who have said nothing are closed. It is false when the
+// proxy ends.
+func (p *Proxy) acceptFailed(ctx context.Context, s *strangers, listener string, err error) bool {
+	p.log.limited("accept", slog.LevelError, "cannot accept a connection", "listener", listener, "error", reason(err))
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		s.makeRoom()
+	}
+	return sleep(ctx, 50*time.Millisecond)
+}
+
 // greet is the acceptor's side of the handshake.
-func (p *Proxy) greet(ctx context.Context, conn net.Conn) (*peer, *trunk.Trunk, error) {
+func (p *Proxy) greet(ctx context.Context, conn net.Conn, st *stranger) (*peer, *trunk.Trunk, error) {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := conn.SetDeadline(time.Now().Add(p.cfg.HelloTimeout)); err != nil {
-		return nil, nil, err
+	err := conn.SetDeadline(time.Now().Add(p.times().HelloTimeout))
+	var h icwire.Header
+	var d icwire.Dialect
+	if err == nil {
+		h, d, err = readHello(conn, icwire.PeerHello)
 	}
-	h, d, err := readHello(conn, icwire.PeerHello)
-	if err != nil {
-		return nil, nil, err
+	if p.callers.remove(st) {
+		err = errCrowded
 	}
-	pr, err := p.admit(h, d)
 	if err != nil {
+		return nil, nil, noHello(err)
+	}
+	pr, err := p.admit(ctx, h, d, conn.RemoteAddr())
+	if err != nil {
+		var r *refusal
+		if errors.As(err, &r) {
+			_, _ = conn.Write(p.refuse(h, d, r.code)) // whether he hears it is his affair
+		}
 		return nil, nil, err
 	}
 	ack, a := trunk.Accept(h, h.PeerHelloAck(int32(os.Getpid())))
@@ -105,33 +95,54 @@ func (p *Proxy) greet(ctx context.Context, conn net.Conn) (*peer, *trunk.Trunk, 
 		return nil, nil, err
 	}
 	t := trunk.New(conn, d, p.maxPacket(d))
+	p.watch(conn)
 	if !pr.attach(t, a, conn.RemoteAddr().String()) {
-		return nil, nil, fmt.Errorf("%s has just been taken out of the address list", pr.label)
+		return nil, nil, refusef(rejUnlisted, 0, "%s has just been taken out of the address list", pr.label)
 	}
 	return pr, t, nil
 }
 
-// admit says whose hello it is, or why he is not wanted.
-func (p *Proxy) admit(h icwire.Header, d icwire.Dialect) (*peer, error) {
+// admit says whose hello it is, or why he is not wanted: a *refusal.
+func (p *Proxy) admit(ctx context.Context, h icwire.Header, d icwire.Dialect, addr net.Addr) (*peer, error) {
 	p.mu.RLock()
 	pr := p.peers[h.SrcDbid]
 	p.mu.RUnlock()
 	from := instanceName(h.SrcContent, h.SrcDbid)
 	switch {
 	case h.DstDbid != p.dbid || h.DstContent != p.content:
-		return nil, fmt.Errorf("%s looks for the proxy of %s here, but this is that of %s", from, instanceName(h.DstContent, h.DstDbid), p.label)
+		return nil, refusef(rejUnlisted, refuseDest, "%s looks for the proxy of %s here, but this is that of %s", from, instanceName(h.DstContent, h.DstDbid), p.label)
 	case pr == nil:
-		return nil, fmt.Errorf("%s is not in the address list", from)
+		return nil, refusef(rejUnlisted, refuseUnlisted, "%s is not in the address list", from)
 	case pr.entry.Content != h.SrcContent:
-		return nil, fmt.Errorf("dbid %d says its content is %d, the address list says %d", h.SrcDbid, h.SrcContent, pr.entry.Content)
+		return nil, refusef(rejUnlisted, refuseContent, "dbid %d says its content is %d, the address list says %d", h.SrcDbid, h.SrcContent, pr.entry.Content)
 	case pr.role != DialsUs:
-		return nil, fmt.Errorf("%s dials us, but of two instances the one with the greater content dials", from)
+		return nil, refusef(rejUnlisted, refuseRole, "%s dials us, but of two instances the one with the greater content dials", from)
 	}
-	if err := p.learn(d, false); err != nil {
+	err := p.comesFrom(ctx, pr.entry, addr)
+	if err == nil {
+		err = p.listensWhere(pr.entry, h)
+	}
+	if err == nil {
+		if derr := p.learn(d, false); derr != nil {
+			err = refusef(rejUnlisted, refuseDialect, "%s: %w", from, derr)
+		}
+	}
+	if err != nil {
 		pr.failed(err.Error())
-		return nil, fmt.Errorf("%s: %w", from, err)
+		return nil, err
 	}
 	return pr, nil
+}
+
+// listensWhere checks the port a Trunkline dialler says it listens on.
+func (p *Proxy) listensWhere(e topology.Entry, hello icwire.Header) error {
+	_, a := trunk.Accept(hello, icwire.Header{})
+	port := int(uint16(hello.SendSlice))
+	if !a.Trunkline || port == 0 || port == e.Port || p.anySource.Load() {
+		return nil
+	}
+	return refusef(rejAddress, refusePort, "%s says it listens on port %d, the address list says %d: it is of another cluster, or the lists differ (%s = off accepts it)",
+		instanceName(e.Content, e.Dbid), port, e.Port, guc.ProxyCheckSource)
 }
 
 // readHello reads the first packet of a connection, which tells the dialect.

@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
@@ -22,6 +25,13 @@ type Facts struct {
 	// MaxPacket is gp_max_packet_size, the longest payload in bytes a
 	// Greenplum proxy of this cluster accepts. 0 means 8192.
 	MaxPacket int
+	// Times are the limits the configuration sets; zero fields are defaults.
+	Times Times
+	// AnySource is Config.AnySource as the configuration has it.
+	AnySource bool
+	// ParameterError says which of the other parameters cannot be used. They
+	// have their defaults; everything else is in force.
+	ParameterError error
 }
 
 // Source is where a proxy's configuration comes from.
@@ -35,7 +45,7 @@ type Source struct {
 }
 
 // Config is what New takes. The zero value of every field but Source is a
-// default. Times are limits: none may be exceeded while somebody waits.
+// default.
 type Config struct {
 	Source Source
 	// Log takes the proxy's log; nil is slog.Default().
@@ -56,22 +66,19 @@ type Config struct {
 	// gp_interconnect_setup_timeout. Ours take it as the refusal it is.
 	AckRefused bool
 
-	// Grace is how long a backend waits for a peer that is not connected
-	// before it is turned away. Default 1 s.
-	Grace time.Duration
-	// HelloTimeout bounds the wait for the first packet of a connection, and
-	// for a peer's answer to ours. Default 5 s.
-	HelloTimeout time.Duration
-	// DialTimeout bounds name resolution and connecting. Default 5 s.
-	DialTimeout time.Duration
-	// MinBackoff and MaxBackoff bound the pause between two attempts to reach
-	// a peer. Default 50 ms and 1 s.
-	MinBackoff, MaxBackoff time.Duration
-	// Rare is the pause between attempts to reach an instance whose content
-	// another instance serves: a mirror or standby. Default 30 s.
-	Rare time.Duration
-	// Poll is how often the postmaster's process id, the listener and what
-	// waits too long are looked after. Default 1 s.
+	// Times are limits that go before those of the Source.
+	Times
+	// AnySource accepts a peer from any address, though its entry in the list
+	// leads elsewhere, and whatever port it says it listens on.
+	AnySource bool
+	// TakeOver takes the backends' socket back from whoever replaces it.
+	// Greenplum's own proxy does so whenever it starts. Without it another's
+	// socket is left alone.
+	TakeOver bool
+	// Resolve returns the addresses of a host name; nil asks the system.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Poll is how often the listener and what waits too long are looked
+	// after, and the postmaster at least. Default 1 s.
 	Poll time.Duration
 	// Window is the sending side's limit. Default 100 and 30 packets.
 	Window logical.Window
@@ -80,20 +87,16 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
+	if c.Poll <= 0 {
+		c.Poll = time.Second
 	}
-	def(&c.Grace, time.Second)
-	def(&c.HelloTimeout, 5*time.Second)
-	def(&c.DialTimeout, 5*time.Second)
-	def(&c.MinBackoff, 50*time.Millisecond)
-	def(&c.MaxBackoff, time.Second)
-	def(&c.Rare, 30*time.Second)
-	def(&c.Poll, time.Second)
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
 	}
 	if c.SocketDir == "" {
 		c.SocketDir = "/tmp"

@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
@@ -21,7 +23,7 @@ const quietAttempts = 5
 // dial keeps the connection to a peer of smaller content until ctx ends.
 func (pr *peer) dial(ctx context.Context) {
 	p := pr.p
-	backoff := p.cfg.MinBackoff
+	backoff := p.times().MinBackoff
 	for attempts := 1; ; attempts++ {
 		d, known := p.dialect()
 		if !known {
@@ -37,14 +39,14 @@ func (pr *peer) dial(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if lasted > p.cfg.MaxBackoff {
-			backoff = p.cfg.MinBackoff
+		if lasted > p.times().MaxBackoff {
+			backoff = p.times().MinBackoff
 		}
 		pause, kind, level := backoff, fmt.Sprintf("dial %d", pr.entry.Dbid), slog.LevelWarn
 		if p.served(pr) {
 			// Another instance has its content: a standby or mirror, where
 			// nothing listens until it is activated.
-			pause, level = p.cfg.Rare, slog.LevelDebug
+			pause, level = p.times().MirrorBackoff, slog.LevelDebug
 		} else if attempts <= quietAttempts && len(p.sameContent(pr)) > 0 {
 			level = slog.LevelDebug // the other will be there in a moment
 		}
@@ -58,7 +60,7 @@ func (pr *peer) dial(ctx context.Context) {
 			}
 			p.log.limited(kind, level, "cannot reach a peer", "peer", pr.label, "address", pr.entry.Addr(), "error", reason(err))
 		}
-		backoff = min(2*backoff, p.cfg.MaxBackoff)
+		backoff = min(2*backoff, p.times().MaxBackoff)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -68,9 +70,9 @@ func (pr *peer) dial(ctx context.Context) {
 			timer.Stop()
 			// Whoever is in a hurry is not served by a loop without a pause.
 			if pause > backoff {
-				backoff = p.cfg.MinBackoff
+				backoff = p.times().MinBackoff
 			}
-			if !sleep(ctx, p.cfg.MinBackoff) {
+			if !sleep(ctx, p.times().MinBackoff) {
 				return
 			}
 		case <-timer.C:
@@ -94,7 +96,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (pr *peer) dialOnce(ctx context.Context, d icwire.Dialect) (lasted time.Duration, err error) {
 	p := pr.p
 	pr.setDialling(true)
-	conn, err := p.connect(ctx, pr.entry.Addr())
+	conn, err := pr.connect(ctx)
 	var a trunk.Agreement
 	if err == nil {
 		if a, err = pr.shake(ctx, conn, d); err != nil {
@@ -107,6 +109,7 @@ func (pr *peer) dialOnce(ctx context.Context, d icwire.Dialect) (lasted time.Dur
 		return 0, err
 	}
 	t := trunk.New(conn, d, p.maxPacket(d))
+	p.watch(conn)
 	if !pr.attach(t, a, conn.RemoteAddr().String()) {
 		t.Close()
 		conn.Close()
@@ -120,56 +123,99 @@ func (pr *peer) dialOnce(ctx context.Context, d icwire.Dialect) (lasted time.Dur
 	return max(time.Since(began), 1), err
 }
 
-func (p *Proxy) connect(ctx context.Context, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+// connect resolves the peer's name, always anew, and connects to the first of
+// its addresses that answers.
+func (pr *peer) connect(ctx context.Context) (net.Conn, error) {
+	p := pr.p
+	limit := p.times().DialTimeout
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	pr.stage("resolving the name %s", pr.entry.Host)
+	addrs, err := p.lookup(ctx, pr.entry.Host)
 	if err != nil {
 		return nil, err
 	}
-	// A port of the ephemeral range where nobody listens can be its own
-	// source port: then the connection is with ourselves.
-	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
-		conn.Close()
-		return nil, errors.New("nobody listens there")
+	var first error
+	for i, a := range addrs {
+		addr := netip.AddrPortFrom(a, uint16(pr.entry.Port)).String()
+		pr.stage("connecting to %s", addr)
+		// An address that does not answer leaves time for those behind it.
+		left, _ := ctx.Deadline()
+		tctx, cancel := context.WithTimeout(ctx, time.Until(left)/time.Duration(len(addrs)-i))
+		conn, err := new(net.Dialer).DialContext(tctx, "tcp", addr)
+		cancel()
+		// A port of the ephemeral range where nobody listens can be its own
+		// source port: then the connection is with ourselves.
+		if err == nil && conn.LocalAddr().String() == conn.RemoteAddr().String() {
+			conn.Close()
+			err = syscall.ECONNREFUSED
+		}
+		if err == nil {
+			return conn, nil
+		}
+		if first == nil {
+			why := reason(err)
+			if isTimeout(err) {
+				why = fmt.Sprintf("no answer to our attempt to connect within %v", limit)
+			}
+			if a.String() != pr.entry.Host {
+				why = a.String() + ": " + why
+			}
+			first = &dialError{why, err}
+		}
 	}
-	return conn, nil
+	return nil, first
 }
+
+// dialError says in words what err is.
+type dialError struct {
+	text string
+	err  error
+}
+
+func (e *dialError) Error() string { return e.text }
+func (e *dialError) Unwrap() error { return e.err }
 
 // shake is the dialler's side of the handshake.
 func (pr *peer) shake(ctx context.Context, conn net.Conn, d icwire.Dialect) (a trunk.Agreement, err error) {
 	p := pr.p
+	limit := p.times().HelloTimeout
+	pr.stage("waiting for the answer to our hello")
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := conn.SetDeadline(time.Now().Add(p.cfg.HelloTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return a, err
 	}
 	hello := trunk.Offer(icwire.Header{
 		Type: icwire.PeerHello, SrcContent: p.content, SrcDbid: p.dbid, SrcPid: int32(os.Getpid()),
 		DstContent: pr.entry.Content, DstDbid: pr.entry.Dbid,
 	})
+	hello.SendSlice = int16(p.ownPort()) // see refuseWord
 	if _, err := conn.Write(hello.Append(nil, d)); err != nil {
 		return a, err
 	}
 	buf := make([]byte, d.HeaderLen())
-	if _, err := io.ReadFull(conn, buf); err != nil {
-		if err == io.EOF {
-			return a, errors.New("the proxy there closed the connection instead of answering our hello")
-		}
+	n, err := io.ReadFull(conn, buf)
+	switch {
+	case err != nil && isTimeout(err):
+		return a, fmt.Errorf("it took the connection but did not answer our hello within %v", limit)
+	case err == io.EOF:
+		return a, errors.New("the proxy there closed the connection instead of answering our hello")
+	case err == io.ErrUnexpectedEOF:
+		return a, fmt.Errorf("what answers there is no proxy of this cluster: it sent %q and closed the connection", buf[:n])
+	case err != nil:
 		return a, err
 	}
-	ack, err := icwire.Decode(buf, d)
-	switch {
-	case err != nil:
-		return a, fmt.Errorf("what answers there is no proxy of this cluster: %w", err)
-	case ack.Type != icwire.PeerHelloAck || int(ack.Len) != len(buf):
-		return a, fmt.Errorf("what answers there is no proxy of this cluster: it sent %v", ack)
-	case ack.DstDbid != pr.entry.Dbid || ack.DstContent != pr.entry.Content:
-		return a, fmt.Errorf("the proxy there is that of %s", instanceName(ack.DstContent, ack.DstDbid))
-	case ack.SrcDbid != p.dbid:
-		return a, fmt.Errorf("the proxy there answers dbid %d, not us", ack.SrcDbid)
+	if a, err = pr.checkAck(buf, d); err != nil {
+		return a, err
 	}
-	return trunk.Agreed(ack), conn.SetDeadline(time.Time{})
+	return a, conn.SetDeadline(time.Time{})
+}
+
+// stage takes note of how far dialling has come.
+func (pr *peer) stage(format string, args ...any) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.doing = fmt.Sprintf(format, args...)
 }
 
 func (pr *peer) setDialling(on bool) {

@@ -82,7 +82,7 @@ func TestRefusals(t *testing.T) {
 		other[0].Port = list[2].Port
 		startNode(t, 3, -1, topology.AddressList{{Dbid: 3, Content: -1, Host: "127.0.0.1", Port: list[2].Port}}, nil)
 		n := startNode(t, 2, 0, other[:2], func(c *Config) { c.Grace = 200 * time.Millisecond })
-		n.mustRefuse(k, "cannot be reached from the proxy of seg0 (dbid 2): the proxy there closed the connection instead of answering our hello")
+		n.mustRefuse(k, "cannot be reached from the proxy of seg0 (dbid 2): the proxy there is that of seg-1 (dbid 3)")
 	})
 	t.Run("name that does not exist", func(t *testing.T) {
 		other := slices.Clone(list)

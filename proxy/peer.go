@@ -34,6 +34,7 @@ type peer struct {
 	waiting   map[*conn]*time.Timer // registered while there is no trunk
 	removed   bool
 	dialling  bool
+	doing     string // what dialling waits for
 	err       string
 	since     time.Time // of the state it is in
 }
@@ -97,7 +98,7 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 // dials gives up first: it knows the address and what is wrong with it, and its
 // backend's error ends the query before the other side's vaguer one.
 func (pr *peer) grace() time.Duration {
-	g := pr.p.cfg.Grace
+	g := pr.p.times().Grace
 	if pr.role == DialsUs {
 		g += g / 4
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"
@@ -29,9 +30,8 @@ type Proxy struct {
 	reloads chan chan error
 	done    chan struct{} // Run has returned
 
-	strangers strangers
+	outside
 	refused   atomic.Uint64 // backends
-	rejected  atomic.Uint64 // connections that are no peer's and no backend's
 	misrouted atomic.Uint64 // packets
 
 	mu        sync.RWMutex
@@ -42,6 +42,9 @@ type Proxy struct {
 	listenErr string
 	socket    *unixListener
 	socketErr string
+	server    int // the postmaster's process id, 0 if there is none
+	serverErr string
+	paramErr  string
 	learned   bool
 	spoken    icwire.Dialect
 	maxData   int
@@ -72,6 +75,7 @@ func New(cfg Config) (*Proxy, error) {
 		peers: map[uint16]*peer{}, facts: f,
 	}
 	p.facts.Addresses = nil // nothing is applied yet
+	p.applyTimes(f)
 	return p, nil
 }
 
@@ -108,8 +112,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 	poll := time.NewTicker(p.cfg.Poll)
 	defer poll.Stop()
-	young := time.NewTicker(min(p.cfg.Poll, 50*time.Millisecond))
-	defer young.Stop()
+	// A backend that finds no socket, or another's, waits or hangs.
+	follow := time.NewTicker(min(p.cfg.Poll, 50*time.Millisecond))
+	defer follow.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,17 +124,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			err := p.reload(ctx)
 			p.followPostmaster(ctx)
 			answer <- err
-		case <-young.C:
-			p.mu.RLock()
-			there := p.socket != nil
-			p.mu.RUnlock()
-			if there {
-				young.Stop()
-			} else {
-				p.followPostmaster(ctx)
-			}
-		case now := <-poll.C:
+		case <-follow.C:
 			p.followPostmaster(ctx)
+		case now := <-poll.C:
 			if !p.listening() {
 				p.listen(ctx)
 			}
@@ -242,6 +239,8 @@ func whyEnded(err error) string {
 		return "closed by this proxy"
 	case errors.Is(err, io.EOF):
 		return "the peer closed the connection"
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return "the peer's host has been silent for too long (" + guc.ProxyPeerTimeout + ")"
 	}
 	return reason(err)
 }
@@ -249,9 +248,12 @@ func whyEnded(err error) string {
 // reason is err without the addresses, which are told elsewhere.
 func reason(err error) string {
 	var op *net.OpError
+	var dial *dialError
 	var dns *net.DNSError
 	var sys syscall.Errno
 	switch {
+	case errors.As(err, &dial):
+		return dial.text
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the name %s cannot be resolved: %s", dns.Name, dns.Err)
 	case errors.Is(err, context.DeadlineExceeded):

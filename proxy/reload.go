@@ -3,13 +3,12 @@ package proxy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/topology"
@@ -19,6 +18,10 @@ import (
 // force. It runs in Run's goroutine only.
 func (p *Proxy) reload(ctx context.Context) error {
 	f, err := p.cfg.Source.Facts()
+	if err == nil {
+		p.applyTimes(f)
+	}
+	p.origins.forget()
 	switch {
 	case err != nil:
 	case f.AddressError != nil:
@@ -27,6 +30,9 @@ func (p *Proxy) reload(ctx context.Context) error {
 		err = fmt.Errorf("this is the proxy of %s, the configuration now says %s: restart it", p.label, instanceName(f.Content, f.Dbid))
 	}
 	p.mu.Lock()
+	if p.paramErr = ""; f.ParameterError != nil {
+		p.paramErr = strings.ReplaceAll(f.ParameterError.Error(), "\n", "; ")
+	}
 	if err == nil || p.maxData == 0 {
 		p.maxData = min(icwire.DefaultPayload, cmp.Or(f.MaxPacket, icwire.DefaultPayload))
 	}
@@ -37,6 +43,9 @@ func (p *Proxy) reload(ctx context.Context) error {
 		return err
 	}
 	p.confErr = ""
+	if p.paramErr != "" {
+		p.log.Error("parameters that cannot be used have their defaults", "error", p.paramErr)
+	}
 	diff := topology.Diff(p.facts.Addresses, f.Addresses)
 	p.facts = f
 	var gone []*peer
@@ -136,6 +145,7 @@ func (p *Proxy) listen(ctx context.Context) {
 		old.Close()
 	}
 	if err != nil {
+		err = p.whyNotBound(own, addrs, err)
 		p.setListener(nil, reason(err))
 		p.log.limited("listen", slog.LevelError, "cannot listen to peers", "address", own.Addr(), "error", reason(err))
 		return
@@ -154,24 +164,23 @@ func (p *Proxy) setListener(l *peerListener, why string) {
 
 // resolve returns the addresses, "ip:port", of an entry's host.
 func (p *Proxy) resolve(ctx context.Context, e topology.Entry) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.times().DialTimeout)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", e.Host)
+	ips, err := p.lookup(ctx, e.Host)
 	if err != nil {
 		return nil, err
 	}
-	var l []string
-	for _, ip := range ips {
-		l = append(l, net.JoinHostPort(ip.Unmap().String(), strconv.Itoa(e.Port)))
-	}
-	if len(l) == 0 {
-		return nil, errors.New("the name has no address")
+	l := make([]string, len(ips))
+	for i, ip := range ips {
+		l[i] = netip.AddrPortFrom(ip, uint16(e.Port)).String()
 	}
 	return l, nil
 }
 
-// resolveAgain closes the connection to a peer whose name leads elsewhere now.
+// resolveAgain closes the connection to a peer whose name leads elsewhere now,
+// and lets one that could not be reached be tried at once.
 func (pr *peer) resolveAgain(ctx context.Context) {
+	defer pr.hurry()
 	if _, err := netip.ParseAddr(pr.entry.Host); err == nil {
 		return
 	}
@@ -186,5 +195,4 @@ func (pr *peer) resolveAgain(ctx context.Context) {
 		pr.lose("its name has a new address")
 		t.Close()
 	}
-	pr.hurry()
 }

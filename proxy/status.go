@@ -44,9 +44,14 @@ type Status struct {
 	// Socket is where backends register; empty while no server runs.
 	Socket      string `json:"socket"`
 	SocketError string `json:"socket_error,omitempty"`
+	// Server is the postmaster's process id; 0 while none runs, and
+	// ServerError says how that is known.
+	Server      int    `json:"server"`
+	ServerError string `json:"server_error,omitempty"`
 	// Dialect is "magic36", "plain32", or "auto" until it is known.
 	Dialect string `json:"dialect"`
-	// ConfigError says why the configuration as it is now is not in force.
+	// ConfigError says what of the configuration as it is now is not in force,
+	// and why.
 	ConfigError string `json:"config_error,omitempty"`
 	// Problem says why no backend can be served at all.
 	Problem  string         `json:"problem,omitempty"`
@@ -58,6 +63,38 @@ type Status struct {
 	Refused   uint64 `json:"refused"`   // backends turned away
 	Rejected  uint64 `json:"rejected"`  // connections of strangers closed
 	Misrouted uint64 `json:"misrouted"` // packets dropped
+	// Rejections are those of Rejected by their kind, all kinds always:
+	// "garbage", no hello; "silent", no hello in time; "crowded", closed while
+	// silent for there were too many such; "unlisted", a peer that the list
+	// does not expect here; "address", a peer of the list but not from its
+	// address or with its port; "user", a process of another user.
+	Rejections map[string]uint64 `json:"rejections"`
+	// Strangers are the connections that have not said who they are yet.
+	Strangers int `json:"strangers"`
+	// Limits are the time limits in force.
+	Limits LimitStatus `json:"limits"`
+}
+
+// LimitStatus are the limits in force, in seconds, by the names their
+// parameters have behind "trunkline.proxy_".
+type LimitStatus struct {
+	Grace         float64 `json:"grace"`
+	HelloTimeout  float64 `json:"hello_timeout"`
+	DialTimeout   float64 `json:"dial_timeout"`
+	PeerTimeout   float64 `json:"peer_timeout"`
+	MinBackoff    float64 `json:"min_backoff"`
+	MaxBackoff    float64 `json:"max_backoff"`
+	MirrorBackoff float64 `json:"mirror_backoff"`
+	CheckSource   bool    `json:"check_source"`
+}
+
+func (p *Proxy) limitStatus() LimitStatus {
+	t := p.times()
+	return LimitStatus{
+		Grace: t.Grace.Seconds(), HelloTimeout: t.HelloTimeout.Seconds(), DialTimeout: t.DialTimeout.Seconds(),
+		PeerTimeout: t.PeerTimeout.Seconds(), MinBackoff: t.MinBackoff.Seconds(), MaxBackoff: t.MaxBackoff.Seconds(),
+		MirrorBackoff: t.MirrorBackoff.Seconds(), CheckSource: !p.anySource.Load(),
+	}
 }
 
 // ListenerStatus is how the listening socket for peers is.
@@ -137,7 +174,10 @@ func (pr *peer) cause() string {
 	why := pr.err
 	if pr.role == WeDial {
 		if why == "" {
-			why = "it has not answered yet"
+			why = "still " + pr.doing
+			if pr.doing == "" {
+				why = "it has not answered yet"
+			}
 		}
 		return fmt.Sprintf("the proxy of %s at %s cannot be reached from the proxy of %s: %s", pr.label, pr.entry.Addr(), pr.p.label, why)
 	}
@@ -155,10 +195,17 @@ func (p *Proxy) Status() Status {
 	own, _ := p.facts.Addresses.Lookup(p.dbid)
 	s := Status{
 		Dbid: p.dbid, Content: p.content, Pid: os.Getpid(), Dialect: DialectAuto.String(),
-		SocketError: p.socketErr, ConfigError: p.confErr, Problem: p.unfit(),
+		SocketError: p.socketErr, Server: p.server, ServerError: p.serverErr,
+		ConfigError: joinText(p.confErr, p.paramErr), Problem: p.unfit(),
 		Listener: ListenerStatus{Bound: p.listener != nil, Error: p.listenErr},
-		Refused:  p.refused.Load(), Rejected: p.rejected.Load(), Misrouted: p.misrouted.Load(),
-		Peers: []PeerStatus{},
+		Refused:  p.refused.Load(), Misrouted: p.misrouted.Load(),
+		Rejections: map[string]uint64{}, Strangers: p.callers.len() + p.locals.len(),
+		Limits: p.limitStatus(), Peers: []PeerStatus{},
+	}
+	for i, name := range rejectionNames {
+		n := p.rejections[i].Load()
+		s.Rejections[name] = n
+		s.Rejected += n
 	}
 	if known {
 		s.Dialect = d.String()
@@ -180,6 +227,13 @@ func (p *Proxy) Status() Status {
 	}
 	sort.Slice(s.Peers, func(i, j int) bool { return s.Peers[i].Dbid < s.Peers[j].Dbid })
 	return s
+}
+
+func joinText(a, b string) string {
+	if a != "" && b != "" {
+		return a + "; " + b
+	}
+	return a + b
 }
 
 func (pr *peer) status() (s PeerStatus, backends, early int) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -29,10 +28,8 @@ type unixListener struct {
 // listenUnix makes a socket of mode 0700 at path. It comes to its name in one
 // step, so that nobody finds it half made.
 func listenUnix(path string) (*unixListener, error) {
-	temp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
+	// Nobody else's file is in the way of a name nobody can foresee.
+	temp := fmt.Sprintf("%s.%d.%x", path, os.Getpid(), time.Now().UnixNano()&0xffffff)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -44,7 +41,9 @@ func listenUnix(path string) (*unixListener, error) {
 		u.file, err = os.Lstat(temp)
 	}
 	if err == nil {
-		err = os.Rename(temp, path)
+		if err = os.Rename(temp, path); err != nil {
+			err = notOurs(path, err)
+		}
 	}
 	if err != nil {
 		l.Close()
@@ -52,6 +51,19 @@ func listenUnix(path string) (*unixListener, error) {
 		return nil, err
 	}
 	return u, nil
+}
+
+// notOurs adds to err whose the file at path is, if it is another user's. In
+// /tmp nobody can replace it then.
+func notOurs(path string, err error) error {
+	fi, serr := os.Lstat(path)
+	if serr != nil {
+		return err
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("the file there belongs to user id %d and has to be removed: %w", st.Uid, err)
+	}
+	return err
 }
 
 // there says whether the file is still the listener's.
@@ -93,8 +105,7 @@ func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.Uni
 			return
 		}
 		if err != nil {
-			p.log.limited("accept", slog.LevelError, "cannot accept a connection", "listener", u.path, "error", reason(err))
-			if !sleep(ctx, 50*time.Millisecond) {
+			if !p.acceptFailed(ctx, &p.locals, u.path, err) {
 				return
 			}
 			continue
@@ -105,8 +116,8 @@ func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.Uni
 				err = allowed(raw)
 			}
 			if err != nil {
-				p.rejected.Add(1)
-				p.log.limited("unix refused", slog.LevelWarn, "refused a connection", "socket", u.path, "reason", err.Error())
+				p.rejections[rejUser].Add(1)
+				p.log.limited("refused user", slog.LevelWarn, "refused a connection", "socket", u.path, "reason", err.Error())
 				uc.Close()
 				return
 			}
@@ -119,14 +130,21 @@ func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.Uni
 // from which somebody else serves it.
 func (p *Proxy) serveBackend(ctx context.Context, uc *net.UnixConn, raw syscall.RawConn) {
 	stop := context.AfterFunc(ctx, func() { uc.Close() })
-	_ = uc.SetDeadline(time.Now().Add(p.cfg.HelloTimeout)) // fails if closed; so will the read
+	st := p.locals.add(uc)
+	limit := p.times().HelloTimeout
+	_ = uc.SetDeadline(time.Now().Add(limit)) // fails if closed; so will the read
 	h, d, err := readHello(uc, icwire.Hello)
 	stop()
+	if p.locals.remove(st) {
+		err = errCrowded
+	}
 	if err != nil {
 		uc.Close()
-		if err != io.EOF && ctx.Err() == nil {
-			p.rejected.Add(1)
-			p.log.limited("hello", slog.LevelWarn, "a connection of the backends' socket said no hello", "reason", reason(err))
+		if ctx.Err() != nil {
+			return
+		}
+		if kind, why, ok := p.reject(noHello(err), limit); ok {
+			p.log.limited("no hello "+rejectionNames[kind], slog.LevelWarn, "closed a connection of the backends' socket", "reason", why)
 		}
 		return
 	}
@@ -178,8 +196,10 @@ func (p *Proxy) followPostmaster(ctx context.Context) {
 	port, pid, err := p.cfg.Source.Postmaster()
 	if err != nil {
 		p.log.limited("postmaster", slog.LevelDebug, "no postmaster", "error", err)
+		p.setServer(0, err.Error())
 		return
 	}
+	p.setServer(pid, "")
 	path := filepath.Join(p.cfg.SocketDir, filepath.Base(datadir.ICProxySocket(port, pid)))
 	p.mu.RLock()
 	old := p.socket
@@ -189,7 +209,11 @@ func (p *Proxy) followPostmaster(ctx context.Context) {
 		if ours {
 			return
 		}
-		if other {
+		switch {
+		case !other:
+		case p.cfg.TakeOver:
+			p.log.limited("taken back", slog.LevelWarn, "the backends' socket was replaced, as Greenplum's proxy does when it starts; taking it back", "socket", path)
+		default:
 			p.log.limited("taken over", slog.LevelError, "another proxy has taken over the backends' socket", "socket", path)
 			p.setSocketError("another proxy has taken it over")
 			return
@@ -211,6 +235,13 @@ func (p *Proxy) followPostmaster(ctx context.Context) {
 	if old != nil {
 		old.close()
 	}
+}
+
+// setServer takes note of the postmaster, or that there is none.
+func (p *Proxy) setServer(pid int, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server, p.serverErr = pid, why
 }
 
 func (p *Proxy) setSocketError(why string) {
