@@ -50,8 +50,13 @@ type Type uint16
 //	proxy    <─────────── Bye ──────> proxy      one each way, last
 //	backend  ── Hello ──────────────> proxy      unix socket, once, first
 //	backend  <──────────── HelloAck ── proxy     then raw ic-tcp packets
+//
+// Between two Trunkline proxies that have agreed on it, DataAck carries a
+// payload of 8 bytes: how many bytes the sender may have sent since the
+// connection began. The types after DataAck are theirs alone; each carries 8
+// bytes too and is of no logical connection.
 const (
-	Data         Type = 0 // the only one with a payload
+	Data         Type = 0
 	PeerHello    Type = 1
 	PeerHelloAck Type = 2
 	PeerQuit     Type = 3 // defined by Greenplum, never sent
@@ -59,9 +64,12 @@ const (
 	HelloAck     Type = 5
 	Bye          Type = 6
 	DataAck      Type = 7
+	Ping         Type = 8  // anything; comes back as Pong
+	Pong         Type = 9  // what the Ping carried
+	Free         Type = 10 // how many bytes every connection may send without a grant
 )
 
-var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK"}
+var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE"}
 
 // String returns the name Greenplum's logs use, such as "PEER_HELLO".
 func (t Type) String() string {

@@ -44,7 +44,7 @@ func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
 				return
 			}
 			p.log.Info("a peer has connected", "peer", pr.label, "from", conn.RemoteAddr().String())
-			err = t.Run(session{pr, t})
+			err = t.Run(&session{pr: pr, t: t})
 			pr.detach(t, whyEnded(err))
 			if ctx.Err() == nil {
 				p.log.Warn("lost a peer", "peer", pr.label, "error", whyEnded(err))
@@ -94,7 +94,7 @@ func (p *Proxy) greet(ctx context.Context, conn net.Conn, st *stranger) (*peer, 
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, nil, err
 	}
-	t := trunk.New(conn, d, p.maxPacket(d))
+	t := p.newTrunk(conn, d, a)
 	p.watch(conn)
 	if !pr.attach(t, a, conn.RemoteAddr().String()) {
 		return nil, nil, refusef(rejUnlisted, 0, "%s has just been taken out of the address list", pr.label)

@@ -80,7 +80,12 @@ type Config struct {
 	// Poll is how often the listener and what waits too long are looked
 	// after, and the postmaster at least. Default 1 s.
 	Poll time.Duration
-	// Window is the sending side's limit. Default 100 and 30 packets.
+	// Memory is the budget in bytes for what waits for backends, and MaxWindow
+	// how much of it one connection with a Trunkline peer may get. Defaults
+	// 512 MB and 16 MB.
+	Memory, MaxWindow int64
+	// Window is the sending side's limit towards a Greenplum peer. Default 100
+	// and 30 packets.
 	Window logical.Window
 	// Limits bound what is kept for backends.
 	Limits logical.Limits
@@ -100,6 +105,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SocketDir == "" {
 		c.SocketDir = "/tmp"
+	}
+	if c.Memory <= 0 {
+		c.Memory = logical.DefaultBudget
+	}
+	if c.MaxWindow <= 0 {
+		c.MaxWindow = logical.DefaultMaxWindow
 	}
 	if c.Window.Pause <= 0 {
 		c.Window = logical.DefaultWindow

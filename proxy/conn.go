@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/internal/iov"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 )
@@ -32,7 +33,10 @@ type conn struct {
 	stalled   time.Time
 	stalledAt int
 
-	room chan struct{} // the window has opened, or the connection ended
+	room   chan struct{} // there may be room to send, or the connection ended
+	wakeUp func()        // wake
+
+	batch *batch // what the trunk's reader has for the backend, or nil
 
 	mu         sync.Mutex
 	inbox      []chunk
@@ -51,6 +55,7 @@ type chunk struct {
 
 func newConn(p *peer, lc *logical.Conn) *conn {
 	c := &conn{peer: p, lc: lc, room: make(chan struct{}, 1)}
+	c.wakeUp = c.wake
 	lc.Owner = c
 	return c
 }
@@ -67,26 +72,25 @@ func (c *conn) run() {
 	c.mu.Unlock()
 
 	r := newReader(c)
+	n := c.peer.room(c)
 	for {
-		n := c.peer.room(c)
+		for n == 0 {
+			<-c.room
+			n = c.peer.room(c)
+		}
 		if n < 0 {
 			return
 		}
-		if n == 0 {
-			<-c.room
-			continue
-		}
-		b, packets, err := r.read(n)
-		if packets > 0 {
-			c.peer.send(c, b, packets)
-		}
+		b, got, err := r.read(n)
 		switch {
+		case err == nil:
+			n = c.peer.send(c, b, got, r.packets)
 		case err == io.EOF:
 			c.peer.eof(c)
 			r.hangup()
 			c.peer.gone(c)
 			return
-		case err != nil:
+		default:
 			c.peer.gone(c)
 			return
 		}
@@ -101,25 +105,77 @@ func (c *conn) wake() {
 	}
 }
 
-// push queues a payload for the backend. Small ones are put together.
-func (c *conn) push(payload []byte, units int) {
+// batch is what one read of the trunk has brought for one backend, still in
+// the reader's buffer.
+type batch struct {
+	conn  *conn
+	vec   iov.Vec
+	units int // packets that end in it
+
+	// What offer has made of it: so many bytes taken, with them units packets.
+	taken int
+	err   error
+
+	try func(fd uintptr) bool
+}
+
+func newBatch() *batch {
+	b := &batch{}
+	b.try = func(fd uintptr) bool {
+		b.err = b.vec.Write(int(fd))
+		return true
+	}
+	return b
+}
+
+func (b *batch) reset() {
+	b.vec.Reset()
+	b.conn, b.units, b.taken, b.err = nil, 0, 0, nil
+}
+
+// offer gives the backend what its socket takes at once and keeps a copy of
+// the rest.
+func (c *conn) offer(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.discarded {
+	if c.discarded || c.closed {
 		return
 	}
-	if n := len(c.inbox); n > 0 {
-		if b := c.inbox[n-1].buf; cap(b.B)-len(b.B) >= len(payload) {
-			b.B = append(b.B, payload...)
-			c.inbox[n-1].units += units
-			c.kick()
+	if c.ready && !c.delivering && len(c.inbox) == 0 {
+		n := b.vec.Len()
+		if err := c.raw.Write(b.try); err != nil {
+			b.err = err
+		}
+		if b.err != nil {
+			return
+		}
+		b.taken = n - b.vec.Len()
+		if b.vec.Len() == 0 {
 			return
 		}
 	}
-	b := trunk.Get(len(payload))
-	b.B = append(b.B, payload...)
-	c.inbox = append(c.inbox, chunk{b, units})
+	b.vec.Rest(c.keep)
+	c.inbox[len(c.inbox)-1].units += b.units
+	b.units = 0
 	c.kick()
+}
+
+// keep copies a payload for later. Small ones are put together. It is called
+// with c.mu held.
+func (c *conn) keep(payload []byte) {
+	if n := len(c.inbox); n > 0 {
+		b := c.inbox[n-1].buf
+		k := copy(b.B[len(b.B):cap(b.B)], payload)
+		b.B = b.B[:len(b.B)+k]
+		payload = payload[k:]
+	}
+	for len(payload) > 0 {
+		b := trunk.Get(min(len(payload), trunk.BulkSize))
+		k := min(len(payload), cap(b.B))
+		b.B = append(b.B, payload[:k]...)
+		payload = payload[k:]
+		c.inbox = append(c.inbox, chunk{buf: b})
+	}
 }
 
 // kick starts delivering, if there is something to deliver and nobody does. It
@@ -140,6 +196,7 @@ func (c *conn) kick() {
 // waits for the backend.
 func (c *conn) deliver() {
 	var vec, rest net.Buffers
+	var spare []chunk
 	for {
 		c.mu.Lock()
 		batch := c.inbox
@@ -149,7 +206,7 @@ func (c *conn) deliver() {
 			c.mu.Unlock()
 			return
 		}
-		c.inbox = nil
+		c.inbox = spare[:0]
 		c.mu.Unlock()
 
 		n, units := 0, 0
@@ -161,9 +218,11 @@ func (c *conn) deliver() {
 		}
 		rest = vec
 		_, err := rest.WriteTo(c.uc)
-		for _, k := range batch {
+		for i, k := range batch {
 			k.buf.Release()
+			batch[i] = chunk{}
 		}
+		spare = batch
 		if err != nil {
 			c.peer.gone(c)
 			continue // to the end: discarded, or closed
@@ -222,8 +281,9 @@ func endOrderly(uc *net.UnixConn, raw syscall.RawConn) {
 	uc.Close()
 }
 
-// maxSegments is how many packets one read may make.
-const maxSegments = 8
+// firstRead is how much of a backend's stream is read at once before it has
+// shown that it brings more.
+const firstRead = 4 << 10
 
 // reader reads a backend's stream straight into DATA packets: each piece of
 // payload comes to lie behind room for its header.
@@ -234,9 +294,11 @@ type reader struct {
 	lenAt   int // where the header has its length
 	payload int // the longest payload
 
-	hint int // how many packets the next read makes room for
+	packets int // that the last read has made
+
+	hint int // how many bytes the next read makes room for
 	want int
-	iov  [maxSegments][]byte
+	vec  iov.Vec
 	buf  *trunk.Buffer
 	n    int
 	err  error
@@ -246,7 +308,7 @@ type reader struct {
 
 func newReader(c *conn) *reader {
 	d := c.stream.Dialect()
-	r := &reader{c: c, headLen: d.HeaderLen(), payload: c.peer.p.payload(), hint: 1}
+	r := &reader{c: c, headLen: d.HeaderLen(), payload: c.peer.payload(d), hint: firstRead}
 	c.lc.Key.Header(icwire.Data, 0, d).Append(r.head[:0], d)
 	if d == icwire.Magic36 {
 		r.lenAt = 4
@@ -255,10 +317,15 @@ func newReader(c *conn) *reader {
 	return r
 }
 
-// read waits for bytes of the backend and returns them as up to room DATA
+// read waits for bytes of the backend and returns up to room of them, as DATA
 // packets. At the end of the stream the error is io.EOF.
-func (r *reader) read(room int) (b *trunk.Buffer, packets int, err error) {
-	r.want = min(room, r.hint, maxSegments)
+func (r *reader) read(room int) (b *trunk.Buffer, n int, err error) {
+	step := r.headLen + r.payload
+	most := trunk.BulkSize / step * r.payload
+	if most == 0 {
+		most = r.payload
+	}
+	r.want = min(room, r.hint, most)
 	if err := r.c.raw.Read(r.try); err != nil {
 		return nil, 0, err
 	}
@@ -269,38 +336,42 @@ func (r *reader) read(room int) (b *trunk.Buffer, packets int, err error) {
 		return nil, 0, io.EOF
 	}
 	b, r.buf = r.buf, nil
-	if r.n == r.want*r.payload {
-		r.hint = maxSegments
-	} else if r.n < r.payload {
-		r.hint = 1
+	switch {
+	case r.n == r.want:
+		r.hint = min(max(2*r.hint, firstRead), most)
+	case r.n < r.hint/4:
+		r.hint = max(r.hint/2, firstRead)
 	}
-	// Every segment but the last is full, so the packets lie back to back.
-	for left := r.n; left > 0; packets++ {
+	// Every payload but the last is full, so the packets lie back to back.
+	r.packets = 0
+	for left := r.n; left > 0; r.packets++ {
 		n := min(left, r.payload)
-		at := packets * (r.headLen + r.payload)
+		at := r.packets * step
 		copy(b.B[at:], r.head[:r.headLen])
 		binary.LittleEndian.PutUint16(b.B[at+r.lenAt:], uint16(r.headLen+n))
 		left -= n
 	}
-	b.B = b.B[:r.n+packets*r.headLen]
-	return b, packets, nil
+	b.B = b.B[:r.n+r.packets*r.headLen]
+	return b, r.n, nil
 }
 
 // tryRead reads if there is something to read. Memory is held only for that
 // long: an idle backend has none.
 func (r *reader) tryRead(fd uintptr) bool {
-	step := r.headLen + r.payload
-	b := trunk.Get(r.want * step)
-	b.B = b.B[:r.want*step]
-	for i := range r.want {
-		r.iov[i] = b.B[i*step+r.headLen : (i+1)*step]
+	packets := (r.want + r.payload - 1) / r.payload
+	b := trunk.Get(r.want + packets*r.headLen)
+	b.B = b.B[:r.want+packets*r.headLen]
+	r.vec.Reset()
+	at := 0
+	for left := r.want; left > 0; {
+		n := min(left, r.payload)
+		at += r.headLen
+		r.vec.Add(b.B[at : at+n])
+		at += n
+		left -= n
 	}
-	for {
-		r.n, r.err = unix.Readv(int(fd), r.iov[:r.want])
-		if r.err != unix.EINTR {
-			break
-		}
-	}
+	r.n, r.err = r.vec.Read(int(fd))
+	r.vec.Reset()
 	if r.err == nil && r.n > 0 {
 		r.buf = b
 		return true

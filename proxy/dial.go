@@ -108,7 +108,7 @@ func (pr *peer) dialOnce(ctx context.Context, d icwire.Dialect) (lasted time.Dur
 		pr.failed(reason(err))
 		return 0, err
 	}
-	t := trunk.New(conn, d, p.maxPacket(d))
+	t := p.newTrunk(conn, d, a)
 	p.watch(conn)
 	if !pr.attach(t, a, conn.RemoteAddr().String()) {
 		t.Close()
@@ -117,7 +117,7 @@ func (pr *peer) dialOnce(ctx context.Context, d icwire.Dialect) (lasted time.Dur
 	}
 	began := time.Now()
 	p.log.Info("connected to a peer", "peer", pr.label, "address", pr.entry.Addr(), "trunkline", a.Trunkline)
-	err = t.Run(session{pr, t})
+	err = t.Run(&session{pr: pr, t: t})
 	pr.detach(t, whyEnded(err))
 	p.hurryOthers(pr)
 	return max(time.Since(began), 1), err

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -45,8 +46,27 @@ func (p *Proxy) newPeer(e topology.Entry, role Role) *peer {
 		kick: make(chan struct{}, 1), cancel: func() {},
 		table: logical.NewTable(), waiting: map[*conn]*time.Timer{}, since: time.Now(),
 	}
-	pr.table.Window, pr.table.Limits = p.cfg.Window, p.cfg.Limits
+	pr.table.Window, pr.table.Limits, pr.table.Budget = p.cfg.Window, p.cfg.Limits, p.budget
 	return pr
+}
+
+// unlock gives up pr.mu and sends what has been queued under it.
+func (pr *peer) unlock() {
+	t := pr.trunk
+	pr.mu.Unlock()
+	if t != nil {
+		t.Flush()
+	}
+}
+
+// payload is the longest payload of one DATA packet to the peer.
+func (pr *peer) payload(d icwire.Dialect) int {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if pr.agreement.Trunkline {
+		return icwire.MaxPacketLen - d.HeaderLen()
+	}
+	return pr.p.payload()
 }
 
 func instanceName(content int16, dbid uint16) string {
@@ -66,7 +86,7 @@ func (pr *peer) hurry() {
 // why it is refused; neither when it has to wait.
 func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Header, d icwire.Dialect) (run *conn, refused string) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	if pr.removed {
 		return nil, pr.label + " has just been taken out of the address list"
 	}
@@ -91,6 +111,7 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 		run = c
 	}
 	pr.do(lc, e)
+	pr.announce()
 	return run, ""
 }
 
@@ -132,7 +153,7 @@ func (pr *peer) abandon(c *conn) {
 // its connections. It is false when the peer is no longer wanted.
 func (pr *peer) attach(t *trunk.Trunk, a trunk.Agreement, remote string) bool {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	if pr.removed {
 		return false
 	}
@@ -141,7 +162,11 @@ func (pr *peer) attach(t *trunk.Trunk, a trunk.Agreement, remote string) bool {
 		old.Close()
 	}
 	pr.trunk, pr.agreement, pr.remote, pr.err, pr.since = t, a, remote, "", time.Now()
-	pr.table.CountInside = !a.Trunkline
+	pr.table.CountInside, pr.table.Credit = !a.Trunkline, a.Trunkline
+	pr.table.Payload, pr.table.Free, pr.table.RTT = pr.p.payload(), logical.InitialWindow, 0
+	pr.table.Reconnected()
+	pr.announce()
+	pr.watch()
 	for c, timer := range pr.waiting {
 		timer.Stop()
 		delete(pr.waiting, c)
@@ -211,14 +236,58 @@ func (pr *peer) connected() bool {
 	return pr.trunk != nil
 }
 
+// leastRTT is the least round trip that windows are made for: with less, the
+// time a busy machine takes to let a process run counts for more.
+const leastRTT = time.Millisecond
+
+// announce tells the peer what new connections may send from now on without a
+// grant, when that has changed. It is called with pr.mu held.
+func (pr *peer) announce() {
+	if pr.trunk == nil {
+		return
+	}
+	if w, changed := pr.table.Announce(); changed {
+		pr.trunk.Control(icwire.Header{
+			Type: icwire.Free, SrcContent: pr.p.content, SrcDbid: pr.p.dbid,
+			DstContent: pr.entry.Content, DstDbid: pr.entry.Dbid,
+		}, uint64Bytes(w)...)
+	}
+}
+
+func uint64Bytes(n uint64) []byte {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], n)
+	return b[:]
+}
+
+// watch asks a Trunkline peer for a sign of life and gives up one that has not
+// shown any for too long. It is called with pr.mu held.
+func (pr *peer) watch() {
+	t := pr.trunk
+	if t == nil || !pr.agreement.Trunkline || pr.role == Itself {
+		return
+	}
+	if limit := pr.p.times().PeerTimeout; t.Silent() >= limit {
+		t.Fail(fmt.Errorf("no sign of life for %v, though it is connected", limit))
+		return
+	}
+	t.Ping(pr.p.end(), icwire.End{Content: pr.entry.Content, Dbid: pr.entry.Dbid})
+}
+
 // session is a trunk as its peer's handler.
 type session struct {
 	pr *peer
 	t  *trunk.Trunk
+
+	locked  bool
+	now     time.Time // of the batch
+	touched []*batch  // with what has come for their backends
+	spare   []*batch
 }
 
-// Packet implements trunk.Handler.
-func (s session) Packet(h icwire.Header, payload []byte) error {
+// Packet implements trunk.Handler. The peer's lock is held from the first packet
+// of a batch to its end: nothing in between waits.
+func (s *session) Packet(h icwire.Header, payload []byte, end bool) error {
 	pr := s.pr
 	if h.DstDbid != pr.p.dbid || h.SrcDbid != pr.entry.Dbid {
 		pr.p.misrouted.Add(1)
@@ -226,42 +295,94 @@ func (s session) Packet(h icwire.Header, payload []byte) error {
 			"peer", pr.label, "packet", h.String())
 		return nil
 	}
-	key := h.DstKey()
-	pr.mu.Lock()
+	if !s.locked {
+		pr.mu.Lock()
+		s.locked, s.now = true, time.Now()
+		pr.table.RTT = max(s.t.RTT(), leastRTT)
+	}
 	if pr.trunk != s.t {
-		pr.mu.Unlock()
 		return trunk.ErrClosed
 	}
-	switch h.Type {
-	case icwire.Data:
-		lc, keep, units, e := pr.table.Data(key, payload, time.Now())
+	switch {
+	case h.Type == icwire.Data:
+		lc, keep, units, e := pr.table.Data(h.DstKey(), payload, end, s.now)
 		if lc == nil {
-			break
+			return nil
 		}
 		c, _ := lc.Owner.(*conn)
 		if keep && c == nil {
 			c = newConn(pr, lc)
 		}
+		if keep && len(payload) > 0 {
+			s.bring(c, payload, units)
+		}
 		pr.do(lc, e)
-		pr.mu.Unlock()
-		if keep {
-			c.push(payload, units)
-		}
-		return nil
-	case icwire.Bye:
-		if lc, e := pr.table.Bye(key, time.Now()); lc != nil {
+	case h.Type == icwire.Bye && len(payload) == 0:
+		if lc, e := pr.table.Bye(h.DstKey(), s.now); lc != nil {
 			pr.do(lc, e)
 		}
-	case icwire.DataAck:
-		if lc, e := pr.table.Ack(key); lc != nil {
+	case h.Type == icwire.DataAck && !pr.table.Credit && len(payload) == 0:
+		if lc, e := pr.table.Ack(h.DstKey(), 0); lc != nil {
 			pr.do(lc, e)
 		}
+	case h.Type == icwire.DataAck && pr.table.Credit && len(payload) == 8:
+		if lc, e := pr.table.Ack(h.DstKey(), binary.LittleEndian.Uint64(payload)); lc != nil {
+			pr.do(lc, e)
+		}
+	case h.Type == icwire.Free && pr.table.Credit && len(payload) == 8:
+		pr.table.Free = binary.LittleEndian.Uint64(payload)
 	default:
-		pr.mu.Unlock()
 		return &icwire.ProtocolError{Reason: fmt.Sprintf("unexpected %v", h)}
 	}
-	pr.mu.Unlock()
 	return nil
+}
+
+// bring adds a payload to what the batch has brought for c.
+func (s *session) bring(c *conn, payload []byte, units int) {
+	b := c.batch
+	if b == nil {
+		if n := len(s.spare); n > 0 {
+			b, s.spare = s.spare[n-1], s.spare[:n-1]
+		} else {
+			b = newBatch()
+		}
+		b.conn, c.batch = c, b
+		s.touched = append(s.touched, b)
+	}
+	b.vec.Add(payload)
+	b.units += units
+}
+
+// Batch implements trunk.Handler: what has come is handed to the backends.
+func (s *session) Batch() {
+	if !s.locked {
+		return
+	}
+	pr := s.pr
+	s.locked = false
+	for _, b := range s.touched {
+		b.conn.batch = nil
+	}
+	pr.mu.Unlock()
+	if len(s.touched) == 0 {
+		return
+	}
+	for _, b := range s.touched {
+		b.conn.offer(b)
+	}
+	pr.mu.Lock()
+	defer pr.unlock()
+	for _, b := range s.touched {
+		lc := b.conn.lc
+		switch {
+		case b.err != nil:
+			pr.do(lc, pr.table.Gone(lc))
+		case b.taken > 0:
+			pr.do(lc, pr.table.Taken(lc, b.taken, b.units, s.now))
+		}
+		b.reset()
+	}
+	s.spare, s.touched = append(s.spare, s.touched...), s.touched[:0]
 }
 
 // do carries out an effect. It is called with pr.mu held and waits for nothing,
@@ -273,6 +394,9 @@ func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
 	if t := pr.trunk; t != nil {
 		for range e.Acks {
 			t.Control(lc.Key.Header(icwire.DataAck, 0, t.Dialect()))
+		}
+		if e.Grant > 0 {
+			t.Control(lc.Key.Header(icwire.DataAck, 0, t.Dialect()), uint64Bytes(e.Grant)...)
 		}
 		if e.Bye {
 			c, _ := lc.Owner.(*conn)
@@ -310,44 +434,54 @@ func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
 	}
 }
 
-// room is how many packets may be read from c's backend now; -1 when none ever
-// will be.
+// room is how many bytes may be read from c's backend now; 0 when it has to
+// wait to be woken, -1 when none ever will be.
 func (pr *peer) room(c *conn) int {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
+	return c.space()
+}
+
+func (c *conn) space() int {
 	if c.lc.Finished() {
 		return -1
 	}
-	return c.lc.Room()
+	n := c.lc.Room()
+	if n > 0 && c.stream.Full(c.wakeUp) {
+		return 0
+	}
+	return n
 }
 
-// send sends what has been read from c's backend.
-func (pr *peer) send(c *conn, b *trunk.Buffer, packets int) {
+// send sends n bytes that have been read from c's backend, as so many packets,
+// and returns the room there is then.
+func (pr *peer) send(c *conn, b *trunk.Buffer, n, packets int) int {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
-	if !c.lc.Sent(packets) {
+	defer pr.unlock()
+	if c.lc.Sent(n, packets) {
+		c.stream.Send(b)
+	} else {
 		b.Release()
-		return
 	}
-	c.stream.Send(b)
+	return c.space()
 }
 
 func (pr *peer) eof(c *conn) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	pr.do(c.lc, pr.table.EOF(c.lc))
 }
 
 func (pr *peer) gone(c *conn) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	pr.do(c.lc, pr.table.Gone(c.lc))
 }
 
 func (pr *peer) taken(c *conn, n, units int) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
-	pr.do(c.lc, pr.table.Taken(c.lc, n, units))
+	defer pr.unlock()
+	pr.do(c.lc, pr.table.Taken(c.lc, n, units, time.Now()))
 }
 
 // stalledTime is for how long a full window may outlast the remote end without
@@ -358,18 +492,21 @@ const stalledTime = 10 * time.Second
 // look gives up what has waited too long.
 func (pr *peer) look(now time.Time) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	for _, d := range pr.table.Expire(now) {
 		pr.p.log.limited("expired", slog.LevelWarn, "gave up packets whose backend did not come", "connection", d.Conn.Key.String())
 		pr.do(d.Conn, d.Effect)
 	}
+	pr.watch()
+	pr.announce()
 	var stalled []*conn
 	pr.table.All(func(lc *logical.Conn) {
 		c, _ := lc.Owner.(*conn)
+		unacked, stuck := lc.Stuck()
 		switch {
-		case c == nil || !lc.RemoteEnded() || !lc.Paused():
-		case c.stalled.IsZero() || c.stalledAt != lc.Unacked():
-			c.stalled, c.stalledAt = now, lc.Unacked()
+		case c == nil || !stuck:
+		case c.stalled.IsZero() || c.stalledAt != unacked:
+			c.stalled, c.stalledAt = now, unacked
 		case now.Sub(c.stalled) >= stalledTime:
 			stalled = append(stalled, c)
 		}

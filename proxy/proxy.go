@@ -13,6 +13,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"
 )
@@ -25,6 +26,7 @@ type Proxy struct {
 	dbid    uint16
 	content int16
 	label   string
+	budget  *logical.Budget
 
 	wg      sync.WaitGroup // every goroutine but Run's own
 	reloads chan chan error
@@ -71,6 +73,7 @@ func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{
 		cfg: cfg, log: &limitLog{Logger: cfg.Log},
 		dbid: f.Dbid, content: f.Content, label: instanceName(f.Content, f.Dbid),
+		budget:  logical.NewBudget(cfg.Memory, cfg.MaxWindow),
 		reloads: make(chan chan error), done: make(chan struct{}),
 		peers: map[uint16]*peer{}, facts: f,
 	}
@@ -158,8 +161,20 @@ func (p *Proxy) startLoop(self *peer) {
 	p.mu.Unlock()
 	t := trunk.New(nil, icwire.Magic36, icwire.MaxPacketLen)
 	self.attach(t, trunk.Agreement{Trunkline: true}, "")
-	p.wg.Go(func() { self.detach(t, whyEnded(t.Run(session{self, t}))) })
+	p.wg.Go(func() { self.detach(t, whyEnded(t.Run(&session{pr: self, t: t}))) })
 }
+
+// newTrunk makes a trunk of a connection on which the handshake is over.
+func (p *Proxy) newTrunk(conn net.Conn, d icwire.Dialect, a trunk.Agreement) *trunk.Trunk {
+	most := p.maxPacket(d)
+	if a.Trunkline {
+		most = icwire.MaxPacketLen
+	}
+	return trunk.New(conn.(*net.TCPConn), d, most)
+}
+
+// end is this proxy as one end of a packet that is of no backend.
+func (p *Proxy) end() icwire.End { return icwire.End{Content: p.content, Dbid: p.dbid} }
 
 // stop ends everything but the status.
 func (p *Proxy) stop() {

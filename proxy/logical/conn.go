@@ -24,6 +24,9 @@ var DefaultWindow = Window{Pause: 100, Resume: 30}
 type Effect struct {
 	// Acks is how many DATA_ACK packets to send to the peer.
 	Acks int
+	// Grant, if not 0, is what to tell the peer in a DATA_ACK: how many bytes
+	// it may have sent since the connection began, or GrantAll.
+	Grant uint64
 	// Bye: send BYE to the peer, after all data.
 	Bye bool
 	// Resume: the backend may be read again.
@@ -46,8 +49,8 @@ type Conn struct {
 	// touch it.
 	Owner any
 
-	window Window
-	since  time.Time // of the first packet, while early
+	table *Table
+	since time.Time // of the first packet, while early
 
 	backend bool // a backend has said HELLO and has not been closed since
 	gone    bool // no backend takes data any more: discard
@@ -57,14 +60,18 @@ type Conn struct {
 	shut    bool // Shutdown has been asked for
 	ended   bool
 
+	pending int // bytes arrived and not taken yet
+
+	// By packets, with a Greenplum proxy.
 	unacked int // packets sent and not acknowledged
 	paused  bool
-	pending int // bytes arrived and not taken yet
-	units   int // packets that end in those
+	units   int // packets that end in pending
 	taken   int // packets taken and not acknowledged yet
-
 	counter icwire.PacketCounter
-	next    *Conn // of the same key, waiting for this one to end
+
+	credit // by bytes, with a Trunkline proxy
+
+	next *Conn // of the same key, waiting for this one to end
 }
 
 // Served says whether the connection has its backend and its turn.
@@ -76,51 +83,66 @@ func (c *Conn) Early() bool { return !c.backend && !c.gone && !c.ended }
 // Pending is the number of bytes that have arrived and have not been taken.
 func (c *Conn) Pending() int { return c.pending }
 
-// RemoteEnded says whether the remote end's BYE has come.
-func (c *Conn) RemoteEnded() bool { return c.byeGot }
-
-// Room is how many packets the backend may be read for now; 0 while paused and
-// after BYE.
+// Room is how many bytes the backend may be read for now; 0 while the window is
+// full and after BYE.
 func (c *Conn) Room() int {
-	if c.paused || c.byeSent || c.ended {
+	switch {
+	case c.byeSent || c.ended:
+		return 0
+	case c.table.Credit:
+		return c.creditRoom()
+	case c.paused:
 		return 0
 	}
-	return c.window.Pause - c.unacked
+	return (c.table.Window.Pause - c.unacked) * c.table.Payload
 }
 
-// Paused says whether the window is full.
-func (c *Conn) Paused() bool { return c.paused }
+// Stuck says, by a number that changes whenever it moves, that a Greenplum
+// remote end has ended and left the window full: it may never acknowledge.
+func (c *Conn) Stuck() (unacked int, stuck bool) {
+	return c.unacked, c.byeGot && c.paused && !c.table.Credit
+}
 
-// Unacked is how many packets the peer has not acknowledged.
-func (c *Conn) Unacked() int { return c.unacked }
-
-// Sent records that n packets have been read from the backend, n <= Room. It
-// is false when they must be thrown away, because BYE has gone out since.
-func (c *Conn) Sent(n int) bool {
+// Sent records that n bytes in so many packets have been read from the backend,
+// n <= Room. It is false when they must be thrown away, because BYE has gone
+// out since or the remote end has no use for them.
+func (c *Conn) Sent(n, packets int) bool {
 	if c.byeSent || c.ended {
 		return false
 	}
-	c.unacked += n
-	if c.unacked >= c.window.Pause {
+	if c.table.Credit {
+		c.sent += uint64(n)
+		c.sends()
+		return c.limit != GrantAll
+	}
+	c.unacked += packets
+	if c.unacked >= c.table.Window.Pause {
 		c.paused = true
 	}
 	return true
 }
 
-// Ack records a DATA_ACK from the peer.
-func (c *Conn) Ack() Effect {
+// Ack records a DATA_ACK from the peer; with a Trunkline peer it grants so many
+// bytes.
+func (c *Conn) Ack(grant uint64) Effect {
+	if c.table.Credit {
+		had := c.creditRoom()
+		c.limit = max(c.limit, grant)
+		return Effect{Resume: had == 0 && c.creditRoom() > 0}
+	}
 	c.unacked = max(0, c.unacked-AckEvery)
-	if c.paused && c.unacked <= c.window.Resume {
+	if c.paused && c.unacked <= c.table.Window.Resume {
 		c.paused = false
 		return Effect{Resume: true}
 	}
 	return Effect{}
 }
 
-// arrive records a DATA packet of n bytes and says whether to keep it for the
-// backend. Not kept, it counts as taken: units packets, for which so many
+// arrive records n bytes of DATA, in which units packets end, and says whether
+// to keep them for the backend. Not kept, they count as taken: so many
 // DATA_ACKs are due.
 func (c *Conn) arrive(n, units int) (keep bool, acks int) {
+	c.got += uint64(n)
 	if c.gone {
 		return false, c.acks(units)
 	}
@@ -131,13 +153,14 @@ func (c *Conn) arrive(n, units int) (keep bool, acks int) {
 
 // took records that the backend has taken n bytes, and with them the last
 // byte of units packets.
-func (c *Conn) took(n, units int) Effect {
+func (c *Conn) took(n, units int, now time.Time) Effect {
 	if c.gone {
 		return Effect{}
 	}
 	c.pending -= n
 	c.units -= units
-	e := Effect{Acks: c.acks(units)}
+	c.used += uint64(n)
+	e := Effect{Acks: c.acks(units), Grant: c.grant(now)}
 	c.settle(&e)
 	return e
 }
@@ -145,6 +168,9 @@ func (c *Conn) took(n, units int) Effect {
 // acks returns how many DATA_ACKs are due. After the remote's BYE none is: its
 // sender needs no more, and may be gone.
 func (c *Conn) acks(units int) int {
+	if c.table.Credit {
+		return 0
+	}
 	c.taken += units
 	n := c.taken / AckEvery
 	c.taken %= AckEvery
@@ -188,6 +214,9 @@ func (c *Conn) localGone() Effect {
 		// What is thrown away has to be acknowledged too, or a full window
 		// would keep the remote proxy from seeing its backend's end.
 		e.Acks = c.acks(c.units)
+		if c.table.Credit && !c.byeGot {
+			e.Grant = GrantAll
+		}
 		c.pending, c.units = 0, 0
 	}
 	if !c.byeSent {

@@ -15,6 +15,8 @@ func FuzzTable(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 40, 41, 42, 43, 80, 81, 120, 200, 255})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		tab := NewTable()
+		tab.Payload, tab.Budget = 1, NewBudget(1<<20, 1<<16)
+		tab.Credit = len(ops)%2 == 1
 		tab.Limits = Limits{EarlyTimeout: 5 * time.Second, EarlyBytes: 400, EarlyConns: 3, Linger: 20 * time.Second, Pending: 200, Chain: 3}
 		now := time.Unix(0, 0)
 		byes := map[*Conn]int{}
@@ -55,7 +57,7 @@ func FuzzTable(f *testing.F) {
 				}
 				all(others)
 			case 2, 3, 4:
-				if c, _, _, e := tab.Data(k, ops[:min(len(ops), 50)], now); c != nil {
+				if c, _, _, e := tab.Data(k, ops[:min(len(ops), 50)], op&1 == 0, now); c != nil {
 					do(c, e)
 				}
 			case 5, 6:
@@ -63,16 +65,16 @@ func FuzzTable(f *testing.F) {
 					do(c, e)
 				}
 			case 7:
-				if c, e := tab.Ack(k); c != nil {
+				if c, e := tab.Ack(k, uint64(op)<<8); c != nil {
 					do(c, e)
 				}
 			case 8:
 				if backend && head.Room() > 0 {
-					head.Sent(head.Room())
+					head.Sent(head.Room(), head.Room())
 				}
 			case 9, 10:
 				if backend && head.pending > 0 {
-					do(head, tab.Taken(head, head.pending, head.units))
+					do(head, tab.Taken(head, head.pending, head.units, now))
 				}
 			case 11:
 				if backend && head.served {
@@ -96,7 +98,7 @@ func FuzzTable(f *testing.F) {
 				t.Fatalf("%d early connections with %d bytes", n, bytes)
 			}
 			tab.All(func(c *Conn) {
-				if c.ended || c.unacked < 0 || c.unacked > tab.Window.Pause || c.pending < 0 || c.pending > tab.Limits.Pending || c.units < 0 {
+				if c.ended || c.unacked < 0 || c.unacked > tab.Window.Pause || c.pending < 0 || c.pending > tab.most() || c.units < 0 || tab.Budget.begun.Load() < 0 {
 					t.Fatalf("%+v", c)
 				}
 			})
@@ -109,6 +111,9 @@ func FuzzTable(f *testing.F) {
 		}
 		if n, b := tab.Early(); tab.Len() != 0 || n != 0 || b != 0 || len(tab.pairs) != 0 || len(tab.lingering) != 0 || tab.Backends() != 0 {
 			t.Fatalf("left: %d connections, %d early, %d pairs, %d lingering", tab.Len(), n, len(tab.pairs), len(tab.lingering))
+		}
+		if n := tab.Budget.Granted(); n != 0 {
+			t.Fatalf("%d bytes of the budget are gone", n)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 type world struct {
 	t     *rapid.T
 	sides [2]*side
+	unit  int // bytes of a packet
 }
 
 type side struct {
@@ -29,8 +31,9 @@ type side struct {
 }
 
 type packet struct {
-	kind icwire.Type
-	data byte
+	kind  icwire.Type
+	data  byte
+	grant uint64
 }
 
 // gen is one backend: one generation of the key.
@@ -60,6 +63,9 @@ func (s *side) do(c *Conn, e Effect) {
 	g := s.gen(c)
 	for range e.Acks {
 		s.wire = slices.Insert(s.wire, 0, packet{kind: icwire.DataAck})
+	}
+	if e.Grant > 0 {
+		s.wire = slices.Insert(s.wire, 0, packet{kind: icwire.DataAck, grant: e.Grant})
 	}
 	if e.Bye {
 		if g.byes++; g.byes > 1 {
@@ -104,16 +110,16 @@ func (s *side) live() []*gen {
 }
 
 func (s *side) write(g *gen, n int) {
-	n = min(n, g.conn.Room())
-	if g.eof || n == 0 || !g.conn.Sent(n) {
+	n = min(n, g.conn.Room()/s.w.unit)
+	if g.eof || n == 0 || !g.conn.Sent(n*s.w.unit, n) {
 		return
 	}
 	for range n {
 		b := byte(len(g.sent))
 		g.sent = append(g.sent, b)
-		s.wire = append(s.wire, packet{icwire.Data, b})
+		s.wire = append(s.wire, packet{kind: icwire.Data, data: b})
 	}
-	if g.conn.unacked > s.table.Window.Pause {
+	if !s.table.Credit && g.conn.unacked > s.table.Window.Pause {
 		s.w.t.Fatalf("%d unacknowledged", g.conn.unacked)
 	}
 }
@@ -132,7 +138,7 @@ func (s *side) take(g *gen, n int) {
 	}
 	g.got = append(g.got, g.waiting[:n]...)
 	g.waiting = g.waiting[n:]
-	s.do(g.conn, s.table.Taken(g.conn, n, n))
+	s.do(g.conn, s.table.Taken(g.conn, n*s.w.unit, n, s.now))
 }
 
 // receive takes the next packet of the other side's wire.
@@ -145,13 +151,16 @@ func (s *side) receive() bool {
 	from.wire = from.wire[1:]
 	switch p.kind {
 	case icwire.Data:
-		c, keep, _, e := s.table.Data(s.key, []byte{p.data}, s.now)
+		c, keep, _, e := s.table.Data(s.key, bytes.Repeat([]byte{p.data}, s.w.unit), true, s.now)
 		if keep {
 			g := s.gen(c)
 			g.waiting = append(g.waiting, p.data)
+			if s.table.Credit && uint64(len(g.waiting)*s.w.unit) > max(s.other().table.Free, InitialWindow)+uint64(s.table.Budget.maxWindow) {
+				s.w.t.Fatalf("%d packets wait for a backend, window %d", len(g.waiting), c.window)
+			}
 			// Twice: an acknowledgement of the generation before, whose backend
 			// died, may arrive after its end and count for the next.
-			if len(g.waiting) > 2*s.table.Window.Pause {
+			if len(g.waiting) > 2*s.table.Window.Pause && !s.table.Credit {
 				s.w.t.Fatalf("%d packets wait for a backend", len(g.waiting))
 			}
 		}
@@ -163,7 +172,7 @@ func (s *side) receive() bool {
 			s.do(c, e)
 		}
 	case icwire.DataAck:
-		if c, e := s.table.Ack(s.key); c != nil {
+		if c, e := s.table.Ack(s.key, p.grant); c != nil {
 			s.do(c, e)
 		}
 	}
@@ -174,91 +183,109 @@ func (s *side) receive() bool {
 // close and die at any moment: every byte arrives in order and at the
 // generation it was sent to, each end says BYE once, the window holds, and
 // when all have closed nothing is left.
-func TestTwoEnds(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t}
-		keys := icwire.Key{Command: 3, Local: icwire.End{Dbid: 1, Pid: 10}, Remote: icwire.End{Dbid: 2, Pid: 20}}
-		for i := range w.sides {
-			w.sides[i] = &side{w: w, me: i, table: NewTable(), key: keys, now: time.Unix(1, 0)}
-			keys = keys.Flip()
+func TestTwoEnds(t *testing.T)       { rapid.Check(t, func(t *rapid.T) { twoEnds(t, nil) }) }
+func TestTwoEndsCredit(t *testing.T) { rapid.Check(t, func(t *rapid.T) { twoEnds(t, credited) }) }
+
+// credited makes s one of two Trunkline proxies, now and then one with hardly
+// any memory.
+func credited(t *rapid.T, s *side) {
+	s.w.unit = 2048
+	total := rapid.SampledFrom([]int64{0, 1 << 20, 64 << 20, 1 << 30}).Draw(t, "budget")
+	s.table.Credit, s.table.Budget = true, NewBudget(total, 1<<20)
+	s.table.RTT = rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Second}).Draw(t, "rtt")
+	s.table.Free = rapid.SampledFrom([]uint64{MinWindow, InitialWindow}).Draw(t, "free")
+}
+
+func twoEnds(t *rapid.T, edit func(*rapid.T, *side)) {
+	w := &world{t: t, unit: 1}
+	keys := icwire.Key{Command: 3, Local: icwire.End{Dbid: 1, Pid: 10}, Remote: icwire.End{Dbid: 2, Pid: 20}}
+	for i := range w.sides {
+		w.sides[i] = &side{w: w, me: i, table: NewTable(), key: keys, now: time.Unix(1, 0)}
+		keys = keys.Flip()
+		w.sides[i].table.Payload = 1
+		if edit != nil {
+			edit(t, w.sides[i])
 		}
-		deaths := rapid.Bool().Draw(t, "deaths")
-		pick := func(s *side, name string) *gen {
-			if l := s.live(); len(l) > 0 {
-				return rapid.SampledFrom(l).Draw(t, name)
+	}
+	deaths := rapid.Bool().Draw(t, "deaths")
+	pick := func(s *side, name string) *gen {
+		if l := s.live(); len(l) > 0 {
+			return rapid.SampledFrom(l).Draw(t, name)
+		}
+		return nil
+	}
+	for range rapid.IntRange(1, 200).Draw(t, "steps") {
+		s := w.sides[rapid.IntRange(0, 1).Draw(t, "side")]
+		switch rapid.IntRange(0, 11).Draw(t, "op") {
+		case 0:
+			if len(s.gens) < 6 && len(s.gens) <= len(s.other().gens) {
+				s.hello()
 			}
-			return nil
-		}
-		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			s := w.sides[rapid.IntRange(0, 1).Draw(t, "side")]
-			switch rapid.IntRange(0, 11).Draw(t, "op") {
-			case 0:
-				if len(s.gens) < 6 && len(s.gens) <= len(s.other().gens) {
-					s.hello()
-				}
-			case 1, 2, 3:
-				if g := pick(s, "writer"); g != nil {
-					s.write(g, rapid.IntRange(1, 120).Draw(t, "packets"))
-				}
-			case 4, 5:
-				if g := pick(s, "taker"); g != nil {
-					s.take(g, rapid.IntRange(1, 50).Draw(t, "packets"))
-				}
-			case 6:
-				if g := pick(s, "closer"); g != nil {
-					s.closeWrite(g)
-				}
-			case 7:
-				if g := pick(s, "victim"); g != nil && deaths {
-					g.dead, g.eof, g.waiting = true, true, nil
-					s.do(g.conn, s.table.Gone(g.conn))
-				}
-			default:
-				for range rapid.IntRange(1, 60).Draw(t, "deliver") {
-					s.receive()
-				}
+		case 1, 2, 3:
+			if g := pick(s, "writer"); g != nil {
+				s.write(g, rapid.IntRange(1, 120).Draw(t, "packets"))
 			}
-		}
-		// Whoever has no partner gets one; then all close and take the rest.
-		for len(w.sides[0].gens) != len(w.sides[1].gens) {
-			if len(w.sides[0].gens) < len(w.sides[1].gens) {
-				w.sides[0].hello()
-			} else {
-				w.sides[1].hello()
+		case 4, 5:
+			if g := pick(s, "taker"); g != nil {
+				s.take(g, rapid.IntRange(1, 50).Draw(t, "packets"))
 			}
-		}
-		for range 50 {
-			for _, s := range w.sides {
-				for s.receive() {
-				}
-				for _, g := range s.live() {
-					s.take(g, len(g.waiting))
-					s.closeWrite(g)
-				}
+		case 6:
+			if g := pick(s, "closer"); g != nil {
+				s.closeWrite(g)
+			}
+		case 7:
+			if g := pick(s, "victim"); g != nil && deaths {
+				g.dead, g.eof, g.waiting = true, true, nil
+				s.do(g.conn, s.table.Gone(g.conn))
+			}
+		default:
+			for range rapid.IntRange(1, 60).Draw(t, "deliver") {
+				s.receive()
 			}
 		}
-		for i, s := range w.sides {
-			if n := s.table.Len(); n != 0 || len(s.wire) != 0 {
-				t.Fatalf("side %d: %d connections, %d packets left", i, n, len(s.wire))
+	}
+	// Whoever has no partner gets one; then all close and take the rest.
+	for len(w.sides[0].gens) != len(w.sides[1].gens) {
+		if len(w.sides[0].gens) < len(w.sides[1].gens) {
+			w.sides[0].hello()
+		} else {
+			w.sides[1].hello()
+		}
+	}
+	for range 50 {
+		for _, s := range w.sides {
+			for s.receive() {
 			}
-			if ec, eb := s.table.Early(); ec != 0 || eb != 0 || len(s.table.pairs) != 0 || len(s.table.lingering) != 0 {
-				t.Fatalf("side %d: %d early, %d bytes, %d pairs, %d lingering left", i, ec, eb, len(s.table.pairs), len(s.table.lingering))
-			}
-			for n, g := range s.gens {
-				peer := s.other().gens[n]
-				if g.byes != 1 {
-					t.Fatalf("side %d generation %d said BYE %d times", i, n, g.byes)
-				}
-				if !slices.Equal(g.got, peer.sent[:min(len(g.got), len(peer.sent))]) {
-					t.Fatalf("side %d generation %d got %v of %v", i, n, g.got, peer.sent)
-				}
-				if !g.dead && len(g.got) != len(peer.sent) {
-					t.Fatalf("side %d generation %d got %d of %d packets", i, n, len(g.got), len(peer.sent))
-				}
-				if !g.dead && !g.sawClose {
-					t.Fatalf("side %d generation %d was not closed", i, n)
-				}
+			for _, g := range s.live() {
+				s.take(g, len(g.waiting))
+				s.closeWrite(g)
 			}
 		}
-	})
+	}
+	for i, s := range w.sides {
+		if n := s.table.Len(); n != 0 || len(s.wire) != 0 {
+			t.Fatalf("side %d: %d connections, %d packets left", i, n, len(s.wire))
+		}
+		if ec, eb := s.table.Early(); ec != 0 || eb != 0 || len(s.table.pairs) != 0 || len(s.table.lingering) != 0 {
+			t.Fatalf("side %d: %d early, %d bytes, %d pairs, %d lingering left", i, ec, eb, len(s.table.pairs), len(s.table.lingering))
+		}
+		if b := s.table.Budget; b != nil && b.Granted() != 0 {
+			t.Fatalf("side %d: %d bytes of the budget are gone", i, b.Granted())
+		}
+		for n, g := range s.gens {
+			peer := s.other().gens[n]
+			if g.byes != 1 {
+				t.Fatalf("side %d generation %d said BYE %d times", i, n, g.byes)
+			}
+			if !slices.Equal(g.got, peer.sent[:min(len(g.got), len(peer.sent))]) {
+				t.Fatalf("side %d generation %d got %v of %v", i, n, g.got, peer.sent)
+			}
+			if !g.dead && len(g.got) != len(peer.sent) {
+				t.Fatalf("side %d generation %d got %d of %d packets", i, n, len(g.got), len(peer.sent))
+			}
+			if !g.dead && !g.sawClose {
+				t.Fatalf("side %d generation %d was not closed", i, n)
+			}
+		}
+	}
 }

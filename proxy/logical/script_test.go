@@ -45,6 +45,12 @@ func (s *script) do(c *Conn, e Effect) {
 	if e.Acks > 0 {
 		do = append(do, fmt.Sprintf("send %d DATA_ACK", e.Acks))
 	}
+	switch {
+	case e.Grant == GrantAll:
+		do = append(do, "grant all")
+	case e.Grant > 0:
+		do = append(do, fmt.Sprintf("grant %d", e.Grant))
+	}
 	for _, x := range []struct {
 		on   bool
 		what string
@@ -92,12 +98,15 @@ func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		var s *script
 		reset := func() {
-			s = &script{t: NewTable(), now: time.Unix(1000, 0), names: map[*Conn]string{}, kept: map[*Conn][]int{}}
+			table := NewTable()
+			table.Payload = 1 // so that room in bytes is room in packets
+			s = &script{t: table, now: time.Unix(1000, 0), names: map[*Conn]string{}, kept: map[*Conn][]int{}}
 		}
 		reset()
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s.out.Reset()
 			local, remote, cmd, n, size, packets, nth := 10, 20, 1, 1, 100, 1, 1
+			var grant uint64
 			for _, a := range d.CmdArgs {
 				switch a.Key {
 				case "local":
@@ -114,6 +123,12 @@ func TestScripts(t *testing.T) {
 					a.Scan(t, 0, &packets)
 				case "nth":
 					a.Scan(t, 0, &nth)
+				case "grant":
+					if a.Vals[0] == "all" {
+						grant = GrantAll
+					} else {
+						a.Scan(t, 0, &grant)
+					}
 				}
 			}
 			key := icwire.Key{
@@ -127,6 +142,10 @@ func TestScripts(t *testing.T) {
 					switch a.Key {
 					case "inside":
 						s.t.CountInside = true
+					case "credit": // the budget in bytes
+						var total int64
+						a.Scan(t, 0, &total)
+						s.t.Credit, s.t.Budget, s.t.RTT = true, NewBudget(total, 1<<20), 10*time.Millisecond
 					case "early":
 						a.Scan(t, 0, &s.t.Limits.EarlyBytes)
 					case "conns":
@@ -156,7 +175,7 @@ func TestScripts(t *testing.T) {
 			case "data":
 				for range n {
 					b := payload(packets, size)
-					c, keep, units, e := s.t.Data(key, b, s.now)
+					c, keep, units, e := s.t.Data(key, b, true, s.now)
 					if keep {
 						s.kept[c] = append(s.kept[c], units)
 					}
@@ -174,7 +193,7 @@ func TestScripts(t *testing.T) {
 				s.do(c, e)
 			case "ack":
 				for range n {
-					c, e := s.t.Ack(key)
+					c, e := s.t.Ack(key, grant)
 					if c == nil {
 						fmt.Fprintf(&s.out, "nobody's\n")
 						break
@@ -184,8 +203,8 @@ func TestScripts(t *testing.T) {
 			case "read":
 				c := s.find(key, nth)
 				k := min(n, c.Room())
-				fmt.Fprintf(&s.out, "%s: %d of %d sent %v\n", s.name(c), k, n, c.Sent(k))
-				if c.Paused() {
+				fmt.Fprintf(&s.out, "%s: %d of %d sent %v\n", s.name(c), k, n, c.Sent(k, k))
+				if c.Room() == 0 && !c.Finished() {
 					fmt.Fprintf(&s.out, "%s: paused\n", s.name(c))
 				}
 			case "take":
@@ -194,7 +213,7 @@ func TestScripts(t *testing.T) {
 				if c.Pending() > 0 {
 					each := c.Pending() / len(kept)
 					for _, u := range kept {
-						s.do(c, s.t.Taken(c, each, u))
+						s.do(c, s.t.Taken(c, each, u, s.now))
 					}
 				}
 				s.kept[c] = nil
@@ -215,6 +234,16 @@ func TestScripts(t *testing.T) {
 				for _, d := range s.t.Expire(s.now) {
 					s.do(d.Conn, d.Effect)
 				}
+			case "pass": // milliseconds
+				s.now = s.now.Add(time.Duration(n) * time.Millisecond)
+			case "announce":
+				if w, changed := s.t.Announce(); changed {
+					fmt.Fprintf(&s.out, "%d bytes are free\n", w)
+				}
+			case "announced":
+				s.t.Free = uint64(n)
+			case "budget":
+				fmt.Fprintf(&s.out, "begun %d, grown %d\n", s.t.Budget.begun.Load(), s.t.Budget.grown.Load())
 			case "state":
 				ec, eb := s.t.Early()
 				fmt.Fprintf(&s.out, "%d connections, %d early with %d bytes, %d pairs, %d given up\n", s.t.Len(), ec, eb, len(s.t.pairs), len(s.t.tombs))

@@ -39,6 +39,19 @@ var DefaultLimits = Limits{
 type Table struct {
 	Window Window
 	Limits Limits
+	// Payload is how many bytes one packet to the peer may carry at most.
+	Payload int
+	// Credit says that the peer is a Trunkline proxy, which is granted bytes.
+	// Without it the window is counted in packets, as Greenplum does. It may
+	// change only while there is no connection with the peer.
+	Credit bool
+	// Free is what the peer has announced that every connection may send
+	// without a grant, in bytes.
+	Free uint64
+	// RTT is the measured round trip to the peer.
+	RTT time.Duration
+	// Budget is what grants are taken from, shared with other Tables.
+	Budget *Budget
 	// CountInside says that the peer fills its window by ic-tcp packets, as
 	// Greenplum's sender does, so that acknowledging counts those inside the
 	// payloads. Otherwise a DATA packet is one packet.
@@ -52,6 +65,7 @@ type Table struct {
 	earlyBytes int
 
 	lingering map[*Conn]time.Time // without a backend, since
+	announced uint64
 }
 
 // pair is what is known of two backends and their slices.
@@ -66,10 +80,13 @@ func NewTable() *Table {
 	return &Table{
 		Window: DefaultWindow,
 		Limits: DefaultLimits,
-		slots:  map[icwire.ID]*Conn{},
-		pairs:  map[icwire.Pair]*pair{},
-		tombs:  map[icwire.ID]time.Time{},
-		early:  map[*Conn]struct{}{},
+
+		Payload: icwire.DefaultPayload, Free: InitialWindow, announced: InitialWindow,
+
+		slots: map[icwire.ID]*Conn{},
+		pairs: map[icwire.Pair]*pair{},
+		tombs: map[icwire.ID]time.Time{},
+		early: map[*Conn]struct{}{},
 
 		lingering: map[*Conn]time.Time{},
 	}
@@ -155,10 +172,11 @@ func (t *Table) Hello(key icwire.Key, now time.Time) (c *Conn, e Effect, others 
 	return c, e, others, ""
 }
 
-// Data takes a DATA packet for the local end named by key. With keep, payload
-// goes to c's backend, or waits for it, and counts as so many units when that
-// has taken it; c is nil when the packet is dropped.
-func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, keep bool, units int, e Effect) {
+// Data takes a DATA packet for the local end named by key, or a part of one;
+// end says that it is the last part. With keep, payload goes to c's backend, or
+// waits for it, and counts as so many units when that has taken it; c is nil
+// when it is dropped.
+func (t *Table) Data(key icwire.Key, payload []byte, end bool, now time.Time) (c *Conn, keep bool, units int, e Effect) {
 	c, refused := t.target(key, now)
 	if c == nil {
 		return nil, false, 0, e
@@ -166,9 +184,12 @@ func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, ke
 	if refused {
 		e = t.Gone(c)
 	}
-	units = 1
-	if t.CountInside {
+	switch {
+	case t.Credit:
+	case t.CountInside:
 		units = c.counter.Add(payload)
+	case end:
+		units = 1
 	}
 	early := c.Early()
 	keep, acks := c.arrive(len(payload), units)
@@ -178,13 +199,24 @@ func (t *Table) Data(key icwire.Key, payload []byte, now time.Time) (c *Conn, ke
 	}
 	switch {
 	case early:
-		if t.earlyBytes += len(payload); t.earlyBytes > t.Limits.EarlyBytes || c.pending > t.Limits.Pending {
+		if t.earlyBytes += len(payload); t.earlyBytes > t.Limits.EarlyBytes || c.pending > t.most() {
 			return c, false, 0, t.giveUp(c, now)
 		}
-	case c.pending > t.Limits.Pending:
+	case c.pending > t.most():
 		return c, false, 0, t.Gone(c)
 	}
+	e.Grant = max(e.Grant, c.grant(now))
 	return c, true, units, e
+}
+
+// most is how many bytes one connection may hold for its backend before its
+// peer is one that does not keep to its window. Grants may be late, and one for
+// the connection before it under the same key may count for this one.
+func (t *Table) most() int {
+	if t.Credit && t.Budget != nil {
+		return t.Limits.Pending + int(t.Budget.maxWindow)
+	}
+	return t.Limits.Pending
 }
 
 // Bye takes a BYE packet for the local end named by key.
@@ -204,14 +236,15 @@ func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
 }
 
 // Ack takes a DATA_ACK packet for the local end named by key. One for a
-// connection that is not there is nobody's. It comes after BYE too: a remote
+// connection that is not there is nobody's. Of a Trunkline peer it carries a
+// grant. It comes after BYE too: a remote
 // proxy acknowledges what it throws away.
-func (t *Table) Ack(key icwire.Key) (*Conn, Effect) {
+func (t *Table) Ack(key icwire.Key, grant uint64) (*Conn, Effect) {
 	c := t.slots[key.ID()]
 	if c == nil {
 		return nil, Effect{}
 	}
-	return c, c.Ack()
+	return c, c.Ack(grant)
 }
 
 // EOF records that c's backend has shut down its write side.
@@ -233,9 +266,9 @@ func (t *Table) Gone(c *Conn) Effect {
 
 // Taken records that c's backend has taken n bytes, and with them the last
 // byte of units packets.
-func (t *Table) Taken(c *Conn, n, units int) Effect {
+func (t *Table) Taken(c *Conn, n, units int, now time.Time) Effect {
 	had := c.backend
-	return t.left(c, had, c.took(n, units))
+	return t.left(c, had, c.took(n, units, now))
 }
 
 // left counts a backend off when an event has taken it from c.
@@ -362,7 +395,8 @@ func (t *Table) target(key icwire.Key, now time.Time) (c *Conn, refused bool) {
 
 // add appends a new connection to its key's chain.
 func (t *Table) add(key icwire.Key, now time.Time) *Conn {
-	c := &Conn{Key: key, window: t.Window, since: now}
+	c := &Conn{Key: key, table: t, since: now}
+	t.open(c)
 	id := key.ID()
 	last := t.slots[id]
 	if last == nil {
@@ -379,6 +413,7 @@ func (t *Table) add(key icwire.Key, now time.Time) *Conn {
 // unlink takes c out of its key's chain and says whether it was the first.
 func (t *Table) unlink(c *Conn) (first bool) {
 	delete(t.lingering, c)
+	t.giveBack(c)
 	id := c.Key.ID()
 	next := c.next
 	c.next = nil

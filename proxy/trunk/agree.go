@@ -11,7 +11,8 @@ import "github.com/trunkline-db/trunkline/icwire"
 //	command  version (low 16 bits), features (high 16 bits)
 //
 // Both sides use the lower version and the features both have. Version 1: the
-// window is counted in DATA packets by sender and receiver alike.
+// receiver grants bytes (package logical), a packet may be as long as its len
+// field can say, and there are PING, PONG and FREE packets (package icwire).
 const (
 	offerWord  int32 = 0x4b4e5254 // "TRNK"
 	acceptWord int32 = 0x4b434154 // "TACK"

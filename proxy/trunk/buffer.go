@@ -1,19 +1,22 @@
 package trunk
 
-import "sync"
-
-// The sizes buffers come in. A DATA packet of Greenplum's default size fits
-// dataSize, eight of them fit bulkSize, each with its header.
-const (
-	smallSize = 512
-	midSize   = 2048
-	dataSize  = 8192 + 36
-	bulkSize  = 8 * dataSize
+import (
+	"math/bits"
+	"sync"
 )
 
-var sizes = [...]int{smallSize, midSize, dataSize, bulkSize}
+// BulkSize is the size of the largest Buffer that is used again: it holds the
+// longest packet there is.
+const BulkSize = 64 << 10
 
-var pools [len(sizes)]sync.Pool
+// Buffers come in powers of two, from minSize to BulkSize, so that no more
+// than half of one is wasted on bytes that wait long.
+const (
+	minSize = 512
+	minBits = 9
+)
+
+var pools [8]sync.Pool // 512 bytes to 64 kB
 
 // Buffer is a reusable piece of memory. B is the part in use.
 type Buffer struct {
@@ -23,17 +26,15 @@ type Buffer struct {
 
 // Get returns an empty Buffer with room for at least n bytes.
 func Get(n int) *Buffer {
-	for i, size := range sizes {
-		if n > size {
-			continue
-		}
-		if b, _ := pools[i].Get().(*Buffer); b != nil {
-			b.B = b.B[:0]
-			return b
-		}
-		return &Buffer{B: make([]byte, 0, size), class: i}
+	if n > BulkSize {
+		return &Buffer{B: make([]byte, 0, n), class: -1}
 	}
-	return &Buffer{B: make([]byte, 0, n), class: -1}
+	class := bits.Len(uint(max(n, minSize)-1)) - minBits
+	if b, _ := pools[class].Get().(*Buffer); b != nil {
+		b.B = b.B[:0]
+		return b
+	}
+	return &Buffer{B: make([]byte, 0, minSize<<class), class: class}
 }
 
 // Release gives the memory back. The Buffer must not be used afterwards.

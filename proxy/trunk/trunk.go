@@ -2,21 +2,23 @@ package trunk
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/trunkline-db/trunkline/icwire"
 )
 
 // Handler takes the packets that arrive.
 type Handler interface {
-	// Packet takes one packet. It must not wait for anything but short locks:
-	// every logical connection of the trunk would wait with it. The payload is
-	// valid until it returns. An error closes the trunk.
-	Packet(h icwire.Header, payload []byte) error
+	// Packet takes a packet, or of a long DATA packet a part; end says that it
+	// is the last part. It must not wait for anything but short locks: every
+	// logical connection of the trunk would wait with it. The payload is valid
+	// until Batch returns. An error closes the trunk.
+	Packet(h icwire.Header, payload []byte, end bool) error
+	// Batch says that all that has arrived so far has been handed over.
+	Batch()
 }
 
 // ErrClosed is what Run returns after Close.
@@ -25,19 +27,23 @@ var ErrClosed = errors.New("closed")
 // Trunk is one connection to one peer. Its methods may be called from any
 // goroutine; none waits for the network except Run.
 type Trunk struct {
-	conn      net.Conn // nil when it leads back to this proxy
+	conn      *net.TCPConn // nil when it leads back to this proxy
+	raw       syscall.RawConn
 	dialect   icwire.Dialect
 	maxPacket int
 
-	mu     sync.Mutex
-	ready  sync.Cond // something is queued, or closed
-	sched  scheduler
-	closed bool
-	cause  error
+	mu      sync.Mutex
+	ready   sync.Cond // the writing goroutine has something to do, or closed
+	sched   scheduler
+	writing bool // somebody writes, and owns the fields of out
+	handed  bool // that is the writing goroutine
+	closed  bool
+	cause   error
+	out     output
 
-	vec     [2]net.Buffers // the writer's: the memory, and what is left of a batch
 	packets [2]atomic.Uint64
 	bytes   [2]atomic.Uint64
+	Health
 }
 
 // Traffic counts what has passed a trunk since it began.
@@ -50,12 +56,13 @@ type Traffic struct {
 // over. Packets longer than maxPacket bytes, header included, are not accepted.
 // A nil conn makes a trunk whose packets come back to its own handler, for
 // logical connections between two backends of one instance.
-func New(conn net.Conn, d icwire.Dialect, maxPacket int) *Trunk {
+func New(conn *net.TCPConn, d icwire.Dialect, maxPacket int) *Trunk {
 	t := &Trunk{conn: conn, dialect: d, maxPacket: maxPacket}
 	t.ready.L = &t.mu
 	t.sched.open = map[icwire.ID]*Stream{}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tune(tcp)
+	t.out.init()
+	if conn != nil {
+		t.raw = tune(conn)
 	}
 	return t
 }
@@ -67,7 +74,7 @@ func (t *Trunk) Dialect() icwire.Dialect { return t.dialect }
 // returns why: ErrClosed after Close, io.EOF when the peer closed it.
 func (t *Trunk) Run(h Handler) error {
 	if t.conn == nil {
-		t.stop(t.write(func(batch []*Buffer, control []byte) error { return t.loop(h, batch, control) }))
+		t.stop(t.write(func(o *output) error { return t.loop(h, o) }))
 		return t.finish()
 	}
 	done := make(chan struct{})
@@ -82,6 +89,9 @@ func (t *Trunk) Run(h Handler) error {
 
 // Close ends the trunk at once. Run returns soon after.
 func (t *Trunk) Close() { t.stop(ErrClosed) }
+
+// Fail ends the trunk at once, for a reason that Run returns.
+func (t *Trunk) Fail(cause error) { t.stop(cause) }
 
 // stop records why the trunk ends, the first time, and ends it.
 func (t *Trunk) stop(cause error) {
@@ -100,6 +110,9 @@ func (t *Trunk) stop(cause error) {
 func (t *Trunk) finish() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for t.writing { // a Flush is on its way out
+		t.ready.Wait()
+	}
 	t.sched.drop()
 	return t.cause
 }
@@ -111,23 +124,22 @@ func (t *Trunk) Open(id icwire.ID) *Stream {
 	return t.sched.get(t, id)
 }
 
-// Control sends a packet without payload ahead of all data.
-func (t *Trunk) Control(h icwire.Header) {
-	h.Len = 0
+// Control queues a packet with that payload, at most MaxControl bytes, ahead of
+// all data. It goes out with the next Flush.
+func (t *Trunk) Control(h icwire.Header, payload ...byte) {
+	h.Len = uint16(t.dialect.HeaderLen() + len(payload))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return
-	}
-	wake := t.sched.empty()
-	t.sched.control = h.Append(t.sched.control, t.dialect)
-	if wake {
-		t.ready.Signal()
+	if !t.closed {
+		t.sched.control = append(h.Append(t.sched.control, t.dialect), payload...)
 	}
 }
 
+// MaxControl is the longest payload of a packet that is not DATA.
+const MaxControl = 8
+
 // Send queues whole packets, in the trunk's dialect. It takes b over. After
-// Bye, and when the trunk has ended, b is thrown away.
+// Bye, and when the trunk has ended, b is thrown away. Flush sends it.
 func (s *Stream) Send(b *Buffer) {
 	t := s.t
 	t.mu.Lock()
@@ -136,11 +148,24 @@ func (s *Stream) Send(b *Buffer) {
 		b.Release()
 		return
 	}
-	t.push(s, b)
+	t.sched.push(s, b)
+}
+
+// Full says whether the stream must not be sent more for now; then wake is
+// called, with locks held, once that has changed or the trunk has ended.
+func (s *Stream) Full(wake func()) bool {
+	t := s.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || !t.sched.full(s) {
+		return false
+	}
+	s.wake = wake
+	return true
 }
 
 // Bye queues the BYE packet h behind everything sent before. The stream must
-// not be used any more after it.
+// not be used any more after it. Flush sends it.
 func (s *Stream) Bye(h icwire.Header) {
 	h.Len = 0
 	t := s.t
@@ -151,136 +176,8 @@ func (s *Stream) Bye(h icwire.Header) {
 	}
 	b := Get(icwire.MaxHeaderLen)
 	b.B = h.Append(b.B, t.dialect)
-	t.push(s, b)
-	s.closed = true
-}
-
-func (t *Trunk) push(s *Stream, b *Buffer) {
-	wake := t.sched.empty()
 	t.sched.push(s, b)
-	if wake {
-		t.ready.Signal()
-	}
-}
-
-// write hands one batch after the other to out until the trunk is closed.
-func (t *Trunk) write(out func(batch []*Buffer, control []byte) error) error {
-	var batch []*Buffer
-	var control []byte
-	for {
-		t.mu.Lock()
-		for t.sched.empty() && !t.closed {
-			t.ready.Wait()
-		}
-		if t.closed {
-			t.mu.Unlock()
-			return ErrClosed
-		}
-		control, t.sched.control = t.sched.control, control[:0]
-		batch = t.sched.collect(batch[:0])
-		t.mu.Unlock()
-
-		n := len(control)
-		for _, b := range batch {
-			n += len(b.B)
-		}
-		err := out(batch, control)
-		for i, b := range batch {
-			b.Release()
-			batch[i] = nil
-		}
-		if err != nil {
-			return err
-		}
-		t.packets[1].Add(uint64(len(batch) + len(control)/t.dialect.HeaderLen()))
-		t.bytes[1].Add(uint64(n))
-	}
-}
-
-// send writes a batch with one system call, or as few as it takes.
-func (t *Trunk) send(batch []*Buffer, control []byte) error {
-	vec := t.vec[0][:0]
-	if len(control) > 0 {
-		vec = append(vec, control)
-	}
-	for _, b := range batch {
-		vec = append(vec, b.B)
-	}
-	if len(vec) == 1 {
-		_, err := t.conn.Write(vec[0])
-		return err
-	}
-	t.vec[0], t.vec[1] = vec, vec // WriteTo uses up its receiver
-	_, err := t.vec[1].WriteTo(t.conn)
-	return err
-}
-
-// loop hands a batch to the handler of this same proxy.
-func (t *Trunk) loop(h Handler, batch []*Buffer, control []byte) error {
-	if err := t.each(h, control); err != nil {
-		return err
-	}
-	for _, b := range batch {
-		if err := t.each(h, b.B); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Trunk) each(h Handler, b []byte) error {
-	for len(b) > 0 {
-		hd, payload, n, err := icwire.Next(b, t.dialect, t.maxPacket)
-		if err == nil {
-			err = h.Packet(hd, payload)
-		}
-		if err != nil {
-			return err
-		}
-		t.count(n)
-		b = b[n:]
-	}
-	return nil
-}
-
-// read hands every packet that arrives to h, until the connection ends.
-func (t *Trunk) read(h Handler) error {
-	buf := make([]byte, max(readSize, 2*t.maxPacket))
-	have := 0
-	for {
-		n, err := t.conn.Read(buf[have:])
-		have += n
-		rest := buf[:have]
-		for len(rest) > 0 {
-			hd, payload, n, err := icwire.Next(rest, t.dialect, t.maxPacket)
-			if errors.Is(err, icwire.ErrShort) {
-				break
-			}
-			if err == nil && hd.Type != icwire.Data && len(payload) > 0 {
-				err = &icwire.ProtocolError{Reason: fmt.Sprintf("%v with a payload of %d bytes", hd.Type, len(payload))}
-			}
-			if err == nil {
-				err = h.Packet(hd, payload)
-			}
-			if err != nil {
-				return err
-			}
-			t.count(n)
-			rest = rest[n:]
-		}
-		have = copy(buf, rest)
-		if err != nil {
-			if err == io.EOF && have > 0 {
-				return io.ErrUnexpectedEOF
-			}
-			return err
-		}
-	}
-}
-
-func (t *Trunk) count(n int) {
-	t.packets[0].Add(1)
-	t.bytes[0].Add(uint64(n))
+	s.closed = true
 }
 
 // Traffic returns the counts so far.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -38,10 +39,14 @@ type record struct {
 
 func newRecord() *record { return &record{data: map[int32][]byte{}, got: make(chan struct{}, 1)} }
 
-func (r *record) Packet(h icwire.Header, payload []byte) error {
+func (r *record) Batch() {}
+
+func (r *record) Packet(h icwire.Header, payload []byte, end bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.types = append(r.types, h.Type)
+	if end {
+		r.types = append(r.types, h.Type)
+	}
 	r.data[h.SrcPid] = append(r.data[h.SrcPid], payload...)
 	select {
 	case r.got <- struct{}{}:
@@ -68,20 +73,22 @@ func (r *record) wait(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func tcpPair(t *testing.T) (a, b net.Conn) {
+func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	a, err = net.Dial("tcp", l.Addr().String())
+	dialled, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = l.Accept(); err != nil {
+	accepted, err := l.Accept()
+	if err != nil {
 		t.Fatal(err)
 	}
+	a, b = dialled.(*net.TCPConn), accepted.(*net.TCPConn)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
@@ -125,8 +132,10 @@ func TestManyStreamsArriveInOrder(t *testing.T) {
 						if n%10 == 0 {
 							sender.Control(key(i).Header(icwire.DataAck, 0, icwire.Magic36))
 						}
+						sender.Flush()
 					}
 					s.Bye(key(i).Header(icwire.Bye, 0, icwire.Magic36))
+					sender.Flush()
 				})
 			}
 			wg.Wait()
@@ -245,7 +254,7 @@ func TestGarbageAndSilence(t *testing.T) {
 		{"text", []byte("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: y\r\n\r\n"), false, isProtocolError},
 		{"length 0", append(append([]byte{}, good[:4]...), append([]byte{0, 0}, good[6:]...)...), false, isProtocolError},
 		{"too long", icwire.Header{Len: 8229, Type: icwire.Data}.Append(nil, icwire.Magic36), false, isProtocolError},
-		{"control with payload", append(icwire.Header{Len: 38, Type: icwire.Bye}.Append(nil, icwire.Magic36), 1, 2), false, isProtocolError},
+		{"control with payload", append(icwire.Header{Len: 45, Type: icwire.Bye}.Append(nil, icwire.Magic36), make([]byte, 9)...), false, isProtocolError},
 		{"half a header", good[:20], true, func(err error) bool { return err == io.ErrUnexpectedEOF }},
 		{"whole packets, then close", good, true, func(err error) bool { return err == io.EOF }},
 	} {
@@ -286,6 +295,7 @@ func TestHandlerError(t *testing.T) {
 	}
 	tr.Open(key(1).ID()).Send(packet(key(1), nil))
 	tr.Control(icwire.Header{Type: icwire.DataAck})
+	tr.Flush()
 	if !tr.sched.empty() {
 		t.Error("something is queued on a trunk that has ended")
 	}
@@ -342,32 +352,89 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
+// A stream that has enough queued takes no more until some of it is written.
+func TestFull(t *testing.T) {
+	a, b := tcpPair(t)
+	tr := New(a, icwire.Magic36, icwire.MaxPacketLen)
+	s := tr.Open(key(1).ID())
+	woken := make(chan struct{}, 1)
+	wake := func() { woken <- struct{}{} }
+	sent := 0
+	for !s.Full(wake) {
+		s.Send(packet(key(1), make([]byte, 60000)))
+		if sent++; sent > 100 {
+			t.Fatal("a stream nobody writes is never full")
+		}
+	}
+	select {
+	case <-woken:
+		t.Fatal("woken while nothing was written")
+	default:
+	}
+	r := newRecord()
+	receiver := New(b, icwire.Magic36, icwire.MaxPacketLen)
+	ends := []func() error{run(tr, newRecord()), run(receiver, r)}
+	tr.Flush()
+	select {
+	case <-woken:
+	case <-time.After(10 * time.Second):
+		t.Fatal("not woken in 10 s")
+	}
+	r.wait(t, "all", func() bool { return len(r.types) == sent })
+	tr.Close()
+	for _, end := range ends {
+		_ = end()
+	}
+}
+
+// A ping tells the round trip, and its absence that nobody is there.
+func TestHealth(t *testing.T) {
+	a, b := tcpPair(t)
+	us, them := New(a, icwire.Magic36, 8228), New(b, icwire.Magic36, 8228)
+	us.Ping(icwire.End{}, icwire.End{})
+	if us.RTT() != 0 {
+		t.Error("a round trip is known before any")
+	}
+	time.Sleep(time.Millisecond) // what Silent measures
+	if us.Silent() <= 0 {
+		t.Error("not silent")
+	}
+	ends := []func() error{run(us, newRecord()), run(them, newRecord())}
+	deadline := time.Now().Add(10 * time.Second)
+	for us.RTT() == 0 || us.Silent() != 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("round trip %v, silent for %v", us.RTT(), us.Silent())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	us.Fail(io.ErrNoProgress)
+	if err := ends[0](); err != io.ErrNoProgress {
+		t.Errorf("ended with %v", err)
+	}
+	_ = ends[1]()
+}
+
 func BenchmarkTrunk(b *testing.B) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
+	for _, size := range []int{512, 8192, 65000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkTrunk(b, size) })
 	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	d, err := l.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, in := New(c, icwire.Magic36, 8228), New(d, icwire.Magic36, 8228)
+}
+
+func benchmarkTrunk(b *testing.B, size int) {
+	c, d := tcpPair(b)
+	out, in := New(c, icwire.Magic36, icwire.MaxPacketLen), New(d, icwire.Magic36, icwire.MaxPacketLen)
 	room := make(chan struct{}, 100)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = out.Run(newRecord()) })
 	wg.Go(func() { _ = in.Run(drain(room)) })
 	s := out.Open(key(1).ID())
-	payload := make([]byte, 8192)
-	b.SetBytes(8192)
+	payload := make([]byte, size)
+	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	for b.Loop() {
 		room <- struct{}{}
 		s.Send(packet(key(1), payload))
+		out.Flush()
 	}
 	out.Close()
 	in.Close()
@@ -376,4 +443,11 @@ func BenchmarkTrunk(b *testing.B) {
 
 type drain chan struct{}
 
-func (d drain) Packet(icwire.Header, []byte) error { <-d; return nil }
+func (d drain) Packet(_ icwire.Header, _ []byte, end bool) error {
+	if end {
+		<-d
+	}
+	return nil
+}
+
+func (d drain) Batch() {}
