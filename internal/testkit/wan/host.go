@@ -44,7 +44,8 @@ func (h *Host) Do(fn func() error) error {
 // Start is cmd.Start inside the host's namespace: the process and its children
 // see the host's network and nothing else of it; file system, unix sockets in
 // directories and users are the machine's. Waiting for it is the caller's;
-// Close kills it when it still runs.
+// Close kills it when it still runs. SysProcAttr.Pdeathsig follows the thread
+// that started it and not this process, so leave it alone.
 func (h *Host) Start(cmd *exec.Cmd) error { return h.Do(cmd.Start) }
 
 // Run is cmd.Run inside the host's namespace.

@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -296,18 +299,47 @@ func TestPlainTCP(t *testing.T) {
 	if carried, most := float64(c.CarriedBytes-before.CarriedBytes)*8, rate*time.Since(start).Seconds(); carried > most {
 		t.Errorf("the line carried %.0f bits, it can %.0f", carried, most)
 	}
-	n.Cut(0, 1)
-	ctx := deadline(t)
-	done := make(chan error, 1)
-	go func() {
-		time.Sleep(20 * time.Millisecond)
-		n.Mend(0, 1)
-		done <- nil
-	}()
-	if _, err := n.PlainTCP(ctx, 0, 1, 0, 10*time.Millisecond); err != nil {
-		t.Errorf("after mending: %v", err)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("long enough"))
+	defer cancel()
+	if _, err := n.PlainTCP(ctx, 0, 1, 0, time.Minute); err == nil || !strings.Contains(err.Error(), "long enough") {
+		t.Errorf("a measurement that is called off: %v", err)
 	}
-	<-done
+}
+
+// TestSwitchDoesNotAllocate counts what the whole process allocates while
+// packets go through.
+func TestSwitchDoesNotAllocate(t *testing.T) {
+	const packets, burst = 4000, 20
+	n := network(t, Config{Hosts: 2, Link: Link{Delay: 300 * time.Microsecond, Rate: 1e9}})
+	connA, connB := udp(t, n)
+	a, b := connA.(*net.UDPConn), connB.(*net.UDPConn)
+	to, data := b.LocalAddr().(*net.UDPAddr).AddrPort(), make([]byte, 1000)
+	pass := func() error {
+		for range burst {
+			if _, err := a.WriteToUDPAddrPort(data, to); err != nil {
+				return err
+			}
+		}
+		for range burst {
+			if _, _, err := b.ReadFromUDPAddrPort(data); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var before, after runtime.MemStats
+	for i := range packets / burst {
+		if i == packets/burst/4 {
+			runtime.ReadMemStats(&before)
+		}
+		if err := pass(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.Mallocs - before.Mallocs; n > packets/20 { // the runtime's own, and others'
+		t.Errorf("%d allocations for %d packets", n, packets*3/4)
+	}
 }
 
 // BenchmarkPlainTCP is one TCP stream over 50 ms of round trip at 500 Mbit/s.
