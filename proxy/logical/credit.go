@@ -102,7 +102,8 @@ type credit struct {
 	span    int64  // how far that was ahead of used when it was granted
 	window  int64
 	base    int64     // the part of window that it began with
-	at      time.Time // of the last grant, or the first byte
+	mark    uint64    // used when the window was last looked at
+	at      time.Time // when that was
 }
 
 // open gives a new connection its first window.
@@ -178,10 +179,13 @@ func (c *Conn) grant(now time.Time) uint64 {
 	if next < c.granted+uint64(c.window/4) {
 		return 0 // too little to tell
 	}
-	if c.used >= GrowAfter && now.Sub(c.at) < 2*t.RTT {
-		c.window = t.Budget.grow(c.window, c.base)
-		next = max(c.used+uint64(c.window), c.granted)
+	if c.used-c.mark >= uint64(c.window) {
+		if c.used >= GrowAfter && now.Sub(c.at) < 2*t.RTT {
+			c.window = t.Budget.grow(c.window, c.base)
+			next = max(c.used+uint64(c.window), c.granted)
+		}
+		c.mark, c.at = c.used, now
 	}
-	c.granted, c.span, c.at = next, c.window, now
+	c.granted, c.span = next, c.window
 	return next
 }
