@@ -138,6 +138,7 @@ func runProxy(ctx context.Context, cfg proxy.Config, hup <-chan os.Signal) error
 	if err != nil {
 		return err
 	}
+	limitMemory(p)
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	for {
@@ -149,9 +150,14 @@ func runProxy(ctx context.Context, cfg proxy.Config, hup <-chan os.Signal) error
 			if err := p.Reload(); errors.Is(err, proxy.ErrStopped) {
 				return <-done
 			}
+			limitMemory(p)
 		}
 	}
 }
+
+// limitMemory lets the garbage collector work harder before the process has
+// more memory than the proxy's budget.
+func limitMemory(p *proxy.Proxy) { debug.SetMemoryLimit(p.Memory() - p.Memory()/16) }
 
 func dataDirFlag(dir string) (datadir.Dir, error) {
 	if dir == "" {

@@ -23,6 +23,8 @@ const (
 	ProxyMaxBackoff    = "trunkline.proxy_max_backoff"
 	ProxyMirrorBackoff = "trunkline.proxy_mirror_backoff"
 	ProxyCheckSource   = "trunkline.proxy_check_source"
+	ProxyMemory        = "trunkline.proxy_memory"
+	ProxyMaxWindow     = "trunkline.proxy_max_window"
 )
 
 const categoryProxy = "Trunkline Proxy"
@@ -49,6 +51,12 @@ func proxyParameters() []*Parameter {
 		seconds(ProxyGrace, 0.01, 3600, "1", "Sets how long a backend waits for a peer that is not connected before it is turned away."),
 		seconds(ProxyHelloTimeout, 0.1, 3600, "5", "Sets how long a new connection may take to say who it is."),
 		seconds(ProxyMaxBackoff, 0.01, 3600, "1", "Sets the longest pause between two attempts to reach a peer."),
+		long("No more of it than a quarter is for windows that have grown, so that connections that come later find some left.",
+			number(ProxyMaxWindow, "kB", 256, 1<<20, "16384", Sighup, categoryProxy,
+				"Sets how much one logical connection with a Trunkline proxy may have under way.")),
+		long("What is short is kept by letting the other proxies send less, never by letting one connection wait for another.",
+			number(ProxyMemory, "kB", 16<<10, 1<<30, "524288", Sighup, categoryProxy,
+				"Sets the memory for data that waits for its backend.")),
 		seconds(ProxyMinBackoff, 0.01, 3600, "0.05", "Sets the pause after the first failed attempt to reach a peer; it doubles from there."),
 		seconds(ProxyMirrorBackoff, 0.1, 86400, "30", "Sets the pause between attempts to reach a mirror or standby whose content another instance serves."),
 		long("It holds for idle connections and for data that is not acknowledged, and for connections made after a change.",
@@ -71,9 +79,9 @@ func LookupProxy(name string) (*Parameter, bool) {
 func AllProxy() []*Parameter { return proxyTable }
 
 // ProxyValues are the canonical values of the parameters of `trunkline proxy`
-// that a file sets, the address list excepted. Values that Parse refuses are left out and returned as
-// errors with their places, and so are names under trunkline.proxy_ that no
-// parameter has.
+// that a file sets, the address list excepted. Values that Parse refuses are
+// left out and returned as errors with their places, and so are names under
+// trunkline.proxy_ that no parameter has.
 func ProxyValues(c *Conf) (values map[string]string, errs []error) {
 	values = map[string]string{}
 	for _, s := range c.Settings {

@@ -29,6 +29,9 @@ type Facts struct {
 	Times Times
 	// AnySource is Config.AnySource as the configuration has it.
 	AnySource bool
+	// Memory and MaxWindow are those of Config as the configuration has them;
+	// 0 is the default.
+	Memory, MaxWindow int64
 	// ParameterError says which of the other parameters cannot be used. They
 	// have their defaults; everything else is in force.
 	ParameterError error
@@ -81,8 +84,8 @@ type Config struct {
 	// after, and the postmaster at least. Default 1 s.
 	Poll time.Duration
 	// Memory is the budget in bytes for what waits for backends, and MaxWindow
-	// how much of it one connection with a Trunkline peer may get. Defaults
-	// 512 MB and 16 MB.
+	// how much of it one connection with a Trunkline peer may get; they go
+	// before those of the Source. Defaults 512 MB and 16 MB.
 	Memory, MaxWindow int64
 	// Window is the sending side's limit towards a Greenplum peer. Default 100
 	// and 30 packets.
@@ -105,12 +108,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SocketDir == "" {
 		c.SocketDir = "/tmp"
-	}
-	if c.Memory <= 0 {
-		c.Memory = logical.DefaultBudget
-	}
-	if c.MaxWindow <= 0 {
-		c.MaxWindow = logical.DefaultMaxWindow
 	}
 	if c.Window.Pause <= 0 {
 		c.Window = logical.DefaultWindow

@@ -73,7 +73,7 @@ func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{
 		cfg: cfg, log: &limitLog{Logger: cfg.Log},
 		dbid: f.Dbid, content: f.Content, label: instanceName(f.Content, f.Dbid),
-		budget:  logical.NewBudget(cfg.Memory, cfg.MaxWindow),
+		budget:  &logical.Budget{},
 		reloads: make(chan chan error), done: make(chan struct{}),
 		peers: map[uint16]*peer{}, facts: f,
 	}

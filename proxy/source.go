@@ -77,6 +77,12 @@ func readFacts(dir datadir.Dir, set []guc.Setting) (f Facts, err error) {
 			*field = time.Duration(seconds * float64(time.Second))
 		}
 	}
+	for name, field := range map[string]*int64{guc.ProxyMemory: &f.Memory, guc.ProxyMaxWindow: &f.MaxWindow} {
+		if v, ok := values[name]; ok {
+			kB, _ := strconv.ParseInt(v, 10, 64) // canonical
+			*field = kB << 10
+		}
+	}
 	f.AnySource = values[guc.ProxyCheckSource] == "off"
 	f.ParameterError = errors.Join(errs...)
 	return f, nil

@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trunkline-db/trunkline/proxy/logical"
 )
 
 // Times are the limits of every wait. A zero field leaves it to who is asked
@@ -51,13 +54,17 @@ func (t Times) or(next Times) Times {
 	return t
 }
 
-// applyTimes puts the limits of new facts into force.
+// applyTimes puts the limits, of time and memory, of new facts into force.
 func (p *Proxy) applyTimes(f Facts) {
 	t := p.cfg.Times.or(f.Times).or(defaultTimes)
 	t.MaxBackoff = max(t.MaxBackoff, t.MinBackoff)
 	p.current.Store(&t)
 	p.anySource.Store(p.cfg.AnySource || f.AnySource)
+	p.budget.Resize(cmp.Or(p.cfg.Memory, f.Memory, logical.DefaultBudget), cmp.Or(p.cfg.MaxWindow, f.MaxWindow, logical.DefaultMaxWindow))
 }
+
+// Memory is the budget in force, in bytes, for what waits for backends.
+func (p *Proxy) Memory() int64 { return p.budget.Total() }
 
 // times are the limits in force.
 func (p *Proxy) times() *Times { return p.current.Load() }

@@ -40,14 +40,22 @@ const (
 // connections begin with, a quarter for what their windows have grown by, the
 // rest is what buffers waste. Its methods may be called from any goroutine.
 type Budget struct {
-	total, maxWindow int64
+	total, maxWindow atomic.Int64
 	begun, grown     atomic.Int64
 }
 
 // NewBudget makes a Budget of total bytes, of which no connection gets more
 // than maxWindow.
 func NewBudget(total, maxWindow int64) *Budget {
-	return &Budget{total: total, maxWindow: max(maxWindow, InitialWindow)}
+	b := &Budget{}
+	b.Resize(total, maxWindow)
+	return b
+}
+
+// Resize changes the Budget. What has been granted stays granted.
+func (b *Budget) Resize(total, maxWindow int64) {
+	b.total.Store(total)
+	b.maxWindow.Store(max(maxWindow, InitialWindow))
 }
 
 // Default sizes of a proxy that is told nothing else.
@@ -60,12 +68,12 @@ const (
 func (b *Budget) Granted() int64 { return b.begun.Load() + b.grown.Load() }
 
 // Total is the size of the Budget in bytes.
-func (b *Budget) Total() int64 { return b.total }
+func (b *Budget) Total() int64 { return b.total.Load() }
 
 // initial is the window a connection begins with now.
 func (b *Budget) initial() int64 {
 	// Each takes a small part of what is left, so that many can come.
-	free := (b.total/2 - b.begun.Load()) / 512
+	free := (b.total.Load()/2 - b.begun.Load()) / 512
 	if free < 2*MinWindow {
 		return MinWindow
 	}
@@ -74,11 +82,12 @@ func (b *Budget) initial() int64 {
 
 // grow returns what a window of w bytes becomes that has proved too small.
 func (b *Budget) grow(w, base int64) int64 {
-	room := b.total/4 - b.grown.Load()
-	next := min(2*w, b.maxWindow)
+	total := b.total.Load()
+	room := total/4 - b.grown.Load()
+	next := min(2*w, b.maxWindow.Load())
 	switch {
 	case next-w <= room/4:
-	case room < b.total/32:
+	case room < total/32:
 		next = max(base, w/2) // others need it as well
 	default:
 		next = w

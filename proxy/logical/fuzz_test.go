@@ -94,7 +94,7 @@ func FuzzTable(f *testing.F) {
 			case 15:
 				all(tab.Lost())
 			}
-			if n, bytes := tab.Early(); n > tab.Limits.EarlyConns || bytes > tab.Limits.EarlyBytes {
+			if n, bytes := tab.Early(); n > tab.Limits.EarlyConns || bytes > tab.mostEarly() {
 				t.Fatalf("%d early connections with %d bytes", n, bytes)
 			}
 			tab.All(func(c *Conn) {

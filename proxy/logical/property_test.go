@@ -155,7 +155,7 @@ func (s *side) receive() bool {
 		if keep {
 			g := s.gen(c)
 			g.waiting = append(g.waiting, p.data)
-			if s.table.Credit && uint64(len(g.waiting)*s.w.unit) > max(s.other().table.Free, InitialWindow)+uint64(s.table.Budget.maxWindow) {
+			if s.table.Credit && uint64(len(g.waiting)*s.w.unit) > max(s.other().table.Free, InitialWindow)+uint64(s.table.Budget.maxWindow.Load()) {
 				s.w.t.Fatalf("%d packets wait for a backend, window %d", len(g.waiting), c.window)
 			}
 			// Twice: an acknowledgement of the generation before, whose backend

@@ -199,7 +199,7 @@ func (t *Table) Data(key icwire.Key, payload []byte, end bool, now time.Time) (c
 	}
 	switch {
 	case early:
-		if t.earlyBytes += len(payload); t.earlyBytes > t.Limits.EarlyBytes || c.pending > t.most() {
+		if t.earlyBytes += len(payload); t.earlyBytes > t.mostEarly() || c.pending > t.most() {
 			return c, false, 0, t.giveUp(c, now)
 		}
 	case c.pending > t.most():
@@ -209,12 +209,21 @@ func (t *Table) Data(key icwire.Key, payload []byte, end bool, now time.Time) (c
 	return c, true, units, e
 }
 
+// mostEarly is how many bytes may wait for backends that have not said HELLO.
+// Those of a Trunkline peer are within the Budget.
+func (t *Table) mostEarly() int {
+	if t.Credit && t.Budget != nil {
+		return max(t.Limits.EarlyBytes, int(t.Budget.Total()/2))
+	}
+	return t.Limits.EarlyBytes
+}
+
 // most is how many bytes one connection may hold for its backend before its
 // peer is one that does not keep to its window. Grants may be late, and one for
 // the connection before it under the same key may count for this one.
 func (t *Table) most() int {
 	if t.Credit && t.Budget != nil {
-		return t.Limits.Pending + int(t.Budget.maxWindow)
+		return t.Limits.Pending + int(t.Budget.maxWindow.Load())
 	}
 	return t.Limits.Pending
 }
