@@ -16,6 +16,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/internal/proxybench"
+	"github.com/trunkline-db/trunkline/proxy"
 )
 
 func newBenchProxyCommand() *cobra.Command {
@@ -25,6 +26,7 @@ func newBenchProxyCommand() *cobra.Command {
 		noPump        bool
 		asJSON, check bool
 		progress      bool
+		budgetMB      int64
 		opt           proxybench.Options
 	)
 	cmd := &cobra.Command{
@@ -55,6 +57,14 @@ the bounds that must hold. The modes:
   throughput  --streams with packets of --size bytes, one write call a packet
   latency     one packet of --size bytes there and one back
   setup       open both ends, one packet, close; one after the other
+  fair        setup beside --streams heavy streams, and what those keep of
+              their rate alone
+  unread      a live stream beside --connections whose receivers do not read,
+              as much written to them as is taken
+  many        memory of --connections that have carried a packet and are idle
+  steady      heap allocations a packet, of proxies started for it
+  soak        short connections and heavy streams for --time; memory and
+              descriptors at intervals
 
 The exit status is 0 when everything was measured, with --check 3 when a bound
 is missed.`,
@@ -86,6 +96,7 @@ is missed.`,
 			if err != nil {
 				return err
 			}
+			opt.Budget = budgetMB << 20
 			opt.Pump = !noPump
 			opt.Command = func(args ...string) *exec.Cmd { return exec.Command(self, benchArgs(args)...) }
 			show := progressLine(cmd.ErrOrStderr(), progress)
@@ -121,6 +132,7 @@ is missed.`,
 	f.DurationVar(&opt.Time, "time", 0, "how long a round takes, as 2s (default 1s; soak 20s)")
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds (default 5)")
 	f.DurationVar(&opt.SetupEvery, "setup-every", 0, "pause between connections of mode fair (default none)")
+	f.Int64Var(&budgetMB, "budget", 0, "`MiB` of memory a proxy may have with unread connections (default 512)")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
 	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
@@ -130,10 +142,10 @@ is missed.`,
 // benchArgs are the arguments by which the program does what a measurement
 // needs a process for.
 func benchArgs(args []string) []string {
-	if _, _, ok := proxybench.RelayArgs(args); ok {
-		return append([]string{"bench"}, args...)
+	if args[0] == "proxy" {
+		return args
 	}
-	return args
+	return append([]string{"bench"}, args...)
 }
 
 // parseEndpoint reads "CONTENT:DBID:SOCKET".
@@ -199,4 +211,29 @@ func newBenchRelayCommand() *cobra.Command {
 			return proxybench.Relay(ctx, args[0], args[1], func(addr string) { fmt.Fprintln(cmd.OutOrStdout(), addr) })
 		},
 	}
+}
+
+// newBenchProbeCommand is a proxy that says how much it allocates.
+func newBenchProbeCommand() *cobra.Command {
+	var dir, dialect string
+	cmd := &cobra.Command{
+		Use:    "probe -D DATADIR",
+		Short:  "Run a proxy that counts its heap allocations, as a part of \"bench proxy\"",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := dataDirFlag(dir)
+			if err != nil {
+				return &usageError{cmd, err}
+			}
+			dia, err := proxy.ParseDialect(dialect)
+			if err != nil {
+				return &usageError{cmd, err}
+			}
+			return proxybench.Probe(cmd.Context(), d, dia, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&dir, "data-directory", "D", "", "the instance's data directory")
+	cmd.Flags().StringVar(&dialect, "dialect", icwire.Magic36.String(), "header of proxy packets")
+	return cmd
 }

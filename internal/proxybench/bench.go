@@ -28,7 +28,8 @@ type Options struct {
 	// Pump compares with the byte pump.
 	Pump bool
 	// Command makes the command of this program with those arguments. It
-	// understands "proxy -D DIR --dialect NAME", and what RelayArgs does.
+	// understands "proxy -D DIR --dialect NAME", and what RelayArgs and
+	// ProbeArgs are for.
 	Command func(args ...string) *exec.Cmd
 
 	// Mode is one of Modes, or "" for the standard set.
@@ -46,13 +47,18 @@ type Options struct {
 	// right after the other.
 	SetupEvery time.Duration
 
+	// Budget is what a proxy's memory may be with unread connections, in
+	// bytes; it is only compared with. Default 512 MiB, which is a Trunkline
+	// proxy's.
+	Budget int64
+
 	// Progress is told what is going on, from one goroutine at a time. It may
 	// be nil.
 	Progress func(step string)
 }
 
 // Modes are the measurements, in the order of the standard set.
-var Modes = []string{"throughput", "latency", "setup"}
+var Modes = []string{"throughput", "latency", "setup", "fair", "unread", "many", "steady", "soak"}
 
 // Check says what is wrong with the options.
 func (o *Options) Check() error {
@@ -65,6 +71,8 @@ func (o *Options) Check() error {
 		return fmt.Errorf("a packet of %d bytes cannot be: use %d to %d", o.Size, minPacket, maxPacket)
 	case o.Streams < 0 || o.Connections < 0 || o.Rounds < 0 || o.Time < 0 || o.SetupEvery < 0:
 		return errors.New("numbers and times cannot be negative")
+	case o.Mode == "steady" && len(o.Proxies) > 0:
+		return errors.New("mode steady looks into the proxies: it needs those that it starts itself")
 	}
 	seen := map[uint16]bool{}
 	for _, e := range o.Proxies {
@@ -95,7 +103,7 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	}
 	// A blocked goroutine keeps its place until the runtime takes it away, so
 	// there must be places enough.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(16, runtime.NumCPU(), 4*opt.Streams)))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(32, runtime.NumCPU(), 4*opt.Streams)))
 	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Own: len(opt.Proxies) == 0}}
 	defer func() {
 		for _, f := range slices.Backward(b.cleanup) {

@@ -41,6 +41,9 @@ func childMain(args []string) error {
 	if listen, connect, ok := RelayArgs(args); ok {
 		return Relay(ctx, listen, connect, func(a string) { fmt.Println(a) })
 	}
+	if rest, ok := ProbeArgs(args); ok && len(rest) > 1 {
+		return Probe(ctx, datadir.Dir(rest[1]), proxy.DialectMagic36, os.Stdin, os.Stdout)
+	}
 	if len(args) < 3 || args[0] != "proxy" || args[1] != "-D" {
 		return fmt.Errorf("no such child: %q", args)
 	}
@@ -142,6 +145,41 @@ func TestSetup(t *testing.T) {
 	want(t, run(t, o), []string{PathProxies}, P50, P99, PerSecond)
 }
 
+func TestFair(t *testing.T) {
+	r := run(t, tiny("fair"))
+	want(t, r, []string{PathProxies, PathPump}, MBps, Alone, OfAlone, P50, P99)
+}
+
+func TestUnread(t *testing.T) {
+	r := run(t, tiny("unread"))
+	want(t, r, []string{PathProxies}, MBps, Alone, OfAlone, Accepted, RSS, RSSMax)
+	if took := r.Results[0].Paths[0].Median[Accepted]; took < 20*100_000 {
+		t.Errorf("took %.0f bytes for 20 receivers that do not read", took)
+	}
+}
+
+func TestMany(t *testing.T) {
+	want(t, run(t, tiny("many")), []string{PathProxies}, RSS, RSSEach)
+}
+
+func TestSteady(t *testing.T) {
+	r := run(t, tiny("steady"))
+	want(t, r, []string{PathProxies})
+	if n, ok := r.figure("steady", "", PathProxies, Allocs); !ok || n > 1000 {
+		t.Errorf("%v allocations a packet, %v", n, ok)
+	}
+}
+
+func TestSoak(t *testing.T) {
+	o := tiny("soak")
+	o.Time = 400 * time.Millisecond
+	r := run(t, o)
+	want(t, r, []string{PathProxies}, TotalBytes, TotalOpened, RSS, RSSTrend)
+	if n := len(r.Results[0].Series); n < 4 {
+		t.Errorf("%d samples of memory", n)
+	}
+}
+
 // A path that changes a byte, loses some or says nothing is found out.
 func TestCheck(t *testing.T) {
 	pat := newPattern(500)
@@ -207,6 +245,7 @@ func TestOptions(t *testing.T) {
 	for want, o := range map[string]Options{
 		"unknown mode":     {Mode: "speed"},
 		"not enough":       {Proxies: []Endpoint{e}},
+		"looks into":       {Mode: "steady", Proxies: []Endpoint{e, {Dbid: 2}}},
 		"given twice":      {Proxies: []Endpoint{e, e}},
 		"cannot be: use":   {Size: 10},
 		"be negative":      {Rounds: -1},

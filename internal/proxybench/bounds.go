@@ -60,8 +60,8 @@ var (
 	smallPackets = label(8, 512)
 )
 
-// compare fills in the bounds.
-func (r *Report) compare() {
+// compare fills in the bounds. budget is of one proxy's memory, in bytes.
+func (r *Report) compare(budget int64) {
 	ratio := func(figure, mode, label, name string, atLeast bool, limit float64) {
 		v, ok := r.ratio(mode, label, name)
 		r.bound(figure, "× byte pump", atLeast, limit, v, ok)
@@ -85,4 +85,31 @@ func (r *Report) compare() {
 		limit = max(limit, 1.5*pump)
 	}
 	value("lone packet there and back, p50", "ms", "latency", P50, false, limit)
+
+	unread, idle, soak := "", "", ""
+	for _, res := range r.Results {
+		switch res.Mode {
+		case "unread":
+			unread = res.Label
+		case "many":
+			idle = res.Label
+		case "soak":
+			soak = res.Label
+		}
+	}
+	value(unread+", the live one", "of its rate alone", "unread", OfAlone, true, 0.8)
+	mib := func(figure, mode, name string, limit float64) {
+		v, ok := r.figure(mode, "", PathProxies, name)
+		r.bound(figure, "MiB", false, limit/(1<<20), v/(1<<20), ok)
+	}
+	kib := func(figure, name string, limit float64) {
+		v, ok := r.figure("many", "", PathProxies, name)
+		r.bound(figure, "KiB", false, limit, v/1024, ok)
+	}
+	mib(unread+", RSS of a proxy", "unread", RSSMax, float64(budget))
+	kib(idle+", RSS of a proxy for each", RSSEachMax, 8)
+	kib(idle+", RSS of both for each", RSSEach, 16)
+	value("heap allocations a packet", "", "steady", Allocs, false, 0.01)
+	value(soak+", RSS in the last quarter", "of that in the second", "soak", RSSTrend, false, 1.1)
+	value(soak+", descriptors left", "", "soak", Descriptors, false, 0)
 }

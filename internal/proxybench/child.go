@@ -102,6 +102,7 @@ func (c *child) failed(why string) error {
 // Arguments of the children, which Options.Command gets.
 const (
 	relayWord = "relay"
+	probeWord = "probe"
 )
 
 // RelayArgs are the arguments of the hidden command that calls Relay; the

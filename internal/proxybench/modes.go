@@ -8,48 +8,60 @@ import (
 
 // scale is how long the measurements take.
 type scale struct {
-	rounds  int
-	seconds time.Duration
+	rounds int
+	time   time.Duration // of a round
 }
 
 // measure does the mode, or all of them.
 func (b *bench) measure(ctx context.Context) error {
 	o := &b.opt
-	sc := scale{5, time.Second}
+	sc, few, connections, soak := scale{5, time.Second}, scale{3, time.Second}, 10_000, 20*time.Second
 	if o.Quick {
-		sc = scale{3, 400 * time.Millisecond}
+		sc, connections, soak = scale{3, 300 * time.Millisecond}, 2000, 4*time.Second
+		few = sc
 	}
-	if o.Rounds > 0 {
-		sc.rounds = o.Rounds
+	for _, s := range []*scale{&sc, &few} {
+		s.rounds = or(o.Rounds, s.rounds)
+		s.time = or(o.Time, s.time)
 	}
-	if o.Time > 0 {
-		sc.seconds = o.Time
+	streams, size := or(o.Streams, 8), or(o.Size, 8192)
+	connections = or(o.Connections, connections)
+	do := map[string]func() error{
+		"throughput": func() error { return b.throughput(ctx, streams, size, sc) },
+		"latency":    func() error { return b.latency(ctx, size, few) },
+		"setup":      func() error { return b.setup(ctx, size, few) },
+		"fair":       func() error { return b.fair(ctx, streams, size, few) },
+		"unread":     func() error { return b.unread(ctx, connections, size, few) },
+		"many":       func() error { return b.many(ctx, connections) },
+		"steady":     func() error { return b.steady(ctx, streams, size, few) },
+		"soak":       func() error { return b.soak(ctx, size, or(o.Time, soak)) },
 	}
-	size := or(o.Size, 8192)
-	switch o.Mode {
-	case "throughput":
-		return b.throughput(ctx, or(o.Streams, 8), size, sc)
-	case "latency":
-		return b.latency(ctx, size, sc)
-	case "setup":
-		return b.setup(ctx, size, sc)
+	if o.Mode != "" {
+		return do[o.Mode]()
 	}
-	for _, t := range [][2]int{{8, 8192}, {1, 8192}, {8, 512}} {
-		if err := b.throughput(ctx, t[0], t[1], sc); err != nil {
+	do["throughput"] = func() error {
+		for _, t := range [][2]int{{8, 8192}, {1, 8192}, {8, 512}} {
+			if err := b.throughput(ctx, t[0], t[1], sc); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	do["soak"] = func() error { return b.soak(ctx, size, soak) }
+	for _, m := range Modes {
+		if m == "steady" && len(o.Proxies) > 0 {
+			continue // says nothing of proxies that are not ours
+		}
+		if err := do[m](); err != nil {
 			return err
 		}
 	}
-	if err := b.latency(ctx, size, sc); err != nil {
-		return err
-	}
-	if err := b.setup(ctx, size, sc); err != nil {
-		return err
-	}
-	b.report.compare()
+	b.report.compare(or(o.Budget, 512<<20))
 	return nil
 }
 
-func or(n, otherwise int) int {
+// or is n unless that is not set.
+func or[T int | int64 | time.Duration](n, otherwise T) T {
 	if n > 0 {
 		return n
 	}
@@ -68,7 +80,7 @@ func (b *bench) throughput(ctx context.Context, streams, size int, sc scale) err
 	paths := append(b.paths(), directPath{b.socks})
 	return b.rounds(ctx, Result{Mode: "throughput", Label: label(streams, size), Streams: streams, Size: size}, paths, sc.rounds,
 		func(p path) (Figures, error) {
-			r, err := throughputRound(ctx, p, pat, streams, sc.seconds)
+			r, err := throughputRound(ctx, p, pat, streams, sc.time)
 			f := Figures{MBps: r.mbps, OwnCPUPerGB: r.ownCPU}
 			if p.pids() != nil {
 				f[CPUPerGB] = r.cpu
@@ -81,7 +93,7 @@ func (b *bench) latency(ctx context.Context, size int, sc scale) error {
 	pat := newPattern(size)
 	return b.rounds(ctx, Result{Mode: "latency", Label: fmt.Sprintf("%d bytes there and back", size), Size: size}, b.paths(), sc.rounds,
 		func(p path) (Figures, error) {
-			t, err := latencyRound(ctx, p, pat, sc.seconds)
+			t, err := latencyRound(ctx, p, pat, sc.time)
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +105,7 @@ func (b *bench) setup(ctx context.Context, size int, sc scale) error {
 	pat := newPattern(size)
 	return b.rounds(ctx, Result{Mode: "setup", Label: fmt.Sprintf("one packet of %d bytes", size), Size: size}, b.paths(), sc.rounds,
 		func(p path) (Figures, error) {
-			t, err := setupRound(ctx, p, pat, sc.seconds, 0)
+			t, err := setupRound(ctx, p, pat, sc.time, 0)
 			if err != nil {
 				return nil, err
 			}

@@ -35,11 +35,12 @@ type Result struct {
 	Mode  string `json:"mode"`
 	Label string `json:"label"`
 	// Streams are those with data, Connections the ones without.
-	Streams     int          `json:"streams,omitempty"`
-	Size        int          `json:"packet_bytes,omitempty"`
-	Connections int          `json:"connections,omitempty"`
-	Paths       []PathResult `json:"paths"`
-	Notes       []string     `json:"notes,omitempty"`
+	Streams     int            `json:"streams,omitempty"`
+	Size        int            `json:"packet_bytes,omitempty"`
+	Connections int            `json:"connections,omitempty"`
+	Paths       []PathResult   `json:"paths"`
+	Series      []MemorySample `json:"memory_series,omitempty"` // of a soak
+	Notes       []string       `json:"notes,omitempty"`
 }
 
 // PathResult is what one path did: in each round, and the medians.
@@ -68,6 +69,8 @@ const (
 	Alone       = "alone_mb_per_s"
 	OfAlone     = "of_rate_alone"     // rate beside something as a part of the rate alone
 	RSS         = "rss_bytes"         // resident memory after
+	RSSMax      = "rss_bytes_1"       // in the proxy where it is greater
+	RSSTrend    = "rss_trend"         // last quarter of a soak to its second
 	RSSGrowth   = "rss_growth_bytes"  // by what was measured
 	RSSEach     = "rss_bytes_each"    // growth a connection, all proxies
 	RSSEachMax  = "rss_bytes_each_1"  // growth a connection in the proxy where it is greater
@@ -78,6 +81,14 @@ const (
 	TotalOpened = "connections"
 	Descriptors = "descriptors_left" // more than before
 )
+
+// MemorySample is the proxies' memory at a moment.
+type MemorySample struct {
+	Second float64 `json:"second"`
+	Memory
+	Connections int   `json:"connections"` // made so far
+	Bytes       int64 `json:"bytes"`       // moved so far
+}
 
 // figure returns a median, and whether there is one.
 func (r *Report) figure(mode, label, path, name string) (float64, bool) {

@@ -28,6 +28,8 @@ var columns = []struct {
 	{Accepted, "ACCEPTED MB", "%.0f", 1e-6, false},
 	{RSSGrowth, "RSS GROWTH MB", "%.1f", 1e-6, false},
 	{RSS, "RSS MB", "%.1f", 1e-6, false},
+	{RSSMax, "IN ONE PROXY", "%.1f", 1e-6, false},
+	{RSSTrend, "TREND", "%.3f", 1, false},
 	{TotalOpened, "CONNECTIONS", "%.0f", 1, false},
 	{TotalBytes, "GB", "%.1f", 1e-9, false},
 	{Allocs, "ALLOCATIONS A PACKET", "%.4f", 1, false},
