@@ -62,6 +62,10 @@ func (d Dir) ProxySocket() string { return d.join("trunkline", "proxy.sock") }
 // which the coordinator's PostgreSQL reads what motions bring.
 func (d Dir) RowsDir() string { return d.join("trunkline", "rows") }
 
+// ReadsDir is the folder of the files that say what the server may read with
+// the rights of a view's owner. It is there when it is needed.
+func (d Dir) ReadsDir() string { return d.join("trunkline", "reads") }
+
 // InstanceLock is locked with flock for as long as the instance process lives
 // and holds its pid.
 func (d Dir) InstanceLock() string { return d.join("trunkline", "instance.pid") }

@@ -203,6 +203,48 @@ CREATE VIEW pg_catalog.gp_pg_settings AS
     LATERAL (SELECT COALESCE(pg_catalog.current_setting('trunkline.' || v.name, true), v.boot_val) AS setting) s;
 GRANT SELECT ON pg_catalog.gp_pg_settings TO PUBLIC;
 
+-- A function that is STABLE cannot lock by itself.
+CREATE FUNCTION pg_catalog.gp_lock_to_read(tab text) RETURNS void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  EXECUTE 'LOCK TABLE ' || tab || ' IN ACCESS SHARE MODE';
+END $f$;
+REVOKE ALL ON FUNCTION pg_catalog.gp_lock_to_read(text) FROM PUBLIC;
+-- The rows that a pass of the executor lets a slice read with the rights of a
+-- view's owner; see package execute. STABLE, so that it sees what the slice
+-- sees.
+CREATE FUNCTION pg_catalog.gp_owner_rows(pass text) RETURNS SETOF record
+  LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  p json;
+  name text;
+  t pg_class;
+  reader pg_authid;
+BEGIN
+  IF pass ~ '^[A-Z0-9]{20,64}$' THEN
+    p := pg_read_file('trunkline/reads/' || pass, 0, 1000000, true);
+  END IF;
+  IF p IS NULL OR (p->>'pid')::integer <> pg_backend_pid() THEN
+    RAISE EXCEPTION 'gp_owner_rows() is for executors only' USING ERRCODE = '42501';
+  END IF;
+  -- What is locked stays what it is: a view in its place would run functions.
+  name := format('%I.%I', p->>'schema', p->>'table');
+  PERFORM gp_lock_to_read(name);
+  SELECT c.* INTO STRICT t FROM pg_class c WHERE c.oid = name::regclass;
+  SELECT a.* INTO reader FROM pg_authid a WHERE a.rolname = p->>'owner';
+  IF t.relkind NOT IN ('r', 'p') OR reader.oid IS NULL
+    OR NOT (CASE WHEN p->'columns' IS NULL THEN has_any_column_privilege(reader.oid, t.oid, 'SELECT')
+      ELSE (SELECT bool_and(has_column_privilege(reader.oid, t.oid, c, 'SELECT')) FROM json_array_elements_text(p->'columns') c) END) THEN
+    RAISE EXCEPTION 'permission denied for table %', p->>'table' USING ERRCODE = '42501';
+  END IF;
+  IF t.relrowsecurity AND NOT reader.rolsuper AND NOT reader.rolbypassrls
+    AND (t.relforcerowsecurity OR NOT pg_has_role(reader.oid, t.relowner, 'USAGE')) THEN
+    RAISE EXCEPTION 'the row-level security of table % cannot be applied in a view whose rows come together from several segments', p->>'table'
+      USING ERRCODE = '0A000', HINT = 'Grant the user SELECT on the table, or make its owner the owner of the view.';
+  END IF;
+  RETURN QUERY EXECUTE p->>'sql';
+END $f$;
+
 {{if .Coordinator -}}
 -- The row source: a slice's rows, read from the QD over a local socket. dblink
 -- streams them into a tuplestore. The variants differ in the rows PostgreSQL's
@@ -224,6 +266,8 @@ END $f$;
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
   SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_motion_connect_u';
 {{end}}
+INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
+  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_lock_to_read';
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
   SELECT oid, 'pg_class'::regclass, 0, 'i', relacl FROM pg_catalog.pg_class
   WHERE relname IN ('gp_id', 'gp_segment_configuration', 'gp_stat_replication', 'gp_distribution_policy', 'gp_function_location', 'gp_pg_settings')

@@ -23,6 +23,8 @@ type Slice struct {
 	// one CopyData content, else one DataRow body. Such a slice takes its
 	// snapshot when it runs.
 	Copy bool
+	// Read is what SQL reads as the owner of a view; see execute.Slice.
+	Read *execute.Read
 	// Segments are the content ids that run the slice; nil means all.
 	Segments []int
 }
@@ -181,7 +183,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
-			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy}
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy, Read: s.Read}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}

@@ -52,6 +52,21 @@ type Slice struct {
 	// the content of one CopyData message; otherwise it is the body of one
 	// DataRow message. A copy slice takes its snapshot when it runs.
 	Copy bool `json:"copy,omitempty"`
+	// Read is what pg_catalog.gp_owner_rows() in SQL may read; its argument
+	// is the parameter after Params. Nil when SQL does not call it.
+	Read *Read `json:"read,omitempty"`
+}
+
+// Read is the scan of one table with the rights of a role other than the
+// session's: the owner of a view that the user reads. PostgreSQL checks that
+// Owner may read Columns, or any column when there are none, and runs SQL as
+// the superuser: it must be a plain scan that calls no function of a user's.
+type Read struct {
+	Owner   string   `json:"owner"`
+	Schema  string   `json:"schema"`
+	Table   string   `json:"table"`
+	Columns []string `json:"columns,omitempty"`
+	SQL     string   `json:"sql"`
 }
 
 // Param is one parameter of a slice's SQL. A nil Value is NULL.
@@ -109,7 +124,10 @@ func (c *Command) check() error {
 			if bytes.IndexByte([]byte(s.SQL), 0) >= 0 {
 				return fmt.Errorf("slice %d has a zero byte in its SQL", s.Index)
 			}
-			if len(s.Params) > 65535 || len(s.ResultFormats) > 65535 {
+			if s.Read != nil && s.Copy {
+				return fmt.Errorf("slice %d is a COPY with parameters", s.Index)
+			}
+			if len(s.Params) > 65534 || len(s.ResultFormats) > 65535 {
 				return fmt.Errorf("slice %d has too many parameters or result formats", s.Index)
 			}
 		}

@@ -56,6 +56,9 @@ func (q *session) newJob(c *Command) (*job, error) {
 		if c.Begin != "" {
 			j.binds++
 		}
+		if err := q.issuePasses(c.Slices); err != nil {
+			return nil, err
+		}
 		q.open = make(map[int16]*portal, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
@@ -168,6 +171,7 @@ func (j *job) appendClose(b []byte) []byte {
 		b = appendFrontend(b, &pgproto3.Close{ObjectType: 'P', Name: p.name})
 	}
 	j.q.open = nil
+	j.q.dropPasses()
 	return j.appendSync(b)
 }
 

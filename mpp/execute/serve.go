@@ -55,6 +55,7 @@ func (j *job) serve() error {
 		}
 		q.mu.Lock()
 		q.open = nil
+		q.dropPasses()
 		q.mu.Unlock()
 	}
 	q.busy.Store(false)

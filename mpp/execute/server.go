@@ -73,6 +73,8 @@ func NewServer(cfg Config) *Server {
 // Serve accepts connections on l until ctx ends, then closes l and every
 // session, waits for them and returns nil. It returns early only when l fails.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	// Passes of a process that was killed.
+	_ = os.RemoveAll(s.cfg.Dir.ReadsDir())
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -42,6 +42,8 @@ type session struct {
 
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
+	// passes are the files that let open slices read as others.
+	passes []string
 }
 
 // portal is one open slice.
@@ -76,6 +78,9 @@ func (q *session) run(ctx context.Context) {
 	}
 	q.pg.Close() // ends the pump
 	wg.Wait()
+	q.mu.Lock()
+	q.dropPasses()
+	q.mu.Unlock()
 	q.closeInterconnect()
 }
 

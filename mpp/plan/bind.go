@@ -11,6 +11,8 @@ type binder struct {
 	levels []*level // the outermost ones
 	err    error
 	views  int // nesting of views
+	// owner is the role whose rights the view that is bound has, "" the user's.
+	owner string
 	// keepViews leaves views in their places.
 	keepViews bool
 }

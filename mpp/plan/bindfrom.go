@@ -99,18 +99,25 @@ func (b *binder) rangeVar(it *fromItem, rv *pg.RangeVar, sample *pg.RangeTableSa
 		return
 	case rel.Policy != nil:
 		r.kind = rteGather
-	case touches && !b.keepViews:
-		b.view(it, rv, rel, lv)
-		return
-	default:
+	case b.keepViews || !touches && (b.owner == "" || rel.Kind != 'v' || rel.ViewDef == ""):
 		r.kind = rteLocal
+	default:
+		if rel, err = b.look.cat.View(rv.Schemaname, rv.Relname, b.owner); err != nil {
+			b.fail(err)
+			return
+		}
+		if rel.Policy == nil {
+			b.view(it, rv, rel, lv)
+			return
+		}
+		r.kind = rteGather
 	}
 	b.relation(it, r, rel, rv.Alias, rv.Relname, lv)
 }
 
 // relation adds a source that is a relation.
 func (b *binder) relation(it *fromItem, r *rte, rel *Relation, alias *pg.Alias, name string, lv *level) {
-	r.rel, r.known = rel, true
+	r.rel, r.known, r.owner = rel, true, b.owner
 	if alias == nil {
 		r.schema = rel.Schema
 	}
@@ -135,6 +142,14 @@ func (b *binder) view(it *fromItem, rv *pg.RangeVar, rel *Relation, lv *level) {
 		b.fail(err)
 		return
 	}
+	if rel.Owner != "" && sel.LimitCount == nil && sel.LimitOffset == nil {
+		// A fence: nothing of the user's query comes to see the rows that
+		// the view leaves out.
+		sel.LimitOffset = intConst(0)
+	}
+	outer := b.owner
+	b.owner = rel.Owner
+	defer func() { b.owner = outer }()
 	alias := rv.Alias
 	if alias == nil {
 		alias = &pg.Alias{Aliasname: rv.Relname}

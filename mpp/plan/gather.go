@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
@@ -210,6 +212,17 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 		sel.TargetList = []*pg.Node{target(dummyColumn, cast(nullConst(), "bool"))}
 	}
 	sel.FromClause = []*pg.Node{from.node}
+	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
+	if r.owner != "" {
+		var err error
+		if s.Read, err = r.ownerRead(sel, cols); err != nil {
+			return err
+		}
+		sel = p.overRead(r.alias, cols)
+		if slices.ContainsFunc(r.rel.Columns, func(c Column) bool { _, asText := typeFit(c.Type); return asText }) {
+			where = nil // they may be on what is text by now
+		}
+	}
 	if len(where) > 0 {
 		clones := make([]*pg.Node, len(where))
 		for i, w := range where {
@@ -218,7 +231,6 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 		}
 		sel.WhereClause = and(clones)
 	}
-	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
 	if l, _ := p.tableLocus(r); len(where) > 0 {
 		sh := &shape{lv: lv, refs: lv.refsByNode(), from: l}
 		if only := p.pinned(l, where, sh.refs); only != nil {

@@ -32,6 +32,7 @@ type rte struct {
 	fn     *pg.RangeFunction
 	rel    *Relation // rteGather, rteLocal
 	random bool      // gp_dist_random
+	owner  string    // whose rights it is read with, "" the user's
 	sub    *level    // rteSub
 	inner  []*rte    // rteJoin: what it joins
 	hidden bool      // inside an aliased join

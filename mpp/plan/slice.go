@@ -109,6 +109,9 @@ func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
 	if err != nil {
 		return err
 	}
+	if s.Read != nil {
+		sql = strings.Replace(sql, quote(p.readMark()), s.Read.source(len(params)+1), 1)
+	}
 	s.SQL, s.Params, s.Token = sql, params, p.opt.Token()
 	p.slices = append(p.slices, *s)
 	return nil

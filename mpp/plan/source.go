@@ -42,8 +42,12 @@ func recvFunction(rows float64) string {
 
 // recvText is the FROM item that reads a slice, under an alias.
 func recvText(s *Slice, alias string, cols []Column) string {
+	return fmt.Sprintf("pg_catalog.%s('gp_motion', %s) AS %s(%s)", recvFunction(s.Rows), literal(s.Token), quote(alias), columnDefs(cols))
+}
+
+// columnDefs is the column definition list of a function's rows.
+func columnDefs(cols []Column) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pg_catalog.%s('gp_motion', %s) AS %s(", recvFunction(s.Rows), literal(s.Token), quote(alias))
 	for i, c := range cols {
 		if i > 0 {
 			b.WriteString(", ")
@@ -53,7 +57,6 @@ func recvText(s *Slice, alias string, cols []Column) string {
 			b.WriteString(" COLLATE " + c.Collation)
 		}
 	}
-	b.WriteString(")")
 	return b.String()
 }
 

@@ -9,6 +9,12 @@ type Catalog interface {
 	// Relation resolves a name as the session would: schema "" means
 	// unqualified. It returns nil, nil when there is no such relation.
 	Relation(schema, name string) (*Relation, error)
+	// View is called for the name of a view, which as reads ("" the user,
+	// else the owner of the view that names it), before its definition is put
+	// in its place. It returns what to take for it: the view itself, with an
+	// Owner whose rights its tables are read with, or a relation with a
+	// Policy, which each segment reads as a table.
+	View(schema, name, as string) (*Relation, error)
 	// Function says what is known of all functions of that name: the worst
 	// over the overloads. A name that does not exist has Found false.
 	Function(schema, name string) (Func, error)
@@ -33,8 +39,11 @@ type Relation struct {
 	// HasChildren says that rows may come from other tables: a partitioned
 	// table or an inheritance parent.
 	HasChildren bool
-	ViewDef     string  // pg_get_viewdef of a view
-	Rows        float64 // estimate over all segments; 0 or less: unknown
+	ViewDef     string // pg_get_viewdef of a view
+	// Owner is the role that reads the tables of a view, where it is not the
+	// user who reads the view; see Catalog.View.
+	Owner string
+	Rows  float64 // estimate over all segments; 0 or less: unknown
 }
 
 // Column is a column of a relation or of a result.
@@ -135,8 +144,23 @@ type Slice struct {
 	// a cast to its type. nil: none.
 	Params   []int
 	Relation string // what it scans, for EXPLAIN
+	// Read is what SQL reads with the rights of a view's owner, through
+	// pg_catalog.gp_owner_rows() whose argument is the parameter after
+	// Params; nil: nothing.
+	Read *Read
 	// Rows is the planner's guess of the rows gathered in all; 0 unknown.
 	Rows float64
+}
+
+// Read is the scan of one base table, and nothing else, with the rights of the
+// owner of a view.
+type Read struct {
+	Owner   string
+	Schema  string
+	Table   string
+	Columns []string // that it reads; none: the number of rows alone
+	SQL     string
+	as      string // what its columns are called
 }
 
 // Options are the facts of a planning call that are not in the catalog.

@@ -87,6 +87,11 @@ func (s *Session) runExplain(req *request) error {
 		if !strings.Contains(l, "(slice") {
 			continue
 		}
+		if rd := slices[at].Read; rd != nil {
+			out = append(out, fmt.Sprintf("   ->  Scan on %s with the rights of %s", rd.Table, rd.Owner))
+			at++
+			continue
+		}
 		segs := slices[at].Segments
 		if segs == nil {
 			segs = []int{0}

@@ -39,7 +39,11 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Select(node, planCatalog{s: s, params: params}, opt)
+	q, err := plan.Select(node, planCatalog{s: s, params: params}, opt)
+	if err != nil {
+		return nil, err
+	}
+	return q, s.mayRead(node, q, opt.ParamTypes)
 }
 
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {

@@ -46,7 +46,6 @@ type Session struct {
 	// pending is the CommandComplete that is held back until it is known
 	// whether the implicit transaction can be committed.
 	pending       *pgproto3.CommandComplete
-	deniedView    string            // of the statement that runs: see guardedView
 	skipToSync    bool              // an extended-protocol error: ignore up to Sync
 	unnamedLost   bool              // the link's unnamed statement is not the client's any more
 	rowsConnected bool              // the link's row source connection is open

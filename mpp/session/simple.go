@@ -44,7 +44,7 @@ func (s *Session) fail(ctx context.Context, err error) {
 		return // the session ends with a FATAL of its own
 	}
 	s.passNotices()
-	s.out.send(errorResponse(pgError(s.explainDenied(err))))
+	s.out.send(errorResponse(pgError(err)))
 	s.poison()
 }
 
@@ -102,7 +102,6 @@ func (s *Session) run(req *request) error {
 		s.txn.temp = false
 	}
 	s.freshCache()
-	s.deniedView = ""
 	if req.portal == nil && plan.RewriteSettings(req.node) {
 		text, err := plan.Deparse(req.node)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/execute"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
@@ -61,6 +62,9 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
 		ds[i] = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
+		if r := sl.Read; r != nil {
+			ds[i].Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL}
+		}
 		set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
 	}
 	if err := s.beforeDispatch(ctx); err != nil {

@@ -1,58 +1,194 @@
 package session
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
-// PostgreSQL runs a view with the rights of its owner. The planner writes a
-// view's definition in its place, which then runs with those of the user. As
-// long as the user may read what the view reads, that is the same thing. Where
-// he may not, a view that each segment can evaluate on its own is read as if
-// it were a table: the segments' PostgreSQL sees to the owner's rights.
+// PostgreSQL reads the tables of a view with the rights of its owner and
+// evaluates all else as the user. The planner writes a view's definition in its
+// place. As long as the user may read what the view reads, and the owner too,
+// that is the same thing. Elsewhere
+//
+//   - a view that each segment can evaluate on its own is read as if it were a
+//     table: the segments' PostgreSQL sees to the owner's rights;
+//   - of any other the tables are scanned with the owner's rights
+//     (plan.Relation.Owner), and the coordinator evaluates it as the user.
+//
+// Whether the user may ask what he asks is told by the coordinator's
+// PostgreSQL, which has the same views, tables and grants; see mayRead.
 
-// guardedView is what the planner is told of a view: a table, if the view
-// must be left as it is, or nil.
-func (s *Session) guardedView(r *relation) (*plan.Relation, error) {
-	if r.guard != nil {
-		return r.guard, nil
+// viewRights is what is known of a view as the user sees it.
+type viewRights struct {
+	// Plain: the user and the owners of the views may read all that is below
+	// it, and see the same rows.
+	Plain      bool
+	Replicated bool           // all distributed tables below it are
+	Role       string         // whose rights its tables are read with
+	as         *plan.Relation // what the planner is told when the user reads it
+	readers    map[string]bool
+}
+
+// viewRights asks for a view's rights, once.
+func (s *Session) viewRights(r *relation) (*viewRights, error) {
+	if r.rights != nil {
+		return r.rights, nil
 	}
+	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE reads(rel, role) AS (
+	SELECT %d::pg_catalog.oid, current_user::name
+	UNION
+	SELECT d.refobjid, CASE WHEN i.invoker THEN current_user::name ELSE pg_catalog.pg_get_userbyid(c.relowner) END
+	FROM reads JOIN pg_catalog.pg_class c ON c.oid = reads.rel AND c.relkind = 'v'
+	JOIN pg_catalog.pg_rewrite w ON w.ev_class = c.oid AND w.ev_type = '1'
+	JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+		AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'n' AND d.refobjid <> c.oid,
+	LATERAL (SELECT COALESCE(pg_catalog.bool_or(o.option_value::boolean), false) AS invoker
+		FROM pg_catalog.pg_options_to_table(c.reloptions) o WHERE o.option_name = 'security_invoker') i)
+SELECT pg_catalog.json_build_object(
+	'Plain', pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(reads.role, c.oid, 'SELECT') AND NOT c.relrowsecurity),
+	'Replicated', COALESCE(pg_catalog.bool_and(p.policytype = 'r'), true),
+	'Role', (SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_options_to_table(v.reloptions) o WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
+		THEN current_user ELSE pg_catalog.pg_get_userbyid(v.relowner) END FROM pg_catalog.pg_class v WHERE v.oid = %[1]d))
+FROM reads JOIN pg_catalog.pg_class c ON c.oid = reads.rel AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+LEFT JOIN pg_catalog.gp_distribution_policy p ON p.localoid = c.oid`, r.OID))
+	if err != nil {
+		return nil, err
+	}
+	rights := &viewRights{readers: map[string]bool{}}
+	if err := json.Unmarshal(res.value(), rights); err != nil {
+		return nil, err
+	}
+	r.rights = rights
+	return rights, nil
+}
+
+// View says what the planner is to take for a view; see plan.Catalog.
+func (c planCatalog) View(schema, name, as string) (*plan.Relation, error) {
+	r, err := c.s.relation(schema, name)
+	if err != nil {
+		return nil, err
+	}
+	if c.inView {
+		return &r.Relation, nil
+	}
+	rights, err := c.s.viewRights(r)
+	if err != nil {
+		return nil, err
+	}
+	allowed := r.allowed
+	if as != "" {
+		if allowed, err = c.s.viewReader(r, as); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case !allowed:
+		return nil, sqlError("42501", "permission denied for view %s", r.Name)
+	case as == "" && rights.Plain:
+		return &r.Relation, nil
+	case as == "" && rights.as != nil:
+		return rights.as, nil
+	}
+	owned := r.Relation
+	owned.Owner = rights.Role
+	if as != "" {
+		return &owned, nil
+	}
+	if rights.as = c.s.segmentView(r); rights.as == nil {
+		rights.as = &owned
+	}
+	return rights.as, nil
+}
+
+// viewReader says whether a role may read some of a view.
+func (s *Session) viewReader(r *relation, role string) (bool, error) {
+	may, ok := r.rights.readers[role]
+	if !ok {
+		res, err := s.local(fmt.Sprintf("SELECT pg_catalog.has_any_column_privilege(%s, %d::pg_catalog.oid, 'SELECT')", catalog.Literal(role), r.OID))
+		if err != nil {
+			return false, err
+		}
+		may = string(res.value()) == "t"
+		r.rights.readers[role] = may
+	}
+	return may, nil
+}
+
+// segmentView is the view as a table whose rows each segment has some of, nil
+// where its rows come together from several.
+func (s *Session) segmentView(r *relation) *plan.Relation {
 	node, err := parseOne(r.ViewDef)
 	if err != nil {
-		return nil, nil // the planner says so
-	}
-	replicated, readable, err := s.viewReads(r, 0)
-	if err != nil || readable {
-		return nil, err
+		return nil
 	}
 	opt, err := s.planOptions(nil)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	assumeUser(node)
 	q, err := plan.Select(node, planCatalog{s: s, inView: true}, opt)
-	if err != nil {
-		return nil, nil
+	if err != nil || q.Kind != plan.Gather || len(q.Slices) != 1 {
+		return nil
 	}
-	guard := r.Relation
-	guard.Kind, guard.ViewDef = 'r', ""
+	table := r.Relation
+	table.Kind, table.ViewDef = 'r', ""
 	switch {
-	case q.Kind != plan.Gather || len(q.Slices) != 1:
-		s.deniedView = r.Name
-		return nil, nil
-	case replicated:
-		guard.Policy = &plan.Policy{Kind: plan.Replicated}
+	case r.rights.Replicated:
+		table.Policy = &plan.Policy{Kind: plan.Replicated}
 	case q.Slices[0].Segments == nil:
-		guard.Policy = &plan.Policy{Kind: plan.Random}
+		table.Policy = &plan.Policy{Kind: plan.Random}
 	default:
-		s.deniedView = r.Name
-		return nil, nil
+		return nil
 	}
-	r.guard = &guard
-	return r.guard, nil
+	return &table
+}
+
+// mayRead lets the coordinator's PostgreSQL check a query that reads tables
+// with the rights of views' owners: EXPLAIN runs nothing and checks all rights,
+// of columns too.
+func (s *Session) mayRead(node *pg.Node, q *plan.Query, types []string) error {
+	if !slices.ContainsFunc(q.Slices, func(sl plan.Slice) bool { return sl.Read != nil }) {
+		return nil
+	}
+	if q.Describe != "" {
+		var err error
+		if node, err = parseOne(q.Describe); err != nil {
+			return err
+		}
+	} else {
+		node = proto.CloneOf(node)
+		node.GetSelectStmt().IntoClause = nil
+	}
+	// What the parameters are matters for no right.
+	values := make([]*pg.Node, len(types))
+	for i, t := range types {
+		var err error
+		if values[i], err = constant(nil, t); err != nil {
+			return err
+		}
+	}
+	replaceParams(node, values)
+	open := false
+	visit(node.ProtoReflect(), func(n *pg.Node) bool {
+		open = open || n.GetParamRef() != nil
+		return true
+	})
+	if open {
+		return nil // it is only prepared as yet
+	}
+	text, err := plan.Deparse(node)
+	if err != nil {
+		return err
+	}
+	_, err = s.local("EXPLAIN " + text)
+	return withoutContext(err)
 }
 
 // assumeUser writes a constant in the place of current_user and its kin, which
@@ -73,49 +209,4 @@ func assumeUser(n *pg.Node) {
 
 func pgString(s string) *pg.Node {
 	return &pg.Node{Node: &pg.Node_String_{String_: &pg.String{Sval: s}}}
-}
-
-// viewReads says whether all distributed tables under a view are replicated,
-// and whether the user may read them.
-func (s *Session) viewReads(view *relation, depth int) (replicated, readable bool, err error) {
-	node, err := parseOne(view.ViewDef)
-	if err != nil || depth > maxViewDepth {
-		return false, true, nil
-	}
-	replicated, readable = true, true
-	for _, name := range plan.Relations(node) {
-		r, err := s.relation(name.Schema, name.Name)
-		if err != nil {
-			return false, false, err
-		}
-		switch {
-		case r == nil:
-		case r.Policy != nil:
-			replicated = replicated && r.Policy.Kind == plan.Replicated
-			readable = readable && r.readable
-		case r.Kind == 'v' && r.ViewDef != "":
-			rep, read, err := s.viewReads(r, depth+1)
-			if err != nil {
-				return false, false, err
-			}
-			replicated, readable = replicated && rep, readable && read
-		}
-	}
-	return replicated, readable, nil
-}
-
-// maxViewDepth bounds views of views; PostgreSQL refuses circles itself.
-const maxViewDepth = 50
-
-// explainDenied adds to a refusal why the user's right to the view was not
-// enough.
-func (s *Session) explainDenied(err error) error {
-	pe := pgError(err)
-	if s.deniedView == "" || pe.Code != "42501" || pe.Detail != "" {
-		return err
-	}
-	said := *pe
-	said.Detail = fmt.Sprintf("The rows of view %q come together from several segments, so that it runs with the rights of the user instead of its owner's.", s.deniedView)
-	said.Hint = "Grant the user SELECT on the tables that the view reads, or on a table made from it."
-	return &said
 }
