@@ -156,7 +156,10 @@ func readHello(r io.Reader, want icwire.Type) (h icwire.Header, d icwire.Dialect
 	}
 	b := buf[:d.HeaderLen()]
 	if _, err = io.ReadFull(r, b[4:]); err != nil {
-		return h, d, io.ErrUnexpectedEOF
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return h, d, err
 	}
 	if h, err = icwire.Decode(b, d); err != nil {
 		return h, d, err

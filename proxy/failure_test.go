@@ -212,68 +212,6 @@ func TestReload(t *testing.T) {
 	mustRead(t, r, ictcp(1, 100, 1))
 }
 
-// Strangers are closed, and the traffic beside them does not notice.
-func TestStrangers(t *testing.T) {
-	nodes := startCluster(t, 2, func(c *Config) { c.HelloTimeout = 300 * time.Millisecond })
-	k := key(2, 1, 10, 1)
-	r, s := nodes[0].hello(back(k)), nodes[1].hello(k)
-	qd := nodes[0]
-	peerHello := func(edit func(*icwire.Header)) []byte {
-		h := icwire.Header{Type: icwire.PeerHello, SrcContent: 0, SrcDbid: 2, SrcPid: 1, DstContent: -1, DstDbid: 1}
-		edit(&h)
-		return h.Append(nil, icwire.Magic36)
-	}
-	for name, b := range map[string][]byte{
-		"text":              []byte("GET / HTTP/1.0\r\n\r\nmore than a header's worth"),
-		"zeroes":            make([]byte, 64),
-		"half a header":     peerHello(func(*icwire.Header) {})[:17],
-		"silence":           nil,
-		"length 0":          peerHello(func(h *icwire.Header) { h.Len = 1 }),
-		"length 65535":      peerHello(func(h *icwire.Header) { h.Len = 65535 }),
-		"data first":        peerHello(func(h *icwire.Header) { h.Type = icwire.Data }),
-		"unknown dbid":      peerHello(func(h *icwire.Header) { h.SrcDbid = 9 }),
-		"wrong content":     peerHello(func(h *icwire.Header) { h.SrcContent = 5 }),
-		"for somebody else": peerHello(func(h *icwire.Header) { h.DstDbid = 7 }),
-		"from ourselves":    peerHello(func(h *icwire.Header) { h.SrcDbid, h.SrcContent = 1, -1 }),
-		"other dialect":     icwire.Header{Type: icwire.PeerHello, SrcDbid: 2, DstContent: -1, DstDbid: 1}.Append(nil, icwire.Plain32),
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := qd.p.Status().Rejected
-			c, err := net.Dial("tcp", qd.p.Status().Listener.Address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
-			mustWrite(t, c, b)
-			if n, err := c.Read(make([]byte, 100)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("answered with %d bytes, %v", n, err)
-			}
-			until(t, "the count", func() bool { return qd.p.Status().Rejected == before+1 })
-		})
-	}
-	mustWrite(t, s, ictcp(1, 100, 0))
-	mustRead(t, r, ictcp(1, 100, 0))
-
-	t.Run("thousands that say nothing", func(t *testing.T) {
-		var conns []net.Conn
-		for range maxStrangers + 200 {
-			c, err := net.Dial("tcp", qd.p.Status().Listener.Address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conns = append(conns, c)
-		}
-		mustWrite(t, s, ictcp(1, 100, 0))
-		mustRead(t, r, ictcp(1, 100, 0))
-		for _, c := range conns {
-			c.Close()
-		}
-	})
-}
-
 func TestBackendsSocket(t *testing.T) {
 	list := addresses(t, 1)
 	n := startNode(t, 1, -1, list, nil)

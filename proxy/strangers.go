@@ -83,12 +83,13 @@ func noHello(err error) error {
 }
 
 // maxStrangers is how many accepted connections may be waited for, on one
-// listener, to say who they are. One more, and the one that has been silent
-// longest is closed.
+// listener, to say who they are. Of more, those that have been silent longest
+// are closed.
 const maxStrangers = 1024
 
 // patienceFor is how long a stranger is not closed for another's sake: who has
-// just come may have said hello already, and nobody has looked.
+// just come may have said hello already, and nobody has looked. A thousand
+// backends do come at once.
 const patienceFor = 100 * time.Millisecond
 
 // strangers are the connections that have not said who they are, in the order
@@ -109,13 +110,26 @@ func (s *strangers) add(c net.Conn) *stranger {
 	st := &stranger{conn: c, came: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.order.Len() >= maxStrangers {
-		if old := s.order.Front().Value.(*stranger); st.came.Sub(old.came) >= patienceFor {
-			s.evict(old)
-		}
-	}
 	st.at = s.order.PushBack(st)
+	s.trim(st.came)
 	return st
+}
+
+// look closes the surplus.
+func (s *strangers) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trim(time.Now())
+}
+
+func (s *strangers) trim(now time.Time) {
+	for s.order.Len() > maxStrangers {
+		old := s.order.Front().Value.(*stranger)
+		if now.Sub(old.came) < patienceFor {
+			return
+		}
+		s.evict(old)
+	}
 }
 
 // remove is called when it has said hello, or will not.

@@ -191,8 +191,11 @@ func (p *Proxy) route(h icwire.Header, d icwire.Dialect) (*peer, string) {
 }
 
 // followPostmaster gives the backends' socket the name by which they look for
-// it, which changes with the postmaster's process id.
+// it, which changes with the postmaster's process id. It is called often, so it
+// also looks after those who say nothing.
 func (p *Proxy) followPostmaster(ctx context.Context) {
+	p.callers.look()
+	p.locals.look()
 	port, pid, err := p.cfg.Source.Postmaster()
 	if err != nil {
 		p.log.limited("postmaster", slog.LevelDebug, "no postmaster", "error", err)
