@@ -32,8 +32,25 @@ func installCatalog(ctx context.Context, inst topology.Instance, socketDir strin
 	if err != nil {
 		return err
 	}
-	for _, db := range []string{"template1", "postgres"} {
-		conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s", socketDir, inst.Port, instance.Superuser, db))
+	connect := func(db string) (*pgconn.PgConn, error) {
+		return pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s", socketDir, inst.Port, instance.Superuser, db))
+	}
+	// template0 is what databases in other encodings are made from, and those
+	// that pg_dump restores.
+	admin, err := connect("postgres")
+	if err != nil {
+		return err
+	}
+	defer admin.Close(ctx)
+	allow := func(yes bool) error {
+		_, err := admin.Exec(ctx, fmt.Sprintf("ALTER DATABASE template0 ALLOW_CONNECTIONS %t", yes)).ReadAll()
+		return err
+	}
+	if err := allow(true); err != nil {
+		return err
+	}
+	for _, db := range []string{"template1", "postgres", "template0"} {
+		conn, err := connect(db)
 		if err != nil {
 			return err
 		}
@@ -47,7 +64,7 @@ func installCatalog(ctx context.Context, inst topology.Instance, socketDir strin
 			return err
 		}
 	}
-	return nil
+	return allow(false)
 }
 
 // makeServers makes what serves an instance's port, and a segment's executors.

@@ -24,6 +24,10 @@ func (s *Session) runCopy(req *request, st *pg.CopyStmt) error {
 	default:
 		return s.runLocal(req, req.text) // which refuses it
 	}
+	st, err := s.encodeCopy(req, st)
+	if err != nil {
+		return err
+	}
 	if st.Query != nil {
 		return s.copyQuery(req, st)
 	}

@@ -143,9 +143,6 @@ func (s *Session) directCopy(st *pg.CopyStmt, r *relation) (directOptions, bool)
 			return opt, false
 		}
 	}
-	if enc := s.link.params["client_encoding"]; enc != "UTF8" && enc != "SQL_ASCII" {
-		return opt, false
-	}
 	at := map[string]int{}
 	if len(st.Attlist) > 0 {
 		for i, c := range st.Attlist {
@@ -238,6 +235,7 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 		case *pgproto3.CopyDone:
 			failed = p.end()
 		case *pgproto3.CopyFail:
+			_ = s.fromClient(m) // as much of it as can be read
 			failed = sqlError("57014", "COPY from stdin failed: %s", m.Message)
 		case *pgproto3.Flush, *pgproto3.Sync:
 			continue

@@ -52,7 +52,32 @@ func (s *Session) extended(m pgproto3.FrontendMessage) {
 	}
 	ctx, end := s.statementContext()
 	defer end()
-	var err error
+	err := s.fromClient(m)
+	if err == nil {
+		err = s.extendedMessage(ctx, m)
+	}
+	if refused := s.out.refusal(); refused != nil {
+		err = refused
+	}
+	if err == nil {
+		err = s.followEncoding()
+	}
+	if err != nil {
+		s.skipToSync = true
+		s.pending = nil
+		s.fail(ctx, err)
+		if s.txn.implicit {
+			s.rollback()
+		} else if s.link.unsynced {
+			// What the batch has done on the link until now must go too.
+			s.link.send(&pgproto3.Execute{Portal: "trunkline: the batch has failed"})
+			_ = s.expect()
+		}
+	}
+}
+
+// extendedMessage does what a message asks for.
+func (s *Session) extendedMessage(ctx context.Context, m pgproto3.FrontendMessage) (err error) {
 	switch m := m.(type) {
 	case *pgproto3.Parse:
 		s.flushPending()
@@ -76,25 +101,16 @@ func (s *Session) extended(m pgproto3.FrontendMessage) {
 		err = s.expect()
 	case *pgproto3.Execute:
 		s.flushPending()
-		err = s.execute(ctx, m)
+		if err = s.expectRows(m.Portal); err == nil {
+			err = s.execute(ctx, m)
+		}
 	case *pgproto3.Flush:
 		s.flushPending()
 		s.out.flush()
 	default:
 		err = sqlError("08P01", "invalid frontend message type %T", m)
 	}
-	if err != nil {
-		s.skipToSync = true
-		s.pending = nil
-		s.fail(ctx, err)
-		if s.txn.implicit {
-			s.rollback()
-		} else if s.link.unsynced {
-			// What the batch has done on the link until now must go too.
-			s.link.send(&pgproto3.Execute{Portal: "trunkline: the batch has failed"})
-			_ = s.expect()
-		}
-	}
+	return err
 }
 
 // sync ends a batch: the implicit transaction is over.
@@ -133,6 +149,9 @@ func (s *Session) sync() {
 			delete(s.portl, name)
 		}
 	}
+	if err := s.followEncoding(); err != nil {
+		s.fail(ctx, err)
+	}
 	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
 	s.out.flush()
 }
@@ -140,6 +159,11 @@ func (s *Session) sync() {
 // expect passes on the link's answer to what was just sent: one message, but
 // for Describe of a statement, which has two.
 func (s *Session) expect() error {
+	return s.expectOne(func(m pgproto3.BackendMessage) { s.out.send(m) })
+}
+
+// expectOne is expect for answers that are not only passed on.
+func (s *Session) expectOne(pass func(pgproto3.BackendMessage)) error {
 	s.link.send(&pgproto3.Flush{})
 	if err := s.link.flush(); err != nil {
 		return err
@@ -153,9 +177,9 @@ func (s *Session) expect() error {
 		case *pgproto3.ErrorResponse:
 			return s.resync(pgconn.ErrorResponseToPgError(m))
 		case *pgproto3.ParameterDescription:
-			s.out.send(m)
+			pass(m)
 		case *pgproto3.ParseComplete, *pgproto3.BindComplete, *pgproto3.CloseComplete, *pgproto3.RowDescription, *pgproto3.NoData:
-			s.out.send(m)
+			pass(m)
 			return nil
 		}
 	}

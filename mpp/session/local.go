@@ -85,10 +85,15 @@ func (s *Session) stopIfGone(stopped *bool) {
 func (s *Session) functionCall(m *pgproto3.FunctionCall) {
 	ctx, end := s.statementContext()
 	defer end()
-	s.link.send(m)
-	err := s.link.flush()
+	err := s.fromClient(m)
 	if err == nil {
-		err = s.pass()
+		s.link.send(m)
+		if err = s.link.flush(); err == nil {
+			err = s.pass()
+		}
+	}
+	if refused := s.out.refusal(); refused != nil {
+		err = refused
 	}
 	if err != nil {
 		if s.fail(ctx, err); s.link.broken != nil {
@@ -122,6 +127,7 @@ func (s *Session) passCopyIn() error {
 			s.link.send(m)
 			return s.link.flush()
 		case *pgproto3.CopyFail:
+			_ = s.fromClient(m) // as much of it as can be read
 			s.link.send(m)
 			return s.link.flush()
 		case *pgproto3.Flush, *pgproto3.Sync: // ignored while copying in

@@ -48,10 +48,16 @@ const flushBytes = 64 << 10
 type out struct {
 	be       *pgproto3.Backend
 	buffered int
-	err      error
+	err      error // why nothing can be sent; a *pgconn.PgError: see refusal
+	toClient
 }
 
 func (o *out) send(m pgproto3.BackendMessage) {
+	if o.enc != nil {
+		if m = o.inEncoding(m); m == nil {
+			return
+		}
+	}
 	o.be.Send(m)
 	o.buffered += 32
 	switch m := m.(type) {
@@ -76,6 +82,37 @@ func (o *out) flush() {
 	if err := o.be.Flush(); err != nil && o.err == nil {
 		o.err = err
 	}
+}
+
+// inEncoding is m in the client's encoding; nil when it is not sent.
+func (o *out) inEncoding(m pgproto3.BackendMessage) pgproto3.BackendMessage {
+	var refused *pgconn.PgError
+	if errors.As(o.err, &refused) {
+		switch m.(type) {
+		case rowBody, *pgproto3.DataRow, *pgproto3.RowDescription:
+			return nil
+		}
+	}
+	conv, err := o.message(m)
+	if err != nil {
+		if o.err == nil {
+			o.err = err
+		}
+		return nil
+	}
+	return conv
+}
+
+// refusal returns the error of the first row that could not be brought into the
+// client's encoding, once: rows after it were not sent. The statement has
+// failed, the session goes on.
+func (o *out) refusal() error {
+	var refused *pgconn.PgError
+	if !errors.As(o.err, &refused) {
+		return nil
+	}
+	o.err = nil
+	return refused
 }
 
 // pgError turns any error into the one a client sees.

@@ -22,6 +22,7 @@ import (
 type rowServer struct {
 	path string
 	log  *slog.Logger
+	find func(ctx context.Context, encoding string) (string, *encoding, error) // nil: all is UTF-8
 	ln   net.Listener
 
 	mu      sync.Mutex
@@ -138,10 +139,19 @@ func (r *rowServer) serveConn(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// answer serves one token, or one of the settings dblink makes (they are
-// accepted and change nothing: values travel as the segments printed them).
+// answer serves one token, or one of the settings dblink makes. They are
+// accepted and change nothing, for values travel as the segments printed them;
+// but for the encoding, which is the database's.
 func (r *rowServer) answer(ctx context.Context, conn net.Conn, o *out, query string) {
 	if strings.HasPrefix(strings.ToUpper(query), "SET ") {
+		if name, ok := strings.CutPrefix(query, "set client_encoding to "); ok && r.find != nil {
+			_, enc, err := r.find(ctx, strings.Trim(name, "'"))
+			if err != nil {
+				o.send(errorResponse(pgError(err)))
+				return
+			}
+			o.enc = enc
+		}
 		o.send(&pgproto3.CommandComplete{CommandTag: []byte("SET")})
 		return
 	}

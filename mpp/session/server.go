@@ -47,10 +47,11 @@ type Config struct {
 
 // Server serves the port of one instance.
 type Server struct {
-	cfg      Config
-	auth     *auth.Authenticator
-	dispatch *dispatch.Dispatcher // coordinator only
-	rows     *rowServer           // coordinator only
+	cfg       Config
+	auth      *auth.Authenticator
+	dispatch  *dispatch.Dispatcher // coordinator only
+	rows      *rowServer           // coordinator only
+	encodings encodings            // coordinator only
 
 	nextID      atomic.Int32
 	estimates   estimates
@@ -75,7 +76,9 @@ func NewServer(cfg Config) *Server {
 	s.auth = s.newAuthenticator()
 	if cfg.Role == Coordinator {
 		s.dispatch = dispatch.New(dispatch.Config{Segments: s.segments, Coordinator: cfg.Dir, Log: cfg.Log})
+		s.encodings.ask = s.ask
 		s.rows = newRowServer(filepath.Join(cfg.Dir.RowsDir(), ".s.PGSQL."+strconv.Itoa(cfg.Port)), cfg.Log)
+		s.rows.find = s.encodings.find
 	}
 	return s
 }

@@ -54,6 +54,7 @@ type Session struct {
 	settingsLost  bool              // applied is not what the gang's connections have
 	applied       map[string]string // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
+	encoding      clientEncoding
 	rng           uint32
 
 	mu        sync.Mutex         // guards what other goroutines touch:
@@ -75,9 +76,9 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	sess := &Session{srv: s, ctx: ctx, id: id, client: c, out: out{be: c.Backend}, link: l,
 		prep: map[string]*prepared{}, portl: map[string]*portal{}, done: make(chan struct{})}
 	sess.log = s.cfg.Log.With("session", id).Debug
-	if enc := l.params["client_encoding"]; !encodingWorks(enc) {
+	if err := sess.startEncoding(); err != nil {
 		l.close()
-		return nil, errEncoding(enc)
+		return nil, err
 	}
 	// Parameters that are fixed at connection start keep the value they have
 	// now, whatever a later reload brings; the motions' are read with them.
@@ -99,12 +100,12 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
 		InterconnectType: sess.icType, CoordinatorPID: l.pid, Startup: sess.motionParams,
 		Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
-	l.onNotice = func(m pgproto3.BackendMessage) { sess.out.send(m) }
+	l.onNotice = sess.fromLink
 	l.onBegin = func() { sess.txn.implicit = true }
 	s.mu.Lock()
 	s.sessions[l.pid] = sess
 	s.mu.Unlock()
-	greet(c.Backend, l)
+	greet(c.Backend, l, sess.encoding.name)
 	sess.out.flush()
 	return sess, nil
 }
@@ -134,7 +135,7 @@ func (s *Session) serve() {
 		case *pgproto3.Query:
 			s.flushPending()
 			s.skipToSync = false
-			s.simpleQuery(m.String)
+			s.simpleQuery(m)
 		case *pgproto3.FunctionCall:
 			s.flushPending()
 			s.skipToSync = false

@@ -29,7 +29,8 @@ func (s *Session) settings() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := make(map[string]string, len(res.rows))
+	m := make(map[string]string, len(res.rows)+1)
+	m[encodingParameter] = "UTF8" // whatever the role's or the database's is
 	for _, r := range res.rows {
 		m[string(r[0])] = string(r[1])
 	}
@@ -40,6 +41,7 @@ func (s *Session) settings() (map[string]string, error) {
 // another meaning.
 func (s *Session) settingsChanged() {
 	s.settingsDirty = true
+	s.encoding.stale = s.encoding.kept
 	if s.link.status != 'I' || s.txn.implicit {
 		s.txn.settings = true
 	}
@@ -115,32 +117,15 @@ func settingsDiff(before, now map[string]string, lost bool) (reset string, set m
 	return reset, set
 }
 
-// encodingWorks says whether the client's encoding is one in which segments'
-// rows can be passed on as they are.
-func encodingWorks(enc string) bool { return enc == "UTF8" || enc == "SQL_ASCII" || enc == "" }
-
-func errEncoding(enc string) error {
-	e := sqlError("0A000", "client_encoding %s is not supported", enc)
-	e.Hint = "The cluster speaks UTF8 with its clients: set client_encoding (PGCLIENTENCODING) to UTF8."
-	return e
-}
-
 // runSet runs SET and RESET.
 func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
+	if strings.EqualFold(st.Name, encodingParameter) {
+		return s.setEncoding(st)
+	}
 	p, ok := guc.Lookup(st.Name)
 	if !ok || st.Name == "" {
 		defer s.settingsChanged()
-		if err := s.runLocal(req, req.text); err != nil {
-			return err
-		}
-		if enc := s.link.params["client_encoding"]; !encodingWorks(enc) {
-			s.pending = nil
-			if _, err := s.local("SET client_encoding TO UTF8"); err != nil {
-				return err
-			}
-			return errEncoding(enc)
-		}
-		return nil
+		return s.runLocal(req, req.text)
 	}
 	if p.Context <= guc.Backend {
 		return guc.ErrCannotSet(p.Name, p.Context)
@@ -195,6 +180,9 @@ func showSQL(st *pg.VariableShowStmt) string {
 	if strings.EqualFold(st.Name, "all") {
 		return "SELECT name, setting, short_desc AS description FROM pg_catalog.gp_pg_settings ORDER BY 1"
 	}
+	if strings.EqualFold(st.Name, encodingParameter) {
+		return "SELECT pg_catalog.current_setting('" + encodingParameter + "') AS " + encodingParameter
+	}
 	if p, ok := guc.Lookup(st.Name); ok {
 		return "SELECT COALESCE(pg_catalog.current_setting(" + catalog.Literal(gucPrefix+p.Name) + ", true), " +
 			catalog.Literal(p.Default) + ") AS " + catalog.Ident(p.Name)
@@ -219,6 +207,11 @@ func (s *Session) runShow(req *request, st *pg.VariableShowStmt) error {
 		s.out.send(&pgproto3.RowDescription{Fields: res.fields})
 	}
 	for _, row := range res.rows {
+		if name := strings.ToLower(st.Name); name == encodingParameter {
+			row[0] = []byte(s.encoding.name)
+		} else if name == "all" && string(row[0]) == encodingParameter {
+			row[1] = []byte(s.encoding.name)
+		}
 		s.out.send(&pgproto3.DataRow{Values: row})
 	}
 	s.complete("SHOW")

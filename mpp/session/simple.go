@@ -11,10 +11,13 @@ import (
 
 // simpleQuery answers a query string. Its statements are one transaction
 // unless they say otherwise, as in PostgreSQL.
-func (s *Session) simpleQuery(sql string) {
+func (s *Session) simpleQuery(m *pgproto3.Query) {
 	ctx, end := s.statementContext()
 	defer end()
-	err := s.runString(ctx, sql)
+	err := s.fromClient(m)
+	if err == nil {
+		err = s.runString(ctx, m.String)
+	}
 	if ferr := s.finishImplicit(ctx, err); err == nil {
 		err = ferr
 	}
@@ -22,6 +25,12 @@ func (s *Session) simpleQuery(sql string) {
 		s.pending = nil
 		if s.fail(ctx, err); s.link.broken != nil {
 			return // without ReadyForQuery, which would say that all is well
+		}
+	}
+	if err := s.followEncoding(); err != nil {
+		s.pending = nil
+		if s.fail(ctx, err); s.link.broken != nil {
+			return
 		}
 	}
 	s.flushPending()
@@ -70,6 +79,12 @@ func (s *Session) runString(ctx context.Context, sql string) error {
 			}
 			if err == nil {
 				err = s.run(req)
+			}
+			if refused := s.out.refusal(); refused != nil {
+				err = refused
+			}
+			if err == nil {
+				err = s.followEncoding()
 			}
 		}
 		if err != nil {

@@ -135,7 +135,7 @@ func (s *Server) relay(ctx context.Context, c *auth.Client, st *startSettings) {
 		delete(s.relays, l.pid)
 		s.mu.Unlock()
 	}()
-	greet(c.Backend, l)
+	greet(c.Backend, l, l.params[encodingParameter])
 	if c.Backend.Flush() != nil {
 		return
 	}
@@ -156,9 +156,13 @@ func closeWrite(c net.Conn) {
 	}
 }
 
-// greet tells a client what it needs before its first query.
-func greet(be *pgproto3.Backend, l *link) {
+// greet tells a client what it needs before its first query. enc is its
+// client_encoding.
+func greet(be *pgproto3.Backend, l *link, enc string) {
 	for name, value := range l.params {
+		if name == encodingParameter {
+			value = enc
+		}
 		be.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
 	}
 	be.Send(&pgproto3.BackendKeyData{ProcessID: l.pid, SecretKey: l.secret})
