@@ -47,7 +47,10 @@
 // A packet never arrives early. It arrives late by what the scheduler of this
 // process and the kernel need, typically 0.1 ms, and on a busy link by up to
 // 0.2 ms more, because the switch then wakes up at most 5000 times a second.
-// Programs that burn both of the machine's cores make it later.
+// The switch is one program among others: where all cores are taken it is
+// late, packets bunch, and TCP, bbr above all, makes less of the link.
+// [Counters].Late and [Host.DeviceDrops] tell; a comparison then needs quiet,
+// or interleaved rounds.
 //
 // # Threads and namespaces
 //

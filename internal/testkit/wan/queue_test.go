@@ -73,6 +73,29 @@ func TestQueueSizes(t *testing.T) {
 	}
 }
 
+// TestTake checks what is taken out for the device, and how it is counted.
+func TestTake(t *testing.T) {
+	way := &path{age: 3, pending: 4}
+	p := &port{}
+	for i, due := range []time.Duration{10 * time.Millisecond, 2 * time.Millisecond, time.Millisecond, 0} {
+		age := way.age
+		if i == 2 {
+			age-- // sent before the cut
+		}
+		p.queue.push(due, []byte{byte(i)}, way, age)
+	}
+	batch := p.take(make([]parcel, 0, 10), 2*time.Millisecond)
+	if len(batch) != 2 || batch[0].data[0] != 3 || batch[1].data[0] != 1 {
+		t.Errorf("took %v, want the packets 3 (2 ms late) and 1", batch)
+	}
+	if want := (Counters{CutOff: 1, Late: 1}); way.count != want || way.pending != 3 {
+		t.Errorf("counted %+v, %d pending", way.count, way.pending)
+	}
+	if batch = p.take(make([]parcel, 0, 10), 9*time.Millisecond); len(batch) != 0 {
+		t.Errorf("took %v before its time", batch)
+	}
+}
+
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	var q queue
 	m := newModel(Link{Delay: time.Millisecond, Rate: 1e9, Queue: 1e6, Jitter: 1, Reorder: 0.1, Duplicate: 0.1}, 1)

@@ -360,6 +360,8 @@ func BenchmarkPlainTCP(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(drops), "device-drops")
+	c := n.Total()
+	b.ReportMetric(float64(c.Late)/float64(c.Carried), "late")
 }
 
 // BenchmarkSwitch is what the switch and the kernel carry without a limit.
