@@ -35,6 +35,8 @@ type conn struct {
 
 	room   chan struct{} // there may be room to send, or the connection ended
 	wakeUp func()        // wake
+	// deliver; made once, so that starting it needs no memory.
+	deliverer func()
 
 	batch *batch // what the trunk's reader has for the backend, or nil
 
@@ -55,7 +57,7 @@ type chunk struct {
 
 func newConn(p *peer, lc *logical.Conn) *conn {
 	c := &conn{peer: p, lc: lc, room: make(chan struct{}, 1)}
-	c.wakeUp = c.wake
+	c.wakeUp, c.deliverer = c.wake, c.deliver
 	lc.Owner = c
 	return c
 }
@@ -186,43 +188,62 @@ func (c *conn) kick() {
 	}
 	if len(c.inbox) > 0 {
 		c.delivering = true
-		c.peer.p.wg.Go(c.deliver)
+		c.peer.p.wg.Add(1)
+		go c.deliverer()
 	} else if c.shut {
 		c.closeWrite()
 	}
 }
 
+// delivery is what deliver needs. It is used again by whoever delivers next.
+type delivery struct {
+	batch []chunk
+	vec   iov.Vec
+	push  func(fd uintptr) bool // writes vec, waiting until all is taken
+	err   error
+}
+
+var deliveries = sync.Pool{New: func() any {
+	d := &delivery{}
+	d.push = func(fd uintptr) bool {
+		d.err = d.vec.Write(int(fd))
+		return d.err != nil || d.vec.Len() == 0
+	}
+	return d
+}}
+
 // deliver writes to the backend until nothing is left. It is the only one that
 // waits for the backend.
 func (c *conn) deliver() {
-	var vec, rest net.Buffers
-	var spare []chunk
+	defer c.peer.p.wg.Done()
+	d := deliveries.Get().(*delivery)
+	defer deliveries.Put(d)
 	for {
 		c.mu.Lock()
-		batch := c.inbox
-		if len(batch) == 0 || c.discarded || c.closed {
+		if len(c.inbox) == 0 || c.discarded || c.closed {
 			c.delivering = false
 			c.kick()
 			c.mu.Unlock()
 			return
 		}
-		c.inbox = spare[:0]
+		d.batch, c.inbox = c.inbox, d.batch[:0]
 		c.mu.Unlock()
 
-		n, units := 0, 0
-		vec = vec[:0]
-		for _, k := range batch {
-			vec = append(vec, k.buf.B)
-			n += len(k.buf.B)
+		units := 0
+		for _, k := range d.batch {
+			d.vec.Add(k.buf.B)
 			units += k.units
 		}
-		rest = vec
-		_, err := rest.WriteTo(c.uc)
-		for i, k := range batch {
-			k.buf.Release()
-			batch[i] = chunk{}
+		n := d.vec.Len()
+		err := c.raw.Write(d.push)
+		if err == nil {
+			err = d.err
 		}
-		spare = batch
+		d.vec.Reset()
+		for i, k := range d.batch {
+			k.buf.Release()
+			d.batch[i] = chunk{}
+		}
 		if err != nil {
 			c.peer.gone(c)
 			continue // to the end: discarded, or closed
