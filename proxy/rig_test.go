@@ -22,7 +22,12 @@ import (
 	"github.com/trunkline-db/trunkline/topology"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(processEnv); dir != "" {
+		os.Exit(runProcess(datadir.Dir(dir)))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const patience = 10 * time.Second
 
@@ -121,6 +126,30 @@ func startNode(t testing.TB, dbid uint16, content int16, list topology.AddressLi
 	})
 	t.Cleanup(n.stop)
 	until(t, fmt.Sprintf("the socket of dbid %d", dbid), func() bool { return n.p.Status().Socket != "" })
+	return n
+}
+
+// startConfigured starts a proxy of a Config as it stands, and does not wait
+// for a server.
+func startConfigured(t testing.TB, cfg Config, sockets string) *node {
+	t.Helper()
+	cfg.SocketDir, cfg.Poll = sockets, 20*time.Millisecond
+	cfg.Log = slog.New(slog.NewTextHandler(logWriter{t, "configured"}, nil))
+	p, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	n := &node{t: t, p: p, dir: sockets}
+	until(t, "the listener", func() bool { return p.Status().Listener.Bound })
 	return n
 }
 
@@ -288,10 +317,17 @@ func untilIdle(t testing.TB, nodes ...*node) {
 type greenplum struct {
 	t testing.TB
 	net.Conn
+	d icwire.Dialect
 }
 
 // dialAs connects to the proxy's port as another instance.
 func (n *node) dialAs(dbid uint16, content int16) *greenplum {
+	n.t.Helper()
+	return n.dialIn(icwire.Magic36, dbid, content, nil)
+}
+
+// dialIn does so in a dialect, with more in the same segment as the hello.
+func (n *node) dialIn(d icwire.Dialect, dbid uint16, content int16, more []byte) *greenplum {
 	n.t.Helper()
 	own, _ := n.facts.Addresses.Lookup(n.facts.Dbid)
 	c, err := net.Dial("tcp", own.Addr())
@@ -299,14 +335,14 @@ func (n *node) dialAs(dbid uint16, content int16) *greenplum {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { c.Close() })
-	g := &greenplum{n.t, c}
+	g := &greenplum{n.t, c, d}
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		n.t.Fatal(err)
 	}
 	hello := icwire.Header{Type: icwire.PeerHello, SrcContent: content, SrcDbid: dbid, SrcPid: 4711, DstContent: n.facts.Content, DstDbid: n.facts.Dbid}
-	mustWrite(n.t, g, hello.Append(nil, icwire.Magic36))
+	mustWrite(n.t, g, append(hello.Append(nil, d), more...))
 	want := hello.PeerHelloAck(int32(os.Getpid()))
-	want.Len = 36
+	want.Len = uint16(d.HeaderLen())
 	if h, _ := g.packet(); h != want {
 		n.t.Fatalf("PEER_HELLO was answered with %v, want %v", h, want)
 	}
@@ -315,15 +351,15 @@ func (n *node) dialAs(dbid uint16, content int16) *greenplum {
 
 func (g *greenplum) packet() (icwire.Header, []byte) {
 	g.t.Helper()
-	b := make([]byte, 36)
+	b := make([]byte, g.d.HeaderLen())
 	if _, err := io.ReadFull(g, b); err != nil {
 		g.t.Fatalf("read a packet: %v", err)
 	}
-	h, err := icwire.Decode(b, icwire.Magic36)
+	h, err := icwire.Decode(b, g.d)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	payload := make([]byte, h.Len-36)
+	payload := make([]byte, int(h.Len)-len(b))
 	if _, err := io.ReadFull(g, payload); err != nil {
 		g.t.Fatal(err)
 	}
@@ -332,7 +368,7 @@ func (g *greenplum) packet() (icwire.Header, []byte) {
 
 func (g *greenplum) send(k icwire.Key, ty icwire.Type, payload []byte) {
 	g.t.Helper()
-	mustWrite(g.t, g, append(k.Header(ty, len(payload), icwire.Magic36).Append(nil, icwire.Magic36), payload...))
+	mustWrite(g.t, g, append(k.Header(ty, len(payload), g.d).Append(nil, g.d), payload...))
 }
 
 func (g *greenplum) expect(ty icwire.Type, k icwire.Key) []byte {
