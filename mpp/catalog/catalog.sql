@@ -237,10 +237,9 @@ BEGIN
       ELSE (SELECT bool_and(has_column_privilege(reader.oid, t.oid, c, 'SELECT')) FROM json_array_elements_text(p->'columns') c) END) THEN
     RAISE EXCEPTION 'permission denied for table %', p->>'table' USING ERRCODE = '42501';
   END IF;
-  IF t.relrowsecurity AND NOT reader.rolsuper AND NOT reader.rolbypassrls
+  IF p->'filtered' IS NULL AND t.relrowsecurity AND NOT reader.rolsuper AND NOT reader.rolbypassrls
     AND (t.relforcerowsecurity OR NOT pg_has_role(reader.oid, t.relowner, 'USAGE')) THEN
-    RAISE EXCEPTION 'the row-level security of table % cannot be applied in a view whose rows come together from several segments', p->>'table'
-      USING ERRCODE = '0A000', HINT = 'Grant the user SELECT on the table, or make its owner the owner of the view.';
+    RAISE EXCEPTION 'the row-level security of table % has changed', p->>'table' USING ERRCODE = '40001', HINT = 'Try again.';
   END IF;
   RETURN QUERY EXECUTE p->>'sql';
 END $f$;

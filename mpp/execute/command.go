@@ -67,6 +67,8 @@ type Read struct {
 	Table   string   `json:"table"`
 	Columns []string `json:"columns,omitempty"`
 	SQL     string   `json:"sql"`
+	// Filtered says that the table's row-level security is seen to elsewhere.
+	Filtered bool `json:"filtered,omitempty"`
 }
 
 // Param is one parameter of a slice's SQL. A nil Value is NULL.

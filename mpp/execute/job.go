@@ -56,15 +56,15 @@ func (q *session) newJob(c *Command) (*job, error) {
 		if c.Begin != "" {
 			j.binds++
 		}
-		if err := q.issuePasses(c.Slices); err != nil {
-			return nil, err
-		}
 		q.open = make(map[int16]*portal, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
 			p := &portal{copy: s.Copy, readOnly: readOnly(s.SQL)}
 			if !j.oneShot {
 				p.name = fmt.Sprintf("trunkline_%d", s.Index)
+			}
+			if s.Read != nil {
+				p.pass = q.newPass(s)
 			}
 			q.open[s.Index] = p
 		}
@@ -75,6 +75,14 @@ func (q *session) newJob(c *Command) (*job, error) {
 		j.run = q.open[c.Run.Slice]
 		if j.run == nil {
 			return nil, &motion.Error{Code: "34000", Message: fmt.Sprintf("slice %d is not open", c.Run.Slice)}
+		}
+	}
+	if j.run != nil {
+		if err := j.run.pass.issue(); err != nil {
+			if c.Op == OpOpen {
+				q.open = nil
+			}
+			return nil, err
 		}
 	}
 	j.ctx, j.cancel = context.WithCancelCause(q.ctx)
@@ -171,7 +179,6 @@ func (j *job) appendClose(b []byte) []byte {
 		b = appendFrontend(b, &pgproto3.Close{ObjectType: 'P', Name: p.name})
 	}
 	j.q.open = nil
-	j.q.dropPasses()
 	return j.appendSync(b)
 }
 

@@ -14,46 +14,50 @@ import (
 // role. The function that it calls, pg_catalog.gp_owner_rows(), can read
 // everything, and any user can call it. So it reads only what a pass says: a
 // file that an executor alone can write, of a name that cannot be guessed and
-// that is told to PostgreSQL as a parameter, which nobody can look up. It is
-// good for the executor's own connection and while the slice is open.
+// that is told to PostgreSQL as a parameter. It is good for the executor's own
+// connection, and there only while that slice runs and has sent no row: the
+// function has read all by then, and nothing else runs on the connection.
 
-// pass is the content of such a file.
+// pass is such a file. A nil *pass does nothing.
 type pass struct {
 	Pid uint32 `json:"pid"` // of the PostgreSQL process
 	*Read
+	file   string
+	issued bool
 }
 
-// issuePasses writes the passes of slices about to be opened and adds the
-// parameters that name them. The caller holds mu.
-func (q *session) issuePasses(slices []Slice) error {
-	for i := range slices {
-		s := &slices[i]
-		if s.Read == nil {
-			continue
-		}
-		dir := q.srv.cfg.Dir.ReadsDir()
-		name := rand.Text()
-		content, err := json.Marshal(pass{Pid: q.pgKey.ProcessID, Read: s.Read})
-		if err == nil {
-			err = os.MkdirAll(dir, 0o700)
-		}
-		if err == nil {
-			q.passes = append(q.passes, filepath.Join(dir, name))
-			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
-		}
-		if err != nil {
-			q.dropPasses()
-			return &motion.Error{Code: "58030", Message: "cannot prepare to read a table with the rights of a view's owner", Detail: err.Error()}
-		}
-		s.Params = append(s.Params, Param{OID: 25, Value: []byte(name)})
+// newPass makes the pass of a slice about to be opened, not yet issued, and
+// adds the parameter that names it.
+func (q *session) newPass(s *Slice) *pass {
+	name := rand.Text()
+	s.Params = append(s.Params, Param{OID: 25, Value: []byte(name)})
+	return &pass{Pid: q.pgKey.ProcessID, Read: s.Read, file: filepath.Join(q.srv.cfg.Dir.ReadsDir(), name)}
+}
+
+// issue makes the pass good.
+func (p *pass) issue() error {
+	if p == nil {
+		return nil
+	}
+	content, err := json.Marshal(p)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(p.file), 0o700)
+	}
+	if err == nil {
+		p.issued = true
+		err = os.WriteFile(p.file, content, 0o600)
+	}
+	if err != nil {
+		p.revoke()
+		return &motion.Error{Code: "58030", Message: "cannot prepare to read a table with the rights of a view's owner", Detail: err.Error()}
 	}
 	return nil
 }
 
-// dropPasses removes the passes of the open slices. The caller holds mu.
-func (q *session) dropPasses() {
-	for _, p := range q.passes {
-		_ = os.Remove(p)
+// revoke ends it. It may be called any number of times.
+func (p *pass) revoke() {
+	if p != nil && p.issued {
+		p.issued = false
+		_ = os.Remove(p.file)
 	}
-	q.passes = nil
 }

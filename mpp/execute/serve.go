@@ -45,6 +45,9 @@ func (j *job) serve() error {
 	defer j.cancel(nil)
 	q := j.q
 	tag, err := j.work()
+	if j.run != nil {
+		j.run.pass.revoke()
+	}
 	var f *failure
 	if err != nil && !errors.As(err, &f) {
 		return err
@@ -55,7 +58,6 @@ func (j *job) serve() error {
 		}
 		q.mu.Lock()
 		q.open = nil
-		q.dropPasses()
 		q.mu.Unlock()
 	}
 	q.busy.Store(false)
@@ -229,6 +231,7 @@ func (j *job) copyRows(sender motion.Sender) (tag string, err error) {
 		if err != nil {
 			return "", err
 		}
+		j.run.pass.revoke() // it is read before there is a row
 		switch t {
 		case 'D', 'd':
 			if stopped {

@@ -42,8 +42,6 @@ type session struct {
 
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
-	// passes are the files that let open slices read as others.
-	passes []string
 }
 
 // portal is one open slice.
@@ -51,6 +49,7 @@ type portal struct {
 	name     string
 	copy     bool
 	readOnly bool
+	pass     *pass // nil: it reads as the user
 }
 
 // run serves the session until either connection ends.
@@ -78,9 +77,9 @@ func (q *session) run(ctx context.Context) {
 	}
 	q.pg.Close() // ends the pump
 	wg.Wait()
-	q.mu.Lock()
-	q.dropPasses()
-	q.mu.Unlock()
+	if j := q.job.Load(); j != nil && j.run != nil {
+		j.run.pass.revoke()
+	}
 	q.closeInterconnect()
 }
 

@@ -13,6 +13,8 @@ type binder struct {
 	views  int // nesting of views
 	// owner is the role whose rights the view that is bound has, "" the user's.
 	owner string
+	// raw says that the next table is the one that a Filtered view filters.
+	raw bool
 	// keepViews leaves views in their places.
 	keepViews bool
 }

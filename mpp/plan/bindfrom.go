@@ -76,7 +76,8 @@ func renamed(cols []string, alias *pg.Alias) []string {
 }
 
 func (b *binder) rangeVar(it *fromItem, rv *pg.RangeVar, sample *pg.RangeTableSample, lv *level, env *ctes) {
-	r := &rte{rv: rv, sample: sample}
+	r := &rte{rv: rv, sample: sample, filtered: b.raw}
+	b.raw = false
 	if c := env.find(rv); c != nil && sample == nil {
 		r.kind, r.cols, r.known = rteCTE, c.cols, c.known
 		b.leaf(it, r, rv.Alias, rv.Relname, lv)
@@ -97,13 +98,17 @@ func (b *binder) rangeVar(it *fromItem, rv *pg.RangeVar, sample *pg.RangeTableSa
 	case err != nil:
 		b.fail(err)
 		return
-	case rel.Policy != nil:
+	case rel.Policy != nil && (b.owner == "" || r.filtered):
 		r.kind = rteGather
-	case b.keepViews || !touches && (b.owner == "" || rel.Kind != 'v' || rel.ViewDef == ""):
+	case rel.Policy == nil && (b.keepViews || !touches && (b.owner == "" || rel.Kind != 'v' || rel.ViewDef == "")):
 		r.kind = rteLocal
 	default:
-		if rel, err = b.look.cat.View(rv.Schemaname, rv.Relname, b.owner); err != nil {
+		if rel, err = b.look.cat.ReadAs(rv.Schemaname, rv.Relname, b.owner); err != nil {
 			b.fail(err)
+			return
+		}
+		if rel.Filtered && sample != nil {
+			b.fail(errorf(codeUnsupported, "a sample of table %q, which has row-level security, cannot be read with the rights of the view's owner", rel.Name))
 			return
 		}
 		if rel.Policy == nil {
@@ -148,7 +153,7 @@ func (b *binder) view(it *fromItem, rv *pg.RangeVar, rel *Relation, lv *level) {
 		sel.LimitOffset = intConst(0)
 	}
 	outer := b.owner
-	b.owner = rel.Owner
+	b.owner, b.raw = rel.Owner, rel.Filtered
 	defer func() { b.owner = outer }()
 	alias := rv.Alias
 	if alias == nil {

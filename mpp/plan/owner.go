@@ -35,8 +35,11 @@ func (r *rte) ownerRead(sel *pg.SelectStmt, cols []Column) (*Read, error) {
 	if r.sample != nil && !plainSample(r.sample) {
 		return nil, errorf(codeUnsupported, "the TABLESAMPLE of table %q cannot be read with the rights of the view's owner", r.rel.Name)
 	}
-	rd := &Read{Owner: r.owner, Schema: relSchema(r.rel), Table: r.rel.Name, as: quote(r.alias) + "(" + columnDefs(cols) + ")"}
+	rd := &Read{Owner: r.owner, Schema: relSchema(r.rel), Table: r.rel.Name, Filtered: r.filtered, as: quote(r.alias) + "(" + columnDefs(cols) + ")"}
 	for i, c := range r.rel.Columns {
+		if r.filtered {
+			break // the user's rights to columns were checked by PostgreSQL, the policies need none
+		}
 		if r.all || i < len(r.need) && r.need[i] {
 			rd.Columns = append(rd.Columns, c.Name)
 		}

@@ -33,10 +33,12 @@ type rte struct {
 	rel    *Relation // rteGather, rteLocal
 	random bool      // gp_dist_random
 	owner  string    // whose rights it is read with, "" the user's
-	sub    *level    // rteSub
-	inner  []*rte    // rteJoin: what it joins
-	hidden bool      // inside an aliased join
-	scope  *scope
+	// filtered: row-level security is seen to by the level.
+	filtered bool
+	sub      *level // rteSub
+	inner    []*rte // rteJoin: what it joins
+	hidden   bool   // inside an aliased join
+	scope    *scope
 
 	// What the query uses of it, for rteGather.
 	all   bool            // every column

@@ -9,12 +9,12 @@ type Catalog interface {
 	// Relation resolves a name as the session would: schema "" means
 	// unqualified. It returns nil, nil when there is no such relation.
 	Relation(schema, name string) (*Relation, error)
-	// View is called for the name of a view, which as reads ("" the user,
-	// else the owner of the view that names it), before its definition is put
-	// in its place. It returns what to take for it: the view itself, with an
-	// Owner whose rights its tables are read with, or a relation with a
-	// Policy, which each segment reads as a table.
-	View(schema, name, as string) (*Relation, error)
+	// ReadAs is called for the name of a view, and for that of a table in a
+	// view that has an Owner. as is who reads it: "" the user, else that
+	// Owner. It returns what to take for it: the relation itself, a view with
+	// an Owner; a view as a relation with a Policy, which each segment reads
+	// as a table; a table as a Filtered view.
+	ReadAs(schema, name, as string) (*Relation, error)
 	// Function says what is known of all functions of that name: the worst
 	// over the overloads. A name that does not exist has Found false.
 	Function(schema, name string) (Func, error)
@@ -41,9 +41,12 @@ type Relation struct {
 	HasChildren bool
 	ViewDef     string // pg_get_viewdef of a view
 	// Owner is the role that reads the tables of a view, where it is not the
-	// user who reads the view; see Catalog.View.
+	// user who reads the view; see Catalog.ReadAs.
 	Owner string
 	Rows  float64 // estimate over all segments; 0 or less: unknown
+	// Filtered says that ViewDef is SELECT … FROM a table WHERE its row-level
+	// security lets the Owner see a row.
+	Filtered bool
 }
 
 // Column is a column of a relation or of a result.
@@ -158,9 +161,12 @@ type Read struct {
 	Owner   string
 	Schema  string
 	Table   string
-	Columns []string // that it reads; none: the number of rows alone
+	Columns []string // that Owner must have a right to; none: to any
 	SQL     string
-	as      string // what its columns are called
+	// Filtered says that what is left out for the row-level security of the
+	// table is left out elsewhere.
+	Filtered bool
+	as       string // what its columns are called
 }
 
 // Options are the facts of a planning call that are not in the catalog.

@@ -20,6 +20,8 @@ type relation struct {
 	columns []column
 	allowed bool        // the user may SELECT some of it
 	rights  *viewRights // of a view, once they were asked for
+	// policies are the conditions of a table's row-level security by role.
+	policies map[string]string
 }
 
 // column is a column as writing to it sees it.

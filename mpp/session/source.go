@@ -63,7 +63,7 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	for i, sl := range slices {
 		ds[i] = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
 		if r := sl.Read; r != nil {
-			ds[i].Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL}
+			ds[i].Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}
 		set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
 	}

@@ -69,14 +69,18 @@ LEFT JOIN pg_catalog.gp_distribution_policy p ON p.localoid = c.oid`, r.OID))
 	return rights, nil
 }
 
-// View says what the planner is to take for a view; see plan.Catalog.
-func (c planCatalog) View(schema, name, as string) (*plan.Relation, error) {
+// ReadAs says what the planner is to take for a view or the table of one; see
+// plan.Catalog.
+func (c planCatalog) ReadAs(schema, name, as string) (*plan.Relation, error) {
 	r, err := c.s.relation(schema, name)
 	if err != nil {
 		return nil, err
 	}
 	if c.inView {
 		return &r.Relation, nil
+	}
+	if r.Policy != nil {
+		return c.s.filtered(r, as)
 	}
 	rights, err := c.s.viewRights(r)
 	if err != nil {
@@ -119,6 +123,46 @@ func (s *Session) viewReader(r *relation, role string) (bool, error) {
 		r.rights.readers[role] = may
 	}
 	return may, nil
+}
+
+// filtered is the table as a role may read it: a view of the rows that its
+// row-level security lets the role see. Its conditions are evaluated as the
+// user, like all of a view.
+func (s *Session) filtered(r *relation, role string) (*plan.Relation, error) {
+	cond, ok := r.policies[role]
+	if !ok {
+		res, err := s.local(fmt.Sprintf(`SELECT COALESCE('(' || pg_catalog.string_agg(q.cond, ' OR ') FILTER (WHERE q.polpermissive) || ')', 'false')
+		|| COALESCE(pg_catalog.string_agg(' AND ' || q.cond, '') FILTER (WHERE NOT q.polpermissive), '')
+	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles a ON a.rolname = %s
+	LEFT JOIN LATERAL (SELECT p.polpermissive, '(' || COALESCE(pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'true') || ')' AS cond
+		FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*')
+		AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) m WHERE m = 0 OR pg_catalog.pg_has_role(a.oid, m, 'USAGE'))) q ON true
+	WHERE c.oid = %d AND c.relrowsecurity AND NOT a.rolsuper AND NOT a.rolbypassrls
+		AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role(a.oid, c.relowner, 'USAGE'))
+	GROUP BY c.oid`, catalog.Literal(role), r.OID))
+		if err != nil {
+			return nil, err
+		}
+		cond = string(res.value())
+		if r.policies == nil {
+			r.policies = map[string]string{}
+		}
+		r.policies[role] = cond
+	}
+	if cond == "" {
+		return &r.Relation, nil
+	}
+	list := ""
+	for i, c := range r.Columns {
+		if i > 0 {
+			list += ", "
+		}
+		list += catalog.Ident(c.Name)
+	}
+	view := r.Relation
+	view.Kind, view.Policy, view.Owner, view.Filtered = 'v', nil, role, true
+	view.ViewDef = "SELECT " + list + " FROM " + r.name() + " WHERE " + cond
+	return &view, nil
 }
 
 // segmentView is the view as a table whose rows each segment has some of, nil
