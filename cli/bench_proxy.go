@@ -23,7 +23,7 @@ func newBenchProxyCommand() *cobra.Command {
 	var (
 		proxies       []string
 		dialect       string
-		noPump        bool
+		pump, plot    string
 		asJSON, check bool
 		progress      bool
 		budgetMB      int64
@@ -97,7 +97,14 @@ is missed.`,
 				return err
 			}
 			opt.Budget = budgetMB << 20
-			opt.Pump = !noPump
+			switch pump {
+			case "none":
+				opt.Pump, opt.OtherPump = "", false
+			case proxybench.PumpSplice, proxybench.PumpCopy:
+				opt.Pump, opt.OtherPump = pump, !opt.Quick
+			default:
+				return wrong(fmt.Errorf("invalid byte pump %q: use %s, %s or none", pump, proxybench.PumpSplice, proxybench.PumpCopy))
+			}
 			opt.Command = func(args ...string) *exec.Cmd { return exec.Command(self, benchArgs(args)...) }
 			show := progressLine(cmd.ErrOrStderr(), progress)
 			opt.Progress = show.step
@@ -108,6 +115,11 @@ is missed.`,
 					return exitWith(1, errors.New("stopped"))
 				}
 				return err
+			}
+			if plot != "" {
+				if err := writePlot(plot, r); err != nil {
+					return err
+				}
 			}
 			if asJSON {
 				err = r.JSON(cmd.OutOrStdout())
@@ -123,7 +135,7 @@ is missed.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&proxies, "proxy", nil, "a proxy to drive, as `CONTENT:DBID:SOCKET`; give two or more")
 	f.StringVar(&dialect, "dialect", icwire.Magic36.String(), `header of proxy packets: "magic36" or "plain32"`)
-	f.BoolVar(&noPump, "no-pump", false, "leave the byte pump out")
+	f.StringVar(&pump, "pump", proxybench.PumpSplice, "`KIND` of byte pump to compare with: splice, copy or none")
 	f.StringVar(&opt.Mode, "mode", "", "`MODE`: one of "+strings.Join(proxybench.Modes, ", "))
 	f.BoolVar(&opt.Quick, "quick", false, "the standard set in half a minute, less exact")
 	f.IntVar(&opt.Streams, "streams", 0, "heavy streams (default 8)")
@@ -134,6 +146,7 @@ is missed.`,
 	f.DurationVar(&opt.SetupEvery, "setup-every", 0, "pause between connections of mode fair (default none)")
 	f.Int64Var(&budgetMB, "budget", 0, "`MiB` of memory a proxy may have with unread connections (default 512)")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	f.StringVar(&plot, "plot", "", "draw the report into `FILE.svg`")
 	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
 	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
 	return cmd
@@ -146,6 +159,14 @@ func benchArgs(args []string) []string {
 		return args
 	}
 	return append([]string{"bench"}, args...)
+}
+
+func writePlot(path string, r *proxybench.Report) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Plot(f), f.Close())
 }
 
 // parseEndpoint reads "CONTENT:DBID:SOCKET".
@@ -197,10 +218,10 @@ func (p *progressShow) clear() {
 // newBenchRelayCommand is one process of the byte pump.
 func newBenchRelayCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "relay LISTEN CONNECT",
+		Use:    "relay KIND LISTEN CONNECT",
 		Short:  "Copy between sockets, as a part of \"bench proxy\"",
 		Hidden: true,
-		Args:   cobra.ExactArgs(2),
+		Args:   cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
@@ -208,7 +229,7 @@ func newBenchRelayCommand() *cobra.Command {
 				_, _ = io.Copy(io.Discard, cmd.InOrStdin())
 				cancel()
 			}()
-			return proxybench.Relay(ctx, args[0], args[1], func(addr string) { fmt.Fprintln(cmd.OutOrStdout(), addr) })
+			return proxybench.Relay(ctx, args[0], args[1], args[2], func(addr string) { fmt.Fprintln(cmd.OutOrStdout(), addr) })
 		},
 	}
 }

@@ -25,11 +25,14 @@ type Options struct {
 	Proxies []Endpoint
 	// Dialect is the one the proxies speak.
 	Dialect icwire.Dialect
-	// Pump compares with the byte pump.
-	Pump bool
-	// Command makes the command of this program with those arguments. It
-	// understands "proxy -D DIR --dialect NAME", and what RelayArgs and
-	// ProbeArgs are for.
+	// Pump is the kind of the byte pump to compare with: PumpSplice, PumpCopy,
+	// or "" for none.
+	Pump string
+	// OtherPump measures throughput through the other kind, too.
+	OtherPump bool
+	// Command makes the command of this program with those arguments, which
+	// are "proxy" and the arguments of that command, or "relay" or "probe" and
+	// those of Relay and Probe.
 	Command func(args ...string) *exec.Cmd
 
 	// Mode is one of Modes, or "" for the standard set.
@@ -65,6 +68,8 @@ func (o *Options) Check() error {
 	switch {
 	case o.Mode != "" && !slices.Contains(Modes, o.Mode):
 		return fmt.Errorf("unknown mode %q: use one of %s", o.Mode, strings.Join(Modes, ", "))
+	case o.Pump != "" && o.Pump != PumpSplice && o.Pump != PumpCopy:
+		return fmt.Errorf("unknown kind of byte pump %q: use %s or %s", o.Pump, PumpSplice, PumpCopy)
 	case len(o.Proxies) == 1:
 		return errors.New("one proxy is not enough: give two or more, or none to have two started")
 	case o.Size != 0 && (o.Size < minPacket || o.Size > maxPacket):
@@ -90,8 +95,9 @@ type bench struct {
 	dir     string // temporary
 	socks   *sockets
 	proxies *proxyPath
-	pump    *pumpPath
-	cleanup []func() // in the order to be done in reverse
+	pump    *pumpPath // nil for none
+	other   *pumpPath // nil for none
+	cleanup []func()  // in the order to be done in reverse
 	report  *Report
 }
 
@@ -104,7 +110,7 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	// A blocked goroutine keeps its place until the runtime takes it away, so
 	// there must be places enough.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(32, runtime.NumCPU(), 4*opt.Streams)))
-	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Own: len(opt.Proxies) == 0}}
+	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Own: len(opt.Proxies) == 0, Pump: opt.Pump}}
 	defer func() {
 		for _, f := range slices.Backward(b.cleanup) {
 			f()
@@ -124,17 +130,23 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	ends := opt.Proxies
 	if len(ends) == 0 {
 		b.say("starting two proxies")
-		if ends, _, err = b.startProxies(ctx, "proxy", "proxy"); err != nil {
+		if ends, _, err = b.startProxies(ctx, "proxy", proxyWord); err != nil {
 			return nil, err
 		}
 	}
 	if b.proxies, err = newProxyPath(b.socks, ends, opt.Dialect); err != nil {
 		return nil, err
 	}
-	if opt.Pump {
+	if opt.Pump != "" {
 		b.say("starting the byte pump")
-		if b.pump, err = b.startPump(ctx); err != nil {
+		if b.pump, err = b.startPump(ctx, opt.Pump, PathPump); err != nil {
 			return nil, err
+		}
+		if opt.OtherPump {
+			other := map[string]string{PumpSplice: PumpCopy, PumpCopy: PumpSplice}[opt.Pump]
+			if b.other, err = b.startPump(ctx, other, PathOther); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, p := range b.paths() {

@@ -3,13 +3,16 @@ package proxybench
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy"
+	"github.com/trunkline-db/trunkline/topology"
 )
 
 const asChild = "PROXYBENCH_TEST_CHILD"
@@ -38,13 +42,12 @@ func TestMain(m *testing.M) {
 func childMain(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if listen, connect, ok := RelayArgs(args); ok {
-		return Relay(ctx, listen, connect, func(a string) { fmt.Println(a) })
-	}
-	if rest, ok := ProbeArgs(args); ok && len(rest) > 1 {
-		return Probe(ctx, datadir.Dir(rest[1]), proxy.DialectMagic36, os.Stdin, os.Stdout)
-	}
-	if len(args) < 3 || args[0] != "proxy" || args[1] != "-D" {
+	switch {
+	case len(args) == 4 && args[0] == relayWord:
+		return Relay(ctx, args[1], args[2], args[3], func(a string) { fmt.Println(a) })
+	case len(args) == 5 && args[0] == probeWord && args[1] == "-D":
+		return Probe(ctx, datadir.Dir(args[2]), proxy.DialectMagic36, os.Stdin, os.Stdout)
+	case len(args) != 5 || args[0] != proxyWord || args[1] != "-D":
 		return fmt.Errorf("no such child: %q", args)
 	}
 	cfg, err := proxy.ConfigFor(datadir.Dir(args[2]))
@@ -67,7 +70,7 @@ func testCommand(args ...string) *exec.Cmd {
 
 // tiny are the options of a run that takes no time.
 func tiny(mode string) Options {
-	return Options{Mode: mode, Pump: true, Command: testCommand, Rounds: 2, Time: 30 * time.Millisecond, Streams: 2, Size: 1000, Connections: 20}
+	return Options{Mode: mode, Pump: PumpSplice, OtherPump: true, Command: testCommand, Rounds: 2, Time: 30 * time.Millisecond, Streams: 2, Size: 1000, Connections: 20}
 }
 
 func run(t *testing.T, o Options) *Report {
@@ -119,6 +122,13 @@ func want(t *testing.T, r *Report, paths []string, figures ...string) {
 			t.Errorf("%q is not in\n%s", p, &table)
 		}
 	}
+	var plot strings.Builder
+	if err := r.Plot(&plot); err != nil {
+		t.Error(err)
+	}
+	if err := xml.Unmarshal([]byte(plot.String()), new(struct{})); err != nil {
+		t.Errorf("the plot is no XML: %v\n%s", err, &plot)
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +142,7 @@ func want(t *testing.T, r *Report, paths []string, figures ...string) {
 func TestThroughput(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	r := run(t, tiny("throughput"))
-	want(t, r, []string{PathProxies, PathPump, PathDirect}, MBps, CPUPerGB, OwnCPUPerGB)
+	want(t, r, []string{PathProxies, PathPump, PathOther, PathDirect}, MBps, CPUPerGB, OwnCPUPerGB)
 }
 
 func TestLatency(t *testing.T) {
@@ -141,7 +151,7 @@ func TestLatency(t *testing.T) {
 
 func TestSetup(t *testing.T) {
 	o := tiny("setup")
-	o.Pump = false
+	o.Pump = ""
 	want(t, run(t, o), []string{PathProxies}, P50, P99, PerSecond)
 }
 
@@ -244,6 +254,7 @@ func TestOptions(t *testing.T) {
 	e := Endpoint{Dbid: 1, Socket: "/none"}
 	for want, o := range map[string]Options{
 		"unknown mode":     {Mode: "speed"},
+		"kind of byte":     {Pump: "fast"},
 		"not enough":       {Proxies: []Endpoint{e}},
 		"looks into":       {Mode: "steady", Proxies: []Endpoint{e, {Dbid: 2}}},
 		"given twice":      {Proxies: []Endpoint{e, e}},
@@ -259,5 +270,157 @@ func TestOptions(t *testing.T) {
 	o.Command = func(args ...string) *exec.Cmd { return exec.Command("/bin/sh", "-c", "echo it broke >&2") }
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it broke") {
 		t.Error(err)
+	}
+}
+
+// brokenPath is a path of which a byte is changed on the way.
+type brokenPath struct {
+	directPath
+	wg sync.WaitGroup
+}
+
+func (p *brokenPath) open(i int) (stream, error) {
+	a, err := p.directPath.open(i)
+	if err != nil {
+		return a, err
+	}
+	b, err := p.directPath.open(i)
+	if err != nil {
+		a.close()
+		return b, err
+	}
+	p.wg.Go(func() {
+		defer a.to.close()
+		defer b.from.close()
+		buf := make([]byte, 10_000)
+		for at := 0; ; {
+			n, err := a.to.Read(buf)
+			if err != nil {
+				return
+			}
+			if at < 12_345 && 12_345 < at+n {
+				buf[12_345-at]++
+			}
+			at += n
+			if _, err := b.from.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+	return stream{from: a.from, to: b.to}, nil
+}
+
+// What a measurement goes through must be what was sent.
+func TestCorrupted(t *testing.T) {
+	socks, stop := newSockets(t.Context())
+	defer stop()
+	p := &brokenPath{directPath: directPath{socks}}
+	_, err := throughputRound(t.Context(), p, newPattern(1000), 2, 50*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "data corrupted: stream 0: byte 12345, in packet 12 at 345") {
+		t.Errorf("a changed byte: %v", err)
+	}
+	s := &setup{p: p, pat: newPattern(20_000), src: newPattern(20_000).source(0), buf: make([]byte, 20_000)}
+	if err := s.once(); err == nil || !strings.Contains(err.Error(), "byte 12345") {
+		t.Errorf("a changed byte of a new connection: %v", err)
+	}
+	p.wg.Wait()
+	if len(socks.open) > 0 {
+		t.Errorf("%d sockets left open", len(socks.open))
+	}
+}
+
+// A run drives proxies it has not started, three of them, in the other dialect.
+func TestGivenProxies(t *testing.T) {
+	var ends []Endpoint
+	var list topology.AddressList
+	for i := range 3 {
+		port, err := freePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
+	}
+	for _, e := range list {
+		dir := t.TempDir()
+		p, err := proxy.New(proxy.Config{
+			Source: proxy.Source{
+				Facts: func() (proxy.Facts, error) {
+					return proxy.Facts{Dbid: e.Dbid, Content: e.Content, Addresses: list}, nil
+				},
+				Postmaster: func() (int, int, error) { return 15432, 1, nil },
+			},
+			SocketDir: dir, Dialect: proxy.DialectPlain32, Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		ends = append(ends, Endpoint{e.Content, e.Dbid, filepath.Join(dir, filepath.Base(datadir.ICProxySocket(15432, 1)))})
+		for until := time.Now().Add(patience); p.Status().Socket == ""; time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("a proxy does not come up")
+			}
+		}
+	}
+	o := tiny("throughput")
+	o.Proxies, o.Dialect, o.Streams = ends, icwire.Plain32, 3
+	r := run(t, o)
+	want(t, r, []string{PathProxies, PathPump, PathOther, PathDirect}, MBps, CPUPerGB)
+	if r.Own {
+		t.Error("the report says the proxies were started for it")
+	}
+	o.Dialect, o.Pump = icwire.Magic36, ""
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "instead of answering HELLO") {
+		t.Errorf("the wrong dialect: %v", err)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	r := &Report{Results: []Result{
+		{Mode: "throughput", Label: eightStreams, Paths: []PathResult{
+			{Path: PathProxies, Rounds: []Figures{{MBps: 80, CPUPerGB: 3}, {MBps: 10, CPUPerGB: 3}, {MBps: 90, CPUPerGB: 1}}},
+			{Path: PathPump, Rounds: []Figures{{MBps: 100, CPUPerGB: 1}, {MBps: 20, CPUPerGB: 2}, {MBps: 100, CPUPerGB: 1}}},
+		}},
+		{Mode: "many", Label: "idle", Paths: []PathResult{{Path: PathProxies, Rounds: []Figures{{RSSEach: 16 << 10, RSSEachMax: 8<<10 + 100}}}}},
+	}}
+	for i := range r.Results {
+		r.Results[i].summarize()
+	}
+	r.compare(1 << 20)
+	got := map[string]string{}
+	for _, b := range r.Bounds {
+		switch {
+		case b.Measured == nil:
+			got[b.Figure] = "-"
+		default:
+			got[b.Figure] = fmt.Sprintf("%.3g %v", *b.Measured, b.OK)
+		}
+	}
+	for figure, want := range map[string]string{
+		"throughput, " + eightStreams:     "0.8 true",
+		"throughput, " + oneStream:        "-",
+		"proxy CPU a GB, " + eightStreams: "1.5 false",
+		"idle, RSS of a proxy for each":   "8.1 false",
+		"idle, RSS of both for each":      "16 true",
+		"setup, p50":                      "-",
+	} {
+		if got[figure] != want {
+			t.Errorf("%s: %q, want %q", figure, got[figure], want)
+		}
+	}
+	if r.Held() {
+		t.Error("missed bounds were said to hold")
+	}
+	var table strings.Builder
+	if err := r.Table(&table); err != nil || strings.Count(table.String(), "MISSED") != 2 {
+		t.Errorf("%v\n%s", err, &table)
 	}
 }

@@ -54,7 +54,7 @@ func (b *bench) fresh(ctx context.Context, res *Result) (p *proxyPath, stop func
 		res.Notes = append(res.Notes, "the proxies' memory before is that after all they have done so far")
 		return b.proxies, func() {}, nil
 	}
-	ends, children, err := b.startProxies(ctx, res.Mode, "proxy")
+	ends, children, err := b.startProxies(ctx, res.Mode, proxyWord)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -99,25 +99,19 @@ func (c *child) failed(why string) error {
 	return fmt.Errorf("%s: %s:\n%s", name, why, b)
 }
 
-// Arguments of the children, which Options.Command gets.
+// First words of the arguments that Options.Command gets. What follows are for
+// a relay its kind, where it listens and where it connects, for the two others
+// "-D DIR --dialect NAME".
 const (
-	relayWord = "relay"
-	probeWord = "probe"
+	proxyWord = "proxy" // the command of that name
+	relayWord = "relay" // calls Relay
+	probeWord = "probe" // calls Probe
 )
 
-// RelayArgs are the arguments of the hidden command that calls Relay; the
-// words before them are the command line's business.
-func RelayArgs(args []string) (listen, connect string, ok bool) {
-	if len(args) == 3 && args[0] == relayWord {
-		return args[1], args[2], true
-	}
-	return "", "", false
-}
-
-// startPump starts the two relays of the byte pump.
-func (b *bench) startPump(ctx context.Context) (*pumpPath, error) {
-	p := &pumpPath{socks: b.socks, first: filepath.Join(b.dir, "pump.in")}
-	out := filepath.Join(b.dir, "pump.out")
+// startPump starts the two relays of a byte pump.
+func (b *bench) startPump(ctx context.Context, kind, name string) (*pumpPath, error) {
+	p := &pumpPath{socks: b.socks, as: name, first: filepath.Join(b.dir, kind+".in")}
+	out := filepath.Join(b.dir, kind+".out")
 	var err error
 	if p.listen, err = listenUnix(out); err != nil {
 		return nil, err
@@ -125,10 +119,10 @@ func (b *bench) startPump(ctx context.Context) (*pumpPath, error) {
 	b.cleanup = append(b.cleanup, func() { syscall.Close(p.listen) })
 	addr := ""
 	for _, r := range [2][3]string{
-		{"relay2", "tcp:127.0.0.1:0", "unix:" + out},
-		{"relay1", "unix:" + p.first, "tcp:"},
+		{kind + "2", "tcp:127.0.0.1:0", "unix:" + out},
+		{kind + "1", "unix:" + p.first, "tcp:"},
 	} {
-		c, err := b.start(r[0], relayWord, r[1], r[2]+addr)
+		c, err := b.start(r[0], relayWord, kind, r[1], r[2]+addr)
 		if err != nil {
 			return nil, err
 		}
@@ -165,8 +159,8 @@ func (c *child) line(ctx context.Context) (string, error) {
 }
 
 // startProxies starts two of our proxies on data directories that hold just
-// what a proxy reads. args are the command's, before "-D".
-func (b *bench) startProxies(ctx context.Context, name string, args ...string) ([]Endpoint, []*child, error) {
+// what a proxy reads. word is the command.
+func (b *bench) startProxies(ctx context.Context, name string, word string) ([]Endpoint, []*child, error) {
 	var list topology.AddressList
 	for i := range 2 {
 		port, err := freePort()
@@ -196,7 +190,7 @@ func (b *bench) startProxies(ctx context.Context, name string, args ...string) (
 			}
 		}
 		socket := datadir.ICProxySocket(port, os.Getpid())
-		c, err := b.start(fmt.Sprintf("%s%d", name, e.Dbid), append(args, "-D", string(dir), "--dialect", b.opt.Dialect.String())...)
+		c, err := b.start(fmt.Sprintf("%s%d", name, e.Dbid), word, "-D", string(dir), "--dialect", b.opt.Dialect.String())
 		if err != nil {
 			return nil, nil, err
 		}

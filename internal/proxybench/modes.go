@@ -77,7 +77,11 @@ func label(streams, size int) string {
 
 func (b *bench) throughput(ctx context.Context, streams, size int, sc scale) error {
 	pat := newPattern(size)
-	paths := append(b.paths(), directPath{b.socks})
+	paths := b.paths()
+	if b.other != nil {
+		paths = append(paths, b.other)
+	}
+	paths = append(paths, directPath{b.socks})
 	return b.rounds(ctx, Result{Mode: "throughput", Label: label(streams, size), Streams: streams, Size: size}, paths, sc.rounds,
 		func(p path) (Figures, error) {
 			r, err := throughputRound(ctx, p, pat, streams, sc.time)

@@ -19,7 +19,9 @@ import (
 const (
 	PathProxies = "proxies"
 	PathPump    = "byte pump"
-	PathDirect  = "no proxy" // a socket pair: what the measuring itself costs
+	// PathOther is the other kind of byte pump, for comparison.
+	PathOther  = "other pump"
+	PathDirect = "no proxy" // a socket pair: what the measuring itself costs
 )
 
 // Endpoint is one proxy, as its backends see it.
@@ -140,13 +142,14 @@ func (p *proxyPath) hello(e Endpoint, k icwire.Key) (*sock, error) {
 // listening socket.
 type pumpPath struct {
 	socks  *sockets
+	as     string
 	first  string // socket of the first relay
 	listen int    // our listening socket
 	mu     sync.Mutex
 	ids    []int
 }
 
-func (p *pumpPath) name() string { return PathPump }
+func (p *pumpPath) name() string { return p.as }
 func (p *pumpPath) pids() []int  { return p.ids }
 
 func (p *pumpPath) open(int) (s stream, err error) {

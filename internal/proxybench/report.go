@@ -15,7 +15,9 @@ type Report struct {
 	Seconds float64   `json:"seconds"` // that it took
 	Machine Machine   `json:"machine"`
 	// Own is true when the proxies were started for the run.
-	Own     bool     `json:"own_proxies"`
+	Own bool `json:"own_proxies"`
+	// Pump is the kind of the byte pump, "" for none.
+	Pump    string   `json:"byte_pump,omitempty"`
 	Results []Result `json:"results"`
 	// Bounds compare the results with what must hold. Only the standard set
 	// has them.

@@ -91,7 +91,7 @@ func soakFlow(ctx context.Context, p path, pat *pattern, d time.Duration, moved 
 		if err != nil {
 			return err
 		}
-		_ = sleep(ctx, d)
+		_ = f.sleep(ctx, d)
 		err = f.end()
 		moved.Add(f.bytes())
 		if err != nil {

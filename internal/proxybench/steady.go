@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/proxy"
@@ -83,26 +84,27 @@ func (b *bench) steady(ctx context.Context, streams, size int, sc scale) error {
 	}
 	res := Result{Mode: "steady", Label: label(streams, size), Streams: streams, Size: size}
 	err = b.rounds(ctx, res, []path{p}, sc.rounds, func(path) (Figures, error) {
-		if err := sleep(ctx, warmUp); err != nil {
+		if err := f.sleep(ctx, warmUp); err != nil {
 			return nil, err
 		}
 		n0, err1 := all()
 		bytes0 := f.bytes()
-		err2 := sleep(ctx, sc.time)
+		err2 := f.sleep(ctx, sc.time)
+		for until := time.Now().Add(patience); err2 == nil && f.bytes() == bytes0 && time.Now().Before(until); {
+			err2 = f.sleep(ctx, time.Millisecond)
+		}
 		bytes1 := f.bytes()
 		n1, err3 := all()
 		if err := errors.Join(err1, err2, err3); err != nil {
 			return nil, err
 		}
+		if bytes1 == bytes0 {
+			return nil, fmt.Errorf("no byte came out of %d streams", streams)
+		}
 		return Figures{Allocs: (n1 - n0) / (float64(bytes1-bytes0) / float64(size))}, nil
 	})
-	return errors.Join(err, f.end())
-}
-
-// ProbeArgs are the arguments of the hidden command that calls Probe.
-func ProbeArgs(args []string) (rest []string, ok bool) {
-	if len(args) > 0 && args[0] == probeWord {
-		return args[1:], true
+	if e := f.end(); e != nil {
+		err = e
 	}
-	return nil, false
+	return err
 }

@@ -40,14 +40,21 @@ var columns = []struct {
 func (r *Report) Table(w io.Writer) error {
 	e := &errWriter{w: w}
 	fmt.Fprintf(e, "%d CPUs %s, Linux %s, %s\n", r.Machine.CPUs, r.Machine.Model, r.Machine.Kernel, r.Machine.Go)
-	fmt.Fprintln(e, "Medians of the rounds; × is the ratio to the byte pump. MB is 10^6 bytes.")
+	fmt.Fprint(e, "Medians of the rounds; MB is 10^6 bytes.")
+	switch r.Pump {
+	case PumpSplice:
+		fmt.Fprint(e, " × is the ratio to the byte pump, which splices (the other copies).")
+	case PumpCopy:
+		fmt.Fprint(e, " × is the ratio to the byte pump, which copies (the other splices).")
+	}
+	fmt.Fprintln(e)
 	mode := ""
 	for _, res := range r.Results {
 		if res.Mode != mode {
 			fmt.Fprintf(e, "\n%s\n", strings.ToUpper(res.Mode[:1])+res.Mode[1:])
 			mode = res.Mode
 		}
-		res.table(e)
+		r.table(e, &res)
 	}
 	if len(r.Bounds) > 0 {
 		fmt.Fprintln(e, "\nMust hold")
@@ -71,7 +78,7 @@ func (r *Report) Table(w io.Writer) error {
 	return e.err
 }
 
-func (res *Result) table(w io.Writer) {
+func (r *Report) table(w io.Writer, res *Result) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	head := []string{"  " + res.Label}
 	shown := map[string]bool{}
@@ -80,7 +87,7 @@ func (res *Result) table(w io.Writer) {
 			if _, ok := p.Median[c.name]; ok && !shown[c.name] {
 				shown[c.name] = true
 				head = append(head, c.head)
-				if c.ratio {
+				if c.ratio && r.Pump != "" {
 					head = append(head, "×")
 				}
 			}
@@ -98,7 +105,7 @@ func (res *Result) table(w io.Writer) {
 				cell = fmt.Sprintf(c.format, v*c.scale)
 			}
 			row = append(row, cell)
-			if c.ratio {
+			if c.ratio && r.Pump != "" {
 				cell = ""
 				if v, ok := p.Ratio[c.name]; ok {
 					cell = fmt.Sprintf("%.2f", v)

@@ -14,7 +14,11 @@ type flow struct {
 	streams []*flowStream
 	stop    atomic.Bool
 	wg      sync.WaitGroup
+	broken  chan struct{} // closed when a stream fails
+	once    sync.Once
 }
+
+var errBroken = errors.New("a stream has failed")
 
 type flowStream struct {
 	stream
@@ -28,7 +32,7 @@ type flowStream struct {
 // startFlow opens n streams and keeps writing packets into each, one write
 // call a packet.
 func startFlow(p path, pat *pattern, n int) (*flow, error) {
-	f := &flow{}
+	f := &flow{broken: make(chan struct{})}
 	for i := range n {
 		s, err := p.open(i)
 		if err != nil {
@@ -40,10 +44,31 @@ func startFlow(p path, pat *pattern, n int) (*flow, error) {
 		f.streams = append(f.streams, &flowStream{stream: s, out: pat.source(uint32(i)), in: pat.check(uint32(i))})
 	}
 	for _, s := range f.streams {
-		f.wg.Go(func() { s.errs[0] = s.send(&f.stop) })
-		f.wg.Go(func() { s.errs[1] = s.receive() })
+		f.wg.Go(func() { s.errs[0] = f.noted(s.send(&f.stop)) })
+		f.wg.Go(func() { s.errs[1] = f.noted(s.receive()) })
 	}
 	return f, nil
+}
+
+func (f *flow) noted(err error) error {
+	if err != nil {
+		f.once.Do(func() { close(f.broken) })
+	}
+	return err
+}
+
+// sleep waits for d, unless a stream fails or ctx ends.
+func (f *flow) sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-f.broken:
+		return errBroken
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (s *flowStream) send(stop *atomic.Bool) error {
@@ -119,14 +144,19 @@ type rate struct {
 
 // watch measures f for d.
 func (f *flow) watch(ctx context.Context, pids []int, d time.Duration) (r rate, err error) {
-	if err := sleep(ctx, min(warmUp, d/4)); err != nil {
+	if err := f.sleep(ctx, min(warmUp, d/4)); err != nil {
 		return r, err
 	}
 	cpu0, err := cpuTimes(pids)
 	own0, err2 := ownCPU()
 	n0, t0 := f.bytes(), time.Now()
-	if err := errors.Join(err, err2, sleep(ctx, d)); err != nil {
+	if err := errors.Join(err, err2, f.sleep(ctx, d)); err != nil {
 		return r, err
+	}
+	for f.bytes() == n0 && time.Since(t0) < d+patience { // a very short window, or trouble
+		if err := f.sleep(ctx, time.Millisecond); err != nil {
+			return r, err
+		}
 	}
 	cpu1, err := cpuTimes(pids)
 	own1, err2 := ownCPU()
@@ -136,7 +166,7 @@ func (f *flow) watch(ctx context.Context, pids []int, d time.Duration) (r rate, 
 	}
 	r.bytes = n1 - n0
 	if r.bytes <= 0 {
-		return r, fmt.Errorf("no byte came out of %d streams in %v", len(f.streams), d)
+		return r, fmt.Errorf("no byte came out of %d streams in %v", len(f.streams), t1.Sub(t0).Round(time.Millisecond))
 	}
 	gb := float64(r.bytes) / 1e9
 	r.mbps = gb * 1000 / t1.Sub(t0).Seconds()
