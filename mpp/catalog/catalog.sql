@@ -10,7 +10,7 @@ CREATE FUNCTION pg_catalog.gp_execution_dbid() RETURNS integer
 
 -- The cluster's instances; filled on the coordinator only, as in Greenplum.
 CREATE FUNCTION pg_catalog.gp_read_segment_configuration() RETURNS SETOF text[]
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
   SELECT string_to_array(line, '|')
   FROM string_to_table(pg_read_file({{lit .ConfigurationFile}}), E'\n') AS line
   WHERE line <> ''
@@ -51,7 +51,7 @@ BEGIN
 END $f$;
 
 CREATE FUNCTION pg_catalog.gp_set_policy(rel oid, kind "char", segments integer, keys int2vector) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   PERFORM gp_check_owner(c.relowner, 'table ' || c.relname) FROM pg_class c WHERE c.oid = rel;
   INSERT INTO gp_distribution_policy
@@ -66,7 +66,7 @@ BEGIN
 END $f$;
 
 CREATE FUNCTION pg_catalog.gp_set_function_location(func oid, loc "char") RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   PERFORM gp_check_owner(p.proowner, 'function ' || p.proname) FROM pg_proc p WHERE p.oid = func;
   DELETE FROM gp_function_location WHERE funcoid = func;
@@ -77,7 +77,7 @@ END $f$;
 
 -- Rows about objects that a DROP has removed. Says how many went.
 CREATE FUNCTION pg_catalog.gp_forget_dropped() RETURNS void
-  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
   DELETE FROM gp_distribution_policy p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.localoid);
   DELETE FROM gp_function_location l WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = l.funcoid);
 $f$;
@@ -105,7 +105,7 @@ BEGIN
   IF o IS NULL THEN RETURN NULL; END IF;
   RETURN (SELECT pg_catalog.json_build_object(
     'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'temp', c.relpersistence = 't',
-    'owner', pg_catalog.pg_get_userbyid(c.relowner), 'children', c.relhassubclass OR c.relkind = 'p',
+    'owner', pg_catalog.pg_get_userbyid(c.relowner), 'children', c.relkind = 'p' OR c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid AND i.inhseqno > 0),
     'readable', pg_catalog.has_table_privilege(c.oid, 'SELECT'), 'allowed', pg_catalog.has_any_column_privilege(c.oid, 'SELECT'),
     'pk', (SELECT i.indkey::text FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
     'policy', p.policytype, 'keys', p.distkey::text, 'segments', p.numsegments,
@@ -141,19 +141,44 @@ CREATE FUNCTION pg_catalog.gp_function(nsp text, func text) RETURNS json
   WHERE p.proname = func AND (nsp = '' OR p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = nsp))
 $f$;
 
--- The user's functions with their text, and the distributed tables: from both
--- the QD sees which tables a function may read.
+-- The user's functions, aggregates and views with their text, and the
+-- distributed tables: from both the QD sees which tables a function may read.
 CREATE FUNCTION pg_catalog.gp_function_sources() RETURNS json
   LANGUAGE sql STABLE AS $f$
   SELECT pg_catalog.json_build_object(
-    'functions', COALESCE((SELECT pg_catalog.json_object_agg(f.proname, f.src) FROM (
-        SELECT p.proname, pg_catalog.string_agg(COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), E'\n') AS src
-        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-        WHERE p.oid >= 16384 AND p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal')
-          AND p.pronamespace <> 'pg_catalog'::regnamespace GROUP BY p.proname) f), '{}'),
-    'tables', COALESCE((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, c.relname))
+    'texts', COALESCE((SELECT pg_catalog.json_object_agg(f.name, f.src) FROM (
+        SELECT t.name, pg_catalog.string_agg(t.src, E'\n') AS src FROM (
+          SELECT p.proname AS name, CASE WHEN l.lanname IN ('c', 'internal') THEN ''
+              ELSE COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) END AS src
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+            WHERE p.oid >= 16384 AND p.prokind <> 'a' AND p.pronamespace <> 'pg_catalog'::regnamespace
+          UNION ALL
+          SELECT p.proname, pg_catalog.concat_ws(' ', a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+            FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc p ON p.oid = a.aggfnoid
+            WHERE p.oid >= 16384 AND p.pronamespace <> 'pg_catalog'::regnamespace
+          UNION ALL
+          SELECT c.relname, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c
+            WHERE c.relkind = 'v' AND c.oid >= 16384 AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)) t
+        GROUP BY t.name) f), '{}'),
+    'tables', COALESCE((SELECT pg_catalog.json_agg(pg_catalog.json_build_object('oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname,
+          'plain', c.relkind = 'r' AND NOT c.relispartition,
+          'parents', (SELECT pg_catalog.json_agg(i.inhparent::bigint) FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)))
         FROM pg_catalog.gp_distribution_policy d JOIN pg_catalog.pg_class c ON c.oid = d.localoid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace), '[]'))
+$f$;
+
+-- The user's functions that a statement may call without naming them: by
+-- operators (by their names), and by casts and domains (under the name "").
+CREATE FUNCTION pg_catalog.gp_hidden_calls() RETURNS json
+  LANGUAGE sql STABLE AS $f$
+  SELECT COALESCE(pg_catalog.json_object_agg(h.op, h.funcs), '{}') FROM (
+    SELECT h.op, pg_catalog.json_agg(DISTINCT p.proname) AS funcs
+    FROM (SELECT o.oprname::text AS op, o.oprcode::oid AS func FROM pg_catalog.pg_operator o WHERE o.oid >= 16384
+          UNION ALL SELECT '', c.castfunc FROM pg_catalog.pg_cast c WHERE c.oid >= 16384
+          UNION ALL SELECT '', d.refobjid FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+            WHERE k.contypid <> 0 AND d.refclassid = 'pg_proc'::regclass) h
+    JOIN pg_catalog.pg_proc p ON p.oid = h.func JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+    WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.pronamespace <> 'pg_catalog'::regnamespace GROUP BY h.op) h
 $f$;
 
 -- The coordinator's copy of a distributed table stays empty, whatever a
@@ -164,13 +189,15 @@ BEGIN
     USING ERRCODE = '0A000', HINT = 'Send the statement from the client.';
 END $f$;
 CREATE FUNCTION pg_catalog.gp_protect(rel oid) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET allow_system_table_mods = on AS $f$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET allow_system_table_mods = on AS $f$
 BEGIN
   PERFORM gp_check_owner(c.relowner, 'table ' || c.relname) FROM pg_class c WHERE c.oid = rel;
   IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = rel AND tgname = 'gp_refuse_write') THEN RETURN; END IF;
   EXECUTE format('CREATE TRIGGER gp_refuse_write BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH STATEMENT EXECUTE FUNCTION pg_catalog.gp_refuse_write()', rel::regclass);
   -- Internal triggers are nobody's business: \d and pg_dump leave them out.
   UPDATE pg_trigger SET tgisinternal = true WHERE tgrelid = rel AND tgname = 'gp_refuse_write';
+  -- See gp_fill.
+  UPDATE pg_class SET relhassubclass = true WHERE oid = rel AND relkind = 'r' AND NOT relispartition;
 END $f$;
 
 -- The QD ends the coordinator's part of a transaction whose other part failed.
@@ -257,9 +284,120 @@ CREATE FUNCTION pg_catalog.gp_motion_connect_u(text, text) RETURNS text
   LANGUAGE c STRICT PARALLEL RESTRICTED SECURITY DEFINER AS '$libdir/dblink', 'dblink_connect';
 REVOKE ALL ON FUNCTION pg_catalog.gp_motion_connect_u(text, text) FROM PUBLIC;
 CREATE FUNCTION pg_catalog.gp_motion_connect() RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   PERFORM gp_motion_connect_u('gp_motion', {{lit (printf "host=%s port=%d user=%s dbname=motion connect_timeout=10" .RowsDir .Port .Superuser)}});
+END $f$;
+
+-- A function on the coordinator reads the coordinator's copy of a table. For
+-- the time of a statement the copy gets the table's rows, read from a row
+-- source, by a temporary table that inherits from it. ALTER TABLE ... INHERIT
+-- would make sessions that do so wait for each other: instead pg_inherits is
+-- told directly, with a sequence number that PostgreSQL itself does not use.
+-- Planners of other sessions do not see it, nor would they use a temporary
+-- table that is not theirs. It goes with the transaction, unless it is to be
+-- lasting.
+CREATE FUNCTION pg_catalog.gp_fill(rel oid, token text, lasting boolean) RETURNS oid
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET allow_system_table_mods = on SET lock_timeout = '10s' AS $f$
+DECLARE
+  child oid;
+  name text := 'pg_temp.gp_rows_' || rel || '_' || left(md5(token), 8);
+  columns text := (SELECT string_agg(format('c%s %s%s', a.attnum, format_type(a.atttypid, a.atttypmod),
+        CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END), ', ' ORDER BY a.attnum)
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped);
+BEGIN
+  IF token !~ '^[0-9a-f]{32}$' THEN RAISE EXCEPTION 'not a row source' USING ERRCODE = '22023'; END IF;
+  EXECUTE format('CREATE TEMPORARY TABLE %s (LIKE %s) ON COMMIT %s', name, rel::regclass, CASE WHEN lasting THEN 'PRESERVE ROWS' ELSE 'DROP' END);
+  child := name::regclass;
+  -- No token that this function asks for is one of a query of the user's.
+  EXECUTE format('INSERT INTO %s SELECT %s FROM pg_catalog.gp_motion_recv(''gp_motion'', %L) AS t(%s)', name,
+    CASE WHEN columns <> '' THEN '*' ELSE '' END, 'rows ' || rel || ' ' || token, COALESCE(columns, 'c0 boolean'));
+  INSERT INTO pg_inherits (inhrelid, inhparent, inhseqno, inhdetachpending) VALUES (child, rel, 0, false);
+  IF NOT (SELECT relhassubclass FROM pg_class WHERE oid = rel) THEN
+    UPDATE pg_class SET relhassubclass = true WHERE oid = rel;
+  END IF;
+  RETURN child;
+END $f$;
+
+-- Whether gp_fill's rows need none of the users' code, which would run with
+-- its rights: constraints of domains.
+CREATE FUNCTION pg_catalog.gp_can_fill(rel oid) RETURNS boolean
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem
+      WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped AND COALESCE(e.oid, t.oid) >= 16384 AND COALESCE(e.typtype, t.typtype) NOT IN ('e', 'b'))
+    OR NOT EXISTS (SELECT FROM pg_constraint k JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+      WHERE k.contypid <> 0 AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))
+$f$;
+
+-- Takes the rows away again; a table that an open cursor still reads goes with
+-- the transaction.
+CREATE FUNCTION pg_catalog.gp_unfill(children oid[]) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET allow_system_table_mods = on AS $f$
+DECLARE
+  child oid;
+BEGIN
+  FOR child IN SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+      WHERE i.inhrelid = ANY (children) AND i.inhseqno = 0 AND c.relnamespace = pg_my_temp_schema() LOOP
+    BEGIN
+      EXECUTE 'DROP TABLE ' || child::regclass;
+    EXCEPTION WHEN object_in_use THEN
+      DELETE FROM pg_inherits WHERE inhrelid = child;
+    END;
+  END LOOP;
+END $f$;
+
+-- How often this backend's transaction has scanned the coordinator's copies of
+-- distributed tables, and gp_fill's tables: by a table's oid, those that were.
+CREATE FUNCTION pg_catalog.gp_scans() RETURNS json
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT COALESCE(json_object_agg(s.rel, s.n), '{}') FROM (
+    SELECT o.rel, sum(pg_stat_get_xact_numscans(o.oid)) AS n
+    FROM (SELECT localoid AS rel, localoid AS oid FROM gp_distribution_policy
+          UNION ALL SELECT i.indrelid, i.indexrelid FROM pg_index i JOIN gp_distribution_policy d ON d.localoid = i.indrelid
+          UNION ALL SELECT oid, oid FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relname LIKE 'gp\_rows\_%') o
+    WHERE pg_stat_get_xact_numscans(o.oid) > 0 GROUP BY o.rel) s
+$f$;
+CREATE FUNCTION pg_catalog.gp_count_scans() RETURNS void
+  LANGUAGE sql SECURITY DEFINER AS $f$ SELECT pg_catalog.set_config('track_counts', 'on', true) $f$;
+
+-- Before functions run: what gp_watched will want to know, and which of the
+-- tables that they may read the user may read. Parallel workers would count
+-- scans where nobody sees them.
+CREATE FUNCTION pg_catalog.gp_watch(tables oid[]) RETURNS json
+  LANGUAGE plpgsql AS $f$
+DECLARE
+  workers text := pg_catalog.current_setting('max_parallel_workers_per_gather');
+BEGIN
+  IF pg_catalog.current_setting('track_counts') = 'off' THEN PERFORM pg_catalog.gp_count_scans(); END IF;
+  IF workers <> '0' THEN PERFORM pg_catalog.set_config('max_parallel_workers_per_gather', '0', true); END IF;
+  RETURN pg_catalog.json_build_object('scans', pg_catalog.gp_scans(), 'workers', workers,
+    'readonly', pg_catalog.current_setting('transaction_read_only')::boolean,
+    'readable', COALESCE((SELECT pg_catalog.json_agg(c.oid::bigint) FROM pg_catalog.pg_class c WHERE c.oid = ANY (tables)
+      AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+      AND (pg_catalog.current_setting('is_superuser') = 'on' OR pg_catalog.gp_can_fill(c.oid))), '[]'));
+END $f$;
+
+-- After functions ran: refuses the answer when one of them has read a copy that
+-- was empty. One that was filled is never read without what fills it.
+CREATE FUNCTION pg_catalog.gp_watched(before json) RETURNS void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  read text := (WITH more AS (SELECT k.key::oid AS oid FROM json_each_text(gp_scans()) k
+      WHERE k.value::bigint > COALESCE((before->'scans'->>k.key)::bigint, 0))
+    SELECT string_agg(d.localoid::regclass::text, ', ' ORDER BY d.localoid) FROM gp_distribution_policy d JOIN more m ON m.oid = d.localoid
+    WHERE NOT EXISTS (SELECT FROM more JOIN pg_class c ON c.oid = more.oid
+      WHERE c.relnamespace = pg_my_temp_schema() AND c.relname LIKE 'gp\_rows\_' || d.localoid || '\_%'));
+BEGIN
+  IF before->>'workers' <> current_setting('max_parallel_workers_per_gather') THEN
+    PERFORM set_config('max_parallel_workers_per_gather', before->>'workers', true);
+  END IF;
+  IF read IS NOT NULL THEN
+    RAISE EXCEPTION 'a function on the coordinator read %, whose rows are on the segments', read
+      USING ERRCODE = '0A000', DETAIL = 'It saw an empty table.', HINT = CASE WHEN (before->>'readonly')::boolean
+        THEN 'Call it in a transaction that is not read-only.'
+        ELSE 'Name the table in the function''s text, where a comment will do: a partitioned one without its schema, and not after ONLY. '
+          'The user of the session needs the right to SELECT from it.' END;
+  END IF;
 END $f$;
 -- pg_dump leaves alone what stands in pg_init_privs.
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)

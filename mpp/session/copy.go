@@ -48,13 +48,20 @@ func (s *Session) runCopy(req *request, st *pg.CopyStmt) error {
 }
 
 // copyQuery runs COPY (query) TO on the local server, over its sources.
-func (s *Session) copyQuery(req *request, st *pg.CopyStmt) error {
+func (s *Session) copyQuery(req *request, st *pg.CopyStmt) (err error) {
 	if st.Query.GetSelectStmt() == nil {
 		return s.runLocalWrite(req)
 	}
 	sql, slices, q, err := s.topOf(st.Query, nil)
 	if err != nil {
 		return err
+	}
+	if q.Kind != plan.Gather {
+		done, serr := s.shadow(req, st.Query)
+		if serr != nil {
+			return serr
+		}
+		defer func() { err = done(err) }()
 	}
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(req, req.text)

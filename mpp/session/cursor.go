@@ -20,10 +20,27 @@ func (s *Session) runDeclare(req *request) error {
 		return err
 	}
 	st := req.node.GetDeclareCursorStmt()
-	sql, slices, q, err := s.topOf(st.Query, req.types)
+	reads, err := s.functionReads(st.Query, nil)
 	if err != nil {
 		return err
 	}
+	if len(reads.tables) > 0 && s.link.status == 'I' && st.Options&hold != 0 {
+		if err := s.beginImplicit(); err != nil {
+			return err
+		}
+	}
+	var sql string
+	var slices []plan.Slice
+	q := &plan.Query{Kind: plan.Top}
+	if len(reads.tables) > 0 && s.link.status == 'T' {
+		sql, _, err = s.keptRows(req, st.Query)
+	} else {
+		sql, slices, q, err = s.topOf(st.Query, req.types)
+	}
+	if err != nil {
+		return err
+	}
+	s.txn.functions = s.txn.functions || reads.calls
 	simple := *req
 	simple.portal = nil
 	if q.Kind == plan.Local && q.Top == "" || s.link.status == 'I' && st.Options&hold == 0 {
@@ -169,8 +186,17 @@ func (s *Session) executed(st *pg.ExecuteStmt) (*pg.Node, error) {
 			}
 			exprs = append(exprs, "CAST(("+text+") AS "+types[i]+")")
 		}
-		res, err := s.evaluate("SELECT " + strings.Join(exprs, ", "))
+		sql := "SELECT " + strings.Join(exprs, ", ")
+		ask, err := parseOne(sql)
 		if err != nil {
+			return nil, err
+		}
+		done, err := s.shadow(&request{ctx: s.ctx}, ask)
+		if err != nil {
+			return nil, err
+		}
+		res, err := s.evaluate(sql)
+		if err = done(err); err != nil {
 			return nil, err
 		}
 		values := make([]*pg.Node, len(types))

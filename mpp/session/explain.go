@@ -16,8 +16,8 @@ func literal(s string) string { return catalog.Literal(s) }
 
 // runExplain shows a plan: motions in Greenplum's words, and under each what a
 // segment's PostgreSQL does for it.
-func (s *Session) runExplain(req *request) error {
-	req, err := s.withoutParams(req)
+func (s *Session) runExplain(req *request) (err error) {
+	req, err = s.withoutParams(req)
 	if err != nil {
 		return err
 	}
@@ -43,6 +43,13 @@ func (s *Session) runExplain(req *request) error {
 	sql, slices, q, err := s.topOf(query, nil)
 	if err != nil {
 		return err
+	}
+	if analyze && q.Kind != plan.Gather {
+		done, serr := s.shadow(req, query)
+		if serr != nil {
+			return serr
+		}
+		defer func() { err = done(err) }()
 	}
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(&simple, req.text)

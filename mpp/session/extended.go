@@ -303,11 +303,15 @@ func (s *Session) localForm(p *prepared) error {
 		if err != nil {
 			return err
 		}
-		tables, err := s.functionTables(n)
-		if err != nil {
-			return err
+		if q.Kind != plan.Local {
+			p.rewritten = true
+		} else if !p.rewritten {
+			reads, err := s.functionReads(n, nil)
+			if err != nil {
+				return err
+			}
+			p.rewritten = reads.calls
 		}
-		p.rewritten = p.rewritten || q.Kind != plan.Local || len(tables) > 0
 		if q.Kind == plan.Local && q.Top != "" {
 			p.local = q.Top
 		} else if q.Describe != "" {
@@ -408,6 +412,9 @@ func (s *Session) execute(ctx context.Context, m *pgproto3.Execute) error {
 	if po.prep.stmt == nil || po.prep.stmt.Node == nil && po.prep.stmt.SQL == "" && !po.prep.stmt.SetDistribution {
 		return s.executePortal(po)
 	}
+	if s.txn.functions && po.prep.stmt.Node.GetFetchStmt() != nil {
+		po.rewritten = true // see runFetch
+	}
 	if !po.rewritten || po.started {
 		if po.prep.stmt != nil && po.prep.stmt.Node != nil {
 			s.freshCache()
@@ -473,14 +480,21 @@ func (s *Session) executePortal(po *portal) error {
 // executeSuspendable runs a SELECT that the client fetches in pieces: as a
 // portal of the link, which reads the slices as sources and keeps the rows.
 func (s *Session) executeSuspendable(req *request, po *portal) error {
-	sql, slices, _, err := s.topOf(req.node, req.types)
+	reads, err := s.functionReads(req.node, req.params)
 	if err != nil {
 		return err
 	}
-	if len(slices) > 0 {
-		if po.sources, err = s.openCursor(slices, req.params); err != nil {
-			return err
+	var sql string
+	if reads.calls {
+		sql, po.sources, err = s.keptRows(req, req.node)
+	} else {
+		var slices []plan.Slice
+		if sql, slices, _, err = s.topOf(req.node, req.types); err == nil && len(slices) > 0 {
+			po.sources, err = s.openCursor(slices, req.params)
 		}
+	}
+	if err != nil {
+		return err
 	}
 	s.unnamedLost = true
 	bind := bindParams(req.params, req.formats)

@@ -34,6 +34,9 @@ func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
 	if err != nil {
 		return err
 	}
+	if err := s.refuseReading(&pg.InsertStmt{OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}); err != nil {
+		return err
+	}
 	w := &rowWriter{s: s, ctx: req.ctx, r: r}
 	values := st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0
 	if values || st.OnConflictClause != nil || len(st.ReturningList) > 0 {
@@ -104,7 +107,11 @@ func (s *Session) runLocalWrite(req *request) error {
 		}
 	}
 	s.settingsDirty = true
-	return s.runLocal(req, req.text)
+	done, err := s.shadow(req, req.node)
+	if err != nil {
+		return err
+	}
+	return done(s.runLocal(req, req.text))
 }
 
 // refuseWritingCTE reports WITH clauses that change data.
@@ -359,12 +366,17 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 	if err != nil {
 		return 0, err
 	}
-	tables, err := s.functionTables(source)
-	if err != nil {
-		return 0, err
+	spooled := q.Kind != plan.Local
+	if !spooled {
+		reads, err := s.functionReads(source, req.params)
+		if err != nil {
+			return 0, err
+		}
+		spooled = reads.calls
 	}
-	if q.Kind != plan.Local || len(tables) > 0 {
-		// The gang is busy with the source until its last row.
+	if spooled {
+		// The gang is busy with the source until its last row, and functions
+		// may need it.
 		spool := &rowSpool{}
 		defer spool.close()
 		if err := s.rowsOf(req.ctx, q, source, req.params, req.types, formats, spool.add); err != nil {

@@ -87,10 +87,10 @@ func (s *Session) functionCall(m *pgproto3.FunctionCall) {
 	defer end()
 	err := s.fromClient(m)
 	if err == nil {
-		s.link.send(m)
-		if err = s.link.flush(); err == nil {
-			err = s.pass()
-		}
+		err = s.passCall(ctx, m)
+	}
+	if ferr := s.finishImplicit(ctx, err); err == nil {
+		err = ferr
 	}
 	if refused := s.out.refusal(); refused != nil {
 		err = refused
@@ -102,6 +102,19 @@ func (s *Session) functionCall(m *pgproto3.FunctionCall) {
 	}
 	s.out.send(&pgproto3.ReadyForQuery{TxStatus: s.link.status})
 	s.out.flush()
+}
+
+// passCall passes a call on. One of the user's functions is watched.
+func (s *Session) passCall(ctx context.Context, m *pgproto3.FunctionCall) error {
+	done, err := s.shadowReads(ctx, &functionReads{calls: m.Function >= firstNormalOID})
+	if err != nil {
+		return err
+	}
+	s.link.send(m)
+	if err := s.link.flush(); err != nil {
+		return err
+	}
+	return done(s.pass())
 }
 
 // passCopyIn hands a client's COPY data to the link.

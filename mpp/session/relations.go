@@ -259,6 +259,16 @@ func (c planCatalog) Function(schema, name string) (plan.Func, error) {
 		case j.Stable:
 			f.Volatility = 's'
 		}
+		if f.Volatility == 'i' && !f.Builtin {
+			// Segments do not have what it may read, whatever it says of itself.
+			reads, err := c.s.mayReadTables(name)
+			if err != nil {
+				return plan.Func{}, err
+			}
+			if reads {
+				f.Volatility = 'v'
+			}
+		}
 	}
 	c.s.cache.functions[key] = f
 	return f, nil

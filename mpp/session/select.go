@@ -165,7 +165,10 @@ func (s *Session) runSelect(req *request, node *pg.Node) error {
 	if err != nil {
 		return s.inItsWords(err, req)
 	}
-	done, err := s.shadow(req.ctx, node)
+	if q.Kind == plan.Gather {
+		return s.runPlanned(req, q)
+	}
+	done, err := s.shadow(req, node)
 	if err != nil {
 		return err
 	}
@@ -291,7 +294,7 @@ func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, para
 	if q.Kind == plan.Gather {
 		return s.gather(ctx, &q.Slices[0], params, formats, sink)
 	}
-	done, err := s.shadow(ctx, node)
+	done, err := s.shadow(&request{ctx: ctx, params: params}, node)
 	if err != nil {
 		return err
 	}

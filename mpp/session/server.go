@@ -56,6 +56,7 @@ type Server struct {
 	nextID      atomic.Int32
 	estimates   estimates
 	catalogTick atomic.Uint64 // counts DDL; sessions drop what they know of relations
+	hidden      hiddenCalls   // coordinator only
 
 	mu       sync.Mutex
 	sessions map[uint32]*Session // by the pid clients cancel with

@@ -157,13 +157,10 @@ func (s *Session) run(req *request) error {
 		return s.runCreateAs(req, n.CreateTableAsStmt)
 	case *pg.Node_DoStmt, *pg.Node_CallStmt:
 		s.settingsChanged()
-		s.txn.ddl = true // it may do anything on the coordinator
-		done, err := s.shadow(req.ctx, req.node)
-		if err != nil {
-			return err
-		}
-		return done(s.runLocal(req, req.text))
-	case *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
+		return s.runProcedure(req)
+	case *pg.Node_FetchStmt:
+		return s.runFetch(req)
+	case *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
 		return s.runLocal(req, req.text)
 	}

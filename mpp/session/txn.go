@@ -24,6 +24,9 @@ type txn struct {
 	settings bool
 	// ddl: relations may look different when it ends.
 	ddl bool
+	// functions: functions of the user's have run, which may have opened
+	// cursors.
+	functions bool
 }
 
 // beginImplicit opens a transaction on the link unless there is one.
