@@ -133,12 +133,70 @@ func TestProxyArguments(t *testing.T) {
 		{"proxy -D /none extra", 2, "unknown command"},
 		{"proxy -D /none", 1, "no such file or directory"},
 		{"proxy -D " + t.TempDir() + " --dialect x", 2, "use auto, magic36 or plain32"},
+		{"proxy -D " + t.TempDir() + " -c trunkline.proxy_grace=never", 2, `invalid value for parameter "trunkline.proxy_grace"`},
+		{"proxy -D " + t.TempDir() + " -c trunkline.proxy_graze=1", 2, `unrecognized configuration parameter "trunkline.proxy_graze"`},
+		{"proxy -D " + t.TempDir() + " -c trunkline.proxy_grace", 2, "want name=value"},
+		{"proxy -D " + t.TempDir() + " -c trunkline.proxy_addresses=1:2", 2, "2 of 4 fields"},
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append([]string{"trunkline"}, strings.Fields(c.args)...), &out, &errs)
 		if code != c.code || !strings.Contains(errs.String(), c.want) {
 			t.Errorf("%s: exit %d, want %d\n%s", c.args, code, c.code, &errs)
 		}
+	}
+}
+
+// The parameters of the command line go before the file's; the status tells
+// what is in force, and who has been turned away.
+func TestProxyParameters(t *testing.T) {
+	dir := proxyDir(t, 1, -1, "")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	conf := filepath.Join(dir, "postgresql.conf")
+	text := "gp_contentid=-1\ntrunkline.proxy_grace=7\ntrunkline.proxy_hello_timeout=9\ntrunkline.proxy_peer_timeout='soon'\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	exit := make(chan int, 1)
+	var log bytes.Buffer
+	go func() {
+		exit <- run(ctx, []string{"trunkline", "proxy", "-D", dir, "-c", "trunkline.proxy_hello_timeout=150ms",
+			"-c", fmt.Sprintf("trunkline.proxy_addresses=1:-1:127.0.0.1:%d", port)}, &bytes.Buffer{}, &log)
+	}()
+	waitFor(t, "the proxy", func() bool { s, _ := proxyStatus(t, dir); return s.Socket != "" && s.Listener.Bound })
+	s, code := proxyStatus(t, dir)
+	if want := conf + `, line 4: invalid value for parameter "trunkline.proxy_peer_timeout": "soon"`; s.ConfigError != want || code != 3 {
+		t.Errorf("exit %d, %q, want %q", code, s.ConfigError, want)
+	}
+	if s.Limits.Grace != 7 || s.Limits.HelloTimeout != 0.15 || s.Limits.PeerTimeout != 30 {
+		t.Errorf("%+v", s.Limits)
+	}
+	for _, said := range []string{"nonsense", ""} {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(said)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "both to be counted", func() bool { s, _ := proxyStatus(t, dir); return s.Rejected == 2 })
+	var out, errs bytes.Buffer
+	run(t.Context(), []string{"trunkline", "proxy", "status", "-D", dir}, &out, &errs)
+	for _, want := range []string{"Strangers:        2 closed (1 garbage, 1 silent), 0 silent so far\n", "Server:           process ", "Configuration:    " + s.ConfigError + "\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &out)
+		}
+	}
+	cancel()
+	if code := <-exit; code != 0 {
+		t.Errorf("exit %d\n%s", code, &log)
 	}
 }
 

@@ -198,7 +198,7 @@ func (pr *peer) shake(ctx context.Context, conn net.Conn, d icwire.Dialect) (a t
 	switch {
 	case err != nil && isTimeout(err):
 		return a, fmt.Errorf("it took the connection but did not answer our hello within %v", limit)
-	case err == io.EOF:
+	case err == io.EOF, errors.Is(err, syscall.ECONNRESET):
 		return a, errors.New("the proxy there closed the connection instead of answering our hello")
 	case err == io.ErrUnexpectedEOF:
 		return a, fmt.Errorf("what answers there is no proxy of this cluster: it sent %q and closed the connection", buf[:n])

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -8,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trunkline-db/trunkline/internal/testkit"
+	"github.com/trunkline-db/trunkline/topology"
 )
 
 // limit is how soon a query that cannot work has to say so.
@@ -40,8 +44,26 @@ func TestProxyModeFailures(t *testing.T) {
 	}
 	refusing := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	// A port that takes the connection and closes it.
-	closer := closingListener(t)
+	// A port that takes the connection and closes it, one that takes it and says
+	// nothing, and one that does not answer at all.
+	closer := listener(t, func(c net.Conn) { c.Close() })
+	silent := listener(t, func(net.Conn) {})
+	deaf := deafPort(t)
+	elsewhere := func(dbid uint16, host string, port int) topology.AddressList {
+		list := testkit.Moved(good, dbid, port)
+		for i := range list {
+			if list[i].Dbid == dbid {
+				list[i].Host = host
+			}
+		}
+		return list
+	}
+	victimPort := 0
+	for _, e := range good {
+		if e.Dbid == victim {
+			victimPort = e.Port
+		}
+	}
 
 	own := func(list fmt.Stringer) string {
 		return fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" -m "'%s'" && gpstop -u`, list, good)
@@ -66,6 +88,14 @@ func TestProxyModeFailures(t *testing.T) {
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*connection refused`, refusing)},
 		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)),
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(closed|connection reset)`, closer)},
+		{"peer does not answer", own(testkit.Moved(good, coordinatorDbid, deaf)),
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(still connecting to 127\.0\.0\.1:%[1]d|no answer to our attempt to connect)`, deaf)},
+		{"peer takes the connection and is silent", own(testkit.Moved(good, coordinatorDbid, silent)),
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(still waiting for the answer to our hello|did not answer our hello)`, silent)},
+		{"name does not resolve", own(elsewhere(coordinatorDbid, "no-such-host.invalid", 4000)),
+			`dbid ?1\b.*(the name no-such-host\.invalid cannot be resolved|still resolving the name no-such-host\.invalid)`},
+		{"another instance's proxy at the address", own(elsewhere(coordinatorDbid, "localhost", victimPort)),
+			`dbid ?1\b.*the proxy there is that of seg1 \(dbid 3\)`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			defer c.ConnectProxies(t)
@@ -155,8 +185,9 @@ func TestUdpifcIsNotThere(t *testing.T) {
 	}
 }
 
-// closingListener accepts and closes until the test ends.
-func closingListener(t *testing.T) (port int) {
+// listener accepts connections and hands them to f until the test ends; then
+// they are closed.
+func listener(t *testing.T, f func(net.Conn)) (port int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -169,9 +200,69 @@ func closingListener(t *testing.T) (port int) {
 			if err != nil {
 				return
 			}
-			conn.Close()
+			defer conn.Close()
+			f(conn)
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// deafPort is one where a connection attempt gets no answer, for the queue of
+// its listener is full.
+func deafPort(t *testing.T) int {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := sa.(*unix.SockaddrInet4).Port
+	for range 20 {
+		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
+		if err != nil {
+			return port
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("this kernel takes connections beyond the listener's queue")
+	return 0
+}
+
+// TestProxyHangs: a segment's proxy that hangs, its sockets open, is told from
+// one that works, and a query that needs it ends with its name.
+func TestProxyHangs(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	conn := c.Connect(t, db, proxy)
+	testkit.Exec(t, conn, "create table s (id int) distributed by (id); insert into s select generate_series(1, 300)")
+	c.ConnectProxies(t)
+	const victim = 3 // dbid of segment 1
+	c.MustShell(t, "gpconfig -c trunkline.proxy_peer_timeout -v 1s && gpstop -u")
+	defer c.MustShell(t, "gpconfig -r trunkline.proxy_peer_timeout && gpstop -u")
+	if n := testkit.Value(t, conn, "select count(*) from s"); n != "300" {
+		t.Fatalf("%s rows", n)
+	}
+	thaw := testkit.Freeze(t, c.Pid(t, victim, testkit.Proxy))
+	start := time.Now()
+	_, err := testkit.TryQuery(conn, "select count(*) from s")
+	took := time.Since(start)
+	t.Logf("after %v: %s", took.Round(time.Millisecond), testkit.ErrorText(err))
+	if err == nil || testkit.SQLState(err) != "58M01" || !regexp.MustCompile(`dbid ?3\b`).MatchString(testkit.ErrorText(err)) {
+		t.Errorf("expected 58M01 and dbid 3 in the error")
+	}
+	if took > limit+3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	thaw()
+	c.WaitProxies(t)
+	if n := testkit.Value(t, conn, "select count(*) from s"); n != "300" {
+		t.Errorf("afterwards %s rows", n)
+	}
 }
