@@ -321,7 +321,7 @@ func TestSessionState(t *testing.T) {
 	check("10MB", "1000")
 	testkit.Exec(t, conn, "discard all")
 	check("4MB", "1000")
-	for _, sql := range []string{"set client_encoding = 'LATIN1'", "set names 'LATIN1'"} {
+	for _, sql := range []string{"set client_encoding = 'MULE_INTERNAL'", "set names 'euc_jis_2004'"} {
 		if err := testkit.TryExec(conn, sql); testkit.SQLState(err) != "0A000" {
 			t.Errorf("%s: %v", sql, err)
 		}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -217,7 +218,12 @@ func (s *Session) decodeBind(m *pgproto3.Bind) error {
 			m.Parameters[i], err = b.convert([]byte{}, types[i], v)
 		}
 		if err != nil {
-			return err
+			said := *pgError(err)
+			said.Where = fmt.Sprintf("portal %q parameter $%d", m.DestinationPortal, i+1)
+			if m.DestinationPortal == "" {
+				said.Where = fmt.Sprintf("unnamed portal parameter $%d", i+1)
+			}
+			return &said
 		}
 	}
 	return nil

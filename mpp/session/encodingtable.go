@@ -57,6 +57,10 @@ func (s *encodings) find(ctx context.Context, name string) (string, *encoding, e
 		return spelled, e, nil
 	}
 	e, err := s.load(ctx, spelled)
+	if err == nil && e == nil {
+		err = sqlError("0A000", "invalid value for parameter \"client_encoding\": %q", name)
+		pgError(err).Detail = "Conversion between " + spelled + " and UTF8 is not supported."
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -64,7 +68,7 @@ func (s *encodings) find(ctx context.Context, name string) (string, *encoding, e
 	return spelled, e, nil
 }
 
-// load reads an encoding's tables.
+// load reads an encoding's tables; nil when it is not converted.
 func (s *encodings) load(ctx context.Context, name string) (*encoding, error) {
 	quoted := catalog.Literal(name)
 	res, err := s.ask(ctx, "SELECT pg_catalog.pg_encoding_max_length(pg_catalog.pg_char_to_encoding("+quoted+"))")
@@ -77,7 +81,7 @@ func (s *encodings) load(ctx context.Context, name string) (*encoding, error) {
 	if !single {
 		var ok bool
 		if e.layout, ok = layouts[name]; !ok {
-			return nil, errNoConversion(name)
+			return nil, nil
 		}
 		sql += " UNION ALL SELECT true, * FROM pg_temp.decoded(" + quoted + ", '', 33024, 65535)" +
 			" UNION ALL SELECT false, * FROM pg_temp.encoded(" + quoted + ")"
@@ -89,7 +93,7 @@ func (s *encodings) load(ctx context.Context, name string) (*encoding, error) {
 		return nil, err
 	}
 	if len(res.rows) == 0 {
-		return nil, errNoConversion(name) // PostgreSQL has no conversion either
+		return nil, nil // PostgreSQL has no conversion either
 	}
 	for _, row := range res.rows {
 		decoded := string(row[0]) == "t"
@@ -108,13 +112,6 @@ func (s *encodings) load(ctx context.Context, name string) (*encoding, error) {
 		}
 	}
 	return e, nil
-}
-
-// errNoConversion refuses a client encoding, as PostgreSQL does.
-func errNoConversion(name string) error {
-	e := sqlError("0A000", "invalid value for parameter \"client_encoding\": %q", name)
-	e.Detail = fmt.Sprintf("Conversion between %s and UTF8 is not supported.", name)
-	return e
 }
 
 // aliases are the prefixes under which codes of more than two bytes repeat
