@@ -16,7 +16,8 @@ import (
 // file that an executor alone can write, of a name that cannot be guessed and
 // that is told to PostgreSQL as a parameter. It is good for the executor's own
 // connection, and there only while that slice runs and has sent no row: the
-// function has read all by then, and nothing else runs on the connection.
+// function has read all by then, and no other slice of the statement, which
+// may call functions of the user's, runs on the connection meanwhile.
 
 // pass is such a file. A nil *pass does nothing.
 type pass struct {

@@ -37,7 +37,9 @@ func (fakeCatalog) Relation(schema, name string) (*Relation, error) {
 	return fakeRelations[name], nil
 }
 
-func (c fakeCatalog) ReadAs(schema, name, _ string) (*Relation, error) { return c.Relation(schema, name) }
+func (c fakeCatalog) ReadAs(schema, name, _ string) (*Relation, error) {
+	return c.Relation(schema, name)
+}
 
 func (fakeCatalog) Function(schema, name string) (Func, error) {
 	f := Func{Found: true, Builtin: true, Volatility: 'i', Location: 'a'}

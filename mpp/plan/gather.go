@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"slices"
-
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
@@ -172,12 +170,11 @@ func (p *planner) gatherView(r *rte) {
 	rs.Alias = &pg.Alias{Aliasname: r.alias}
 }
 
-// gatherRTE makes a slice that scans one table and puts its source in the
-// table's place. where are conditions on the table alone.
-func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
-	sel := newSelect()
-	var cols []Column // as gathered
-	from := p.scanItem(r)
+// scan is the SELECT of what the query uses of a base table, and its columns
+// as they are gathered. wrap says that the source must make more of them.
+func (p *planner) scan(r *rte) (sel *pg.SelectStmt, cols []Column, wrap bool) {
+	sel = newSelect()
+	from := p.tableItem(r)
 	name := from.alias
 	for i, c := range r.rel.Columns {
 		if !r.all && (i >= len(r.need) || !r.need[i]) {
@@ -191,7 +188,7 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 		sel.TargetList = append(sel.TargetList, target("", val))
 		cols = append(cols, c)
 	}
-	wrap := r.whole
+	wrap = r.whole
 	for _, s := range sortedKeys(r.sys) {
 		var val *pg.Node
 		col := Column{Name: s, Type: systemColumns[s]}
@@ -212,14 +209,25 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 		sel.TargetList = []*pg.Node{target(dummyColumn, cast(nullConst(), "bool"))}
 	}
 	sel.FromClause = []*pg.Node{from.node}
+	return sel, cols, wrap
+}
+
+// gatherRTE makes a slice that scans one table and puts its source in the
+// table's place. where are conditions on the table alone.
+func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
+	sel, cols, wrap := p.scan(r)
 	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
 	if r.owner != "" {
-		var err error
-		if s.Read, err = r.ownerRead(sel, cols); err != nil {
+		item, err := p.ownerItem(r)
+		if err != nil {
 			return err
 		}
-		sel = p.overRead(r.alias, cols)
-		if slices.ContainsFunc(r.rel.Columns, func(c Column) bool { _, asText := typeFit(c.Type); return asText }) {
+		sel = newSelect()
+		sel.FromClause = []*pg.Node{item}
+		for _, c := range cols {
+			sel.TargetList = append(sel.TargetList, target("", colRef(r.alias, c.Name)))
+		}
+		if r.textual() {
 			where = nil // they may be on what is text by now
 		}
 	}

@@ -35,6 +35,9 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	}
 	sh, why := p.shapeOf(lv)
 	if why == "" {
+		why = lv.ownerReads()
+	}
+	if why == "" {
 		done, why, err = p.push(sh, root)
 	}
 	if root && !done {

@@ -324,9 +324,6 @@ func (p *planner) rteLocus(r *rte) (locus, string) {
 	}
 	switch r.kind {
 	case rteGather:
-		if r.owner != "" {
-			return locus{}, "a table that the view's owner may read and not the user"
-		}
 		return p.tableLocus(r)
 	case rteSub:
 		return p.subLocus(r)

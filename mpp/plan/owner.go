@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
@@ -13,21 +15,49 @@ import (
 // readMark stands for the call in a slice's tree.
 func (p *planner) readMark() string { return "?gp" + p.salt + "read?" }
 
-// overRead is a slice's SELECT of all columns of what it reads with an owner's
-// rights.
-func (p *planner) overRead(alias string, cols []Column) *pg.SelectStmt {
-	sel := newSelect()
-	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
-		Relname: p.readMark(), Inh: true, Relpersistence: "p", Location: -1}}}}
-	for _, c := range cols {
-		sel.TargetList = append(sel.TargetList, target("", colRef(alias, c.Name)))
+// ownerItem is the FROM item of a slice that reads a table with the rights of
+// r's owner, and notes what it reads. A slice has one such item at most.
+func (p *planner) ownerItem(r *rte) (*pg.Node, error) {
+	sel, cols, _ := p.scan(r)
+	rd, err := r.ownerRead(sel, cols)
+	if err != nil {
+		return nil, err
 	}
-	return sel
+	p.read = rd
+	return &pg.Node{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
+		Relname: p.readMark(), Inh: true, Relpersistence: "p", Location: -1}}}, nil
+}
+
+// ownerReads says what keeps a level that reads with an owner's rights from
+// being an island. Levels of the user's query are none over such tables: the
+// fence around the view keeps them apart.
+func (lv *level) ownerReads() string {
+	why, reads := "", 0
+	lv.each(func(l *level) bool {
+		for _, r := range l.rtes {
+			if r.owner == "" || r.kind != rteGather {
+				continue
+			}
+			if reads++; reads > 1 {
+				why = "several tables that the view's owner may read and the user may not"
+			}
+			if r.whole || r.sample != nil || r.textual() {
+				why = "a table that the view's owner may read and the user may not"
+			}
+		}
+		return true
+	})
+	return why
+}
+
+// textual says whether some of a table's columns are gathered as text.
+func (r *rte) textual() bool {
+	return slices.ContainsFunc(r.rel.Columns, func(c Column) bool { _, asText := typeFit(c.Type); return asText })
 }
 
 // source is the FROM item whose argument is parameter n.
 func (r *Read) source(n int) string {
-	return "pg_catalog.gp_owner_rows($" + itoa(n) + ") AS " + r.as
+	return "pg_catalog.gp_owner_rows($" + itoa(n) + "::text) AS " + r.as
 }
 
 // ownerRead is the scan that sel is, which makes cols, as the owner of a view.

@@ -94,7 +94,9 @@ func (c *pgCatalog) Relation(schema, name string) (*Relation, error) {
 	return r, nil
 }
 
-func (c *pgCatalog) ReadAs(schema, name, _ string) (*Relation, error) { return c.Relation(schema, name) }
+func (c *pgCatalog) ReadAs(schema, name, _ string) (*Relation, error) {
+	return c.Relation(schema, name)
+}
 
 func (c *pgCatalog) Function(schema, name string) (Func, error) {
 	key := Name{schema, name}

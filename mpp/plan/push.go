@@ -61,7 +61,7 @@ func (p *planner) asOnSegments(lv *level, f func()) {
 		}
 		for _, r := range l.rtes {
 			if r.kind == rteGather {
-				set(r.node, p.scanItem(r).node)
+				set(r.node, p.scanItem(r))
 			}
 		}
 		locks := l.sel.LockingClause

@@ -16,6 +16,7 @@ type planner struct {
 	sources []source
 	salt    string // keeps the marks of sources apart from the user's names
 	reason  string
+	read    *Read             // of the slice that is being made
 	direct  bool              // the one slice's rows go to the client
 	values  map[string]string // what opt.Eval said
 }
@@ -50,9 +51,19 @@ type scanned struct {
 	alias string
 }
 
-// scanItem is the FROM item that scans a base table on a segment, under the
+// scanItem is the FROM item that reads a base table on a segment, under the
 // names the query knows it by.
-func (p *planner) scanItem(r *rte) scanned {
+func (p *planner) scanItem(r *rte) *pg.Node {
+	if r.owner != "" {
+		if n, err := p.ownerItem(r); err == nil {
+			return n
+		}
+	}
+	return p.tableItem(r).node
+}
+
+// tableItem is scanItem with the rights of whoever runs it.
+func (p *planner) tableItem(r *rte) scanned {
 	var rv *pg.RangeVar
 	if r.random {
 		rv = &pg.RangeVar{Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1}
@@ -109,9 +120,10 @@ func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
 	if err != nil {
 		return err
 	}
-	if s.Read != nil {
-		sql = strings.Replace(sql, quote(p.readMark()), s.Read.source(len(params)+1), 1)
+	if p.read != nil && strings.Contains(sql, p.read.source(len(params)+1)) {
+		s.Read = p.read
 	}
+	p.read = nil
 	s.SQL, s.Params, s.Token = sql, params, p.opt.Token()
 	p.slices = append(p.slices, *s)
 	return nil
@@ -159,6 +171,9 @@ func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	}
 	for _, num := range params {
 		sql = strings.ReplaceAll(sql, quote(typeMark+itoa(num)+"?"), p.opt.ParamTypes[num-1])
+	}
+	if p.read != nil {
+		sql = strings.Replace(sql, quote(p.readMark()), p.read.source(len(params)+1), 1)
 	}
 	return sql, params, nil
 }

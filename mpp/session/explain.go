@@ -95,7 +95,7 @@ func (s *Session) runExplain(req *request) (err error) {
 			continue
 		}
 		if rd := slices[at].Read; rd != nil {
-			out = append(out, fmt.Sprintf("   ->  Scan on %s with the rights of %s", rd.Table, rd.Owner))
+			out = append(out, fmt.Sprintf("   ->  Scan on %s with the rights of %s", rd.Table, rd.Owner), "         for: "+slices[at].SQL)
 			at++
 			continue
 		}
