@@ -44,8 +44,9 @@ cluster: ## tests on whole clusters
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-bench: ## benchmarks; BENCH=regexp chooses
+bench: build ## Go benchmarks, then the proxy's figures and bounds; BENCH=regexp: such benchmarks only
 	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /internal/clustertest)
+	@[ '$(BENCH)' != . ] || bin/trunkline bench proxy
 
 setup: ## install what is missing from Debian (demo and test do it themselves)
 	@scripts/setup

@@ -31,7 +31,7 @@ var charts = []struct {
 	{RSSEach, "KiB of memory each", 1.0 / 1024},
 }
 
-var pathColors = map[string]string{PathProxies: "#1f6fb2", PathPump: "#8a8f98", PathDirect: "#d3d6db"}
+var pathColors = map[string]string{PathProxies: "#1f6fb2", PathPump: "#8a8f98", PathOther: "#c4c8ce"}
 
 // bar is a median, with the range of the rounds.
 type bar struct {
@@ -74,7 +74,7 @@ func (r *Report) Plot(w io.Writer) error {
 				text(plotLeft-8, y, `text-anchor="end"`, b.label)
 				fmt.Fprintf(&body, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"14\" fill=\"%s\"/>\n", plotLeft, y-11, at(b.value)-plotLeft, b.color)
 				fmt.Fprintf(&body, "<path d=\"M%.1f %dH%.1f\" stroke=\"#222\"/>\n", at(b.lo), y-4, at(b.hi))
-				text(plotRight+8, y, "", fmt.Sprintf("%.3g", b.value))
+				text(plotRight+8, y, "", number(b.value))
 			}
 		}
 		y = res.drawSeries(&body, text, y)
@@ -90,13 +90,10 @@ func (r *Report) Plot(w io.Writer) error {
 func (res *Result) bars(name string, scale float64) (bars []bar) {
 	for _, p := range res.Paths {
 		v, ok := p.Median[name]
-		if !ok {
+		if !ok || p.Path == PathDirect { // next to which all others look small
 			continue
 		}
 		b := bar{label: p.Path, color: pathColors[p.Path], value: v * scale, lo: v * scale, hi: v * scale}
-		if b.color == "" {
-			b.color = "#b0b4bb"
-		}
 		for _, f := range p.Rounds {
 			b.lo, b.hi = min(b.lo, f[name]*scale), max(b.hi, f[name]*scale)
 		}

@@ -63,10 +63,7 @@ func (r *Report) Table(w io.Writer) error {
 		for _, b := range r.Bounds {
 			measured, verdict := "-", "not measured"
 			if b.Measured != nil {
-				measured, verdict = fmt.Sprintf("%.3g", *b.Measured), "MISSED"
-				if *b.Measured >= 1000 {
-					measured = fmt.Sprintf("%.0f", *b.Measured)
-				}
+				measured, verdict = number(*b.Measured), "MISSED"
 				if b.OK {
 					verdict = "ok"
 				}
@@ -119,6 +116,14 @@ func (r *Report) table(w io.Writer, res *Result) {
 	for _, n := range res.Notes {
 		fmt.Fprintf(w, "    %s\n", n)
 	}
+}
+
+// number prints three digits at least.
+func number(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // errWriter remembers the first error.

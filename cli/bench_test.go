@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestBenchArguments(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"bench proxy extra", 2, "unknown command"},
+		{"bench proxy --mode speed", 2, "use one of throughput, latency, setup, fair, unread, many, steady, soak"},
+		{"bench proxy --proxy 0:2:/tmp/a", 2, "give two or more"},
+		{"bench proxy --proxy 0:2", 2, "use CONTENT:DBID:SOCKET"},
+		{"bench proxy --proxy 0:2:/tmp/a --proxy 1:2:/tmp/b", 2, "dbid 2 cannot be, or is given twice"},
+		{"bench proxy --proxy 0:70000:/tmp/a", 2, "use CONTENT:DBID:SOCKET"},
+		{"bench proxy --dialect auto", 2, "use magic36 or plain32"},
+		{"bench proxy --pump fast", 2, "use splice, copy or none"},
+		{"bench proxy --size 70000", 2, "use 20 to 65536"},
+		{"bench proxy --rounds -1", 2, "cannot be negative"},
+		{"bench proxy --check --mode many", 2, "leave out --mode"},
+		{"bench proxy --plot /none/x.svg", 2, "/none"},
+		{"bench proxy --proxy -1:1:/none/a --proxy 0:2:/none/b", 1, "connect to /none/a: no such file or directory"},
+		{"bench relay a", 2, "accepts 3 arg(s)"},
+		{"bench relay copy a b", 1, "must be unix:PATH or tcp:HOST:PORT"},
+		{"bench probe", 2, "use -D DATADIR"},
+		{"bench frob", 2, "unknown command"},
+		{"bench proxy --help", 0, "Plays the backends of interconnect proxies"},
+		{"bench", 0, "Measure interconnect proxies"},
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), append([]string{"trunkline"}, strings.Fields(c.args)...), &out, &errs)
+		if said := out.String() + errs.String(); code != c.code || !strings.Contains(said, c.want) {
+			t.Errorf("%s: exit %d, want %d with %q:\n%s", c.args, code, c.code, c.want, said)
+		}
+	}
+}
