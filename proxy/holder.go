@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/topology"
@@ -67,7 +68,7 @@ func holder(port int) (pid int, command string) {
 			proc := filepath.Dir(filepath.Dir(fd))
 			pid, _ = strconv.Atoi(filepath.Base(proc))
 			b, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
-			command = strings.Join(strings.FieldsFunc(string(b), func(r rune) bool { return r == 0 || r == ' ' }), " ")
+			command = strings.Join(strings.FieldsFunc(string(b), func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }), " ")
 			if len(command) > 80 {
 				command = command[:80] + "..."
 			}
