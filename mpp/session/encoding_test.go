@@ -133,8 +133,12 @@ func TestUTF8RowsAreNotCopied(t *testing.T) {
 	var boxed pgproto3.BackendMessage = row
 	o.send(boxed)
 	o.flush()
-	if n := testing.AllocsPerRun(100, func() { o.send(boxed); o.flush() }); n > 1 {
-		t.Errorf("%v allocations for a row", n)
+	least := 100.0
+	for range 5 { // others' allocations count, too
+		least = min(least, testing.AllocsPerRun(100, func() { o.send(boxed); o.flush() }))
+	}
+	if least > 1 {
+		t.Errorf("%v allocations for a row", least)
 	}
 }
 
