@@ -285,6 +285,12 @@ func TestNameOfACaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	qd.dialAs(2, 0)
+	// While names have no answer, he is where he was.
+	names.set()
+	if err := qd.p.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	qd.dialAs(2, 0)
 }
 
 // Two clusters on the same hosts: an entry that leads into the other one's

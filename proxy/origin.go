@@ -34,12 +34,18 @@ type origin struct {
 	asking bool
 }
 
-// forget makes every host be looked up again; their names may have new
-// addresses. The list may have lost hosts, too.
-func (o *origins) forget() {
+// forget makes every host be looked up again, for names may have new addresses,
+// and drops those that the list no longer has. Where the others were stays
+// known, in case nobody answers.
+func (o *origins) forget(list topology.AddressList) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hosts = nil
+	for host, h := range o.hosts {
+		if !slices.ContainsFunc(list, func(e topology.Entry) bool { return e.Host == host }) {
+			delete(o.hosts, host)
+		}
+		h.asked = time.Time{}
+	}
 }
 
 // comesFrom checks that a connection made in the name of a peer comes from an

@@ -21,7 +21,7 @@ func (p *Proxy) reload(ctx context.Context) error {
 	if err == nil {
 		p.applyTimes(f)
 	}
-	p.origins.forget()
+	p.origins.forget(f.Addresses)
 	switch {
 	case err != nil:
 	case f.AddressError != nil:
