@@ -65,8 +65,8 @@ it with the bounds that must hold. The modes:
   soak        short connections and heavy streams for --time; memory and
               descriptors at intervals
 
-The exit status is 0 when everything was measured, with --check 3 when a bound
-is missed.`,
+The exit status is 0 when everything was measured, 1 when something could not
+be, with --check 3 when a bound is missed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wrong := func(err error) error { return &usageError{cmd, err} }
@@ -132,10 +132,15 @@ is missed.`,
 			} else {
 				err = r.Table(cmd.OutOrStdout())
 			}
-			if err == nil && check && !r.Held() {
-				err = exitWith(3, nil)
+			switch {
+			case err != nil:
+				return err
+			case len(r.Failures) > 0:
+				return exitWith(1, errors.New(strings.Join(r.Failures, "\n")))
+			case check && !r.Held():
+				return exitWith(3, nil)
 			}
-			return err
+			return nil
 		},
 	}
 	f := cmd.Flags()

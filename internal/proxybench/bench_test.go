@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	settleStep = 20 * time.Millisecond // the figures are of no interest here
 	goleak.VerifyTestMain(m)
 }
 
@@ -132,6 +133,16 @@ func want(t *testing.T, r *Report, paths []string, figures ...string) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, key := range []string{`"version":1`, `"machine":{"cpus":`, `"own_proxies":`, `"results":[{"mode":"`, `"paths":[{"path":"proxies","median":{`, `"rounds":[{`} {
+		if !strings.Contains(string(b), key) {
+			t.Errorf("%s is not in\n%s", key, b)
+		}
+	}
+	for _, f := range figures {
+		if !strings.Contains(string(b), `"`+f+`":`) {
+			t.Errorf("%s is not in\n%s", f, b)
+		}
 	}
 	var back Report
 	if err := json.Unmarshal(b, &back); err != nil {
@@ -380,6 +391,26 @@ func TestGivenProxies(t *testing.T) {
 	o.Dialect, o.Pump = icwire.Magic36, ""
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "instead of answering HELLO") {
 		t.Errorf("the wrong dialect: %v", err)
+	}
+}
+
+// The rest of the standard set is measured, and what failed is not hidden.
+func TestFailures(t *testing.T) {
+	b := &bench{report: &Report{}}
+	if err := b.try(t.Context(), "latency", func() error { return errSilent }); err != nil {
+		t.Error(err)
+	}
+	if b.report.Held() {
+		t.Error("a failure was said to hold")
+	}
+	var table strings.Builder
+	if err := b.report.Table(&table); err != nil || !strings.Contains(table.String(), errSilent.Error()) {
+		t.Errorf("%v\n%s", err, &table)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.try(ctx, "latency", func() error { return errSilent }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

@@ -16,8 +16,11 @@ type Bound struct {
 	AtLeast  bool     `json:"at_least"`
 }
 
-// Held says whether every bound that was measured holds.
+// Held says whether nothing failed and every bound that was measured holds.
 func (r *Report) Held() bool {
+	if len(r.Failures) > 0 {
+		return false
+	}
 	for _, b := range r.Bounds {
 		if b.Measured != nil && !b.OK {
 			return false

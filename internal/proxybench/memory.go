@@ -68,10 +68,13 @@ func memoryOfAll(pids []int) (sum Memory, each []Memory, err error) {
 	return sum, each, nil
 }
 
+// settleStep is how long memory must stay the same to be settled.
+var settleStep = 250 * time.Millisecond
+
 // settled waits until the processes' memory hardly changes any more, and
 // returns it.
 func settled(ctx context.Context, pids []int) (sum Memory, each []Memory, err error) {
-	const step, limit = 250 * time.Millisecond, 5 * time.Second
+	const limit = 5 * time.Second
 	last := Memory{}
 	for begin := time.Now(); ; {
 		if sum, each, err = memoryOfAll(pids); err != nil {
@@ -81,7 +84,7 @@ func settled(ctx context.Context, pids []int) (sum Memory, each []Memory, err er
 			return sum, each, nil
 		}
 		last = sum
-		if err := sleep(ctx, step); err != nil {
+		if err := sleep(ctx, settleStep); err != nil {
 			return sum, each, err
 		}
 	}

@@ -19,6 +19,8 @@ type Report struct {
 	// Pump is the kind of the byte pump, "" for none.
 	Pump    string   `json:"byte_pump,omitempty"`
 	Results []Result `json:"results"`
+	// Failures are why parts of the standard set could not be measured.
+	Failures []string `json:"failures,omitempty"`
 	// Bounds compare the results with what must hold. Only the standard set
 	// has them.
 	Bounds []Bound `json:"bounds,omitempty"`
