@@ -6,13 +6,11 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,9 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-db/trunkline/datadir"
-	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy"
-	"github.com/trunkline-db/trunkline/topology"
 )
 
 const asChild = "PROXYBENCH_TEST_CHILD"
@@ -201,48 +197,6 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// A path that changes a byte, loses some or says nothing is found out.
-func TestCheck(t *testing.T) {
-	pat := newPattern(500)
-	src := pat.source(3)
-	var b []byte
-	for range 20 {
-		b = append(b, src.next()...)
-	}
-	for _, step := range []int{1, 7, 499, 500, 501, len(b)} {
-		c := pat.check(3)
-		for at := 0; at < len(b); at += step {
-			if err := c.add(b[at:min(at+step, len(b))]); err != nil {
-				t.Fatalf("pieces of %d: %v", step, err)
-			}
-		}
-		if err := c.end(20); err != nil {
-			t.Error(err)
-		}
-		if c.end(21) == nil {
-			t.Error("a lost packet was not found")
-		}
-	}
-	for _, change := range []func(b []byte) []byte{
-		func(b []byte) []byte { b[0]++; return b },
-		func(b []byte) []byte { b[len(b)-1] ^= 0x80; return b },
-		func(b []byte) []byte { b[5*500+12]++; return b },
-		func(b []byte) []byte { return append(b[:500:500], b[501:]...) },
-		func(b []byte) []byte { return append(b[:500:500], b[1000:]...) },               // a packet lost
-		func(b []byte) []byte { copy(b[7*500+100:7*500+200], b[6*500+100:]); return b }, // stale
-	} {
-		if err := pat.check(3).add(change(append([]byte(nil), b...))); err == nil {
-			t.Error("a change was not found")
-		}
-	}
-	if pat.check(4).add(b) == nil {
-		t.Error("another stream's data was taken")
-	}
-	if _, _, err := icwire.NextTuplePacket(b); err != nil {
-		t.Error("not an ic-tcp packet:", err)
-	}
-}
-
 func TestInterrupted(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -281,177 +235,5 @@ func TestOptions(t *testing.T) {
 	o.Command = func(args ...string) *exec.Cmd { return exec.Command("/bin/sh", "-c", "echo it broke >&2") }
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it broke") {
 		t.Error(err)
-	}
-}
-
-// brokenPath is a path of which a byte is changed on the way.
-type brokenPath struct {
-	directPath
-	wg sync.WaitGroup
-}
-
-func (p *brokenPath) open(i int) (stream, error) {
-	a, err := p.directPath.open(i)
-	if err != nil {
-		return a, err
-	}
-	b, err := p.directPath.open(i)
-	if err != nil {
-		a.close()
-		return b, err
-	}
-	p.wg.Go(func() {
-		defer a.to.close()
-		defer b.from.close()
-		buf := make([]byte, 10_000)
-		for at := 0; ; {
-			n, err := a.to.Read(buf)
-			if err != nil {
-				return
-			}
-			if at < 12_345 && 12_345 < at+n {
-				buf[12_345-at]++
-			}
-			at += n
-			if _, err := b.from.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	})
-	return stream{from: a.from, to: b.to}, nil
-}
-
-// What a measurement goes through must be what was sent.
-func TestCorrupted(t *testing.T) {
-	socks, stop := newSockets(t.Context())
-	defer stop()
-	p := &brokenPath{directPath: directPath{socks}}
-	_, err := throughputRound(t.Context(), p, newPattern(1000), 2, 50*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "data corrupted: stream 0: byte 12345, in packet 12 at 345") {
-		t.Errorf("a changed byte: %v", err)
-	}
-	s := &setup{p: p, pat: newPattern(20_000), src: newPattern(20_000).source(0), buf: make([]byte, 20_000)}
-	if err := s.once(); err == nil || !strings.Contains(err.Error(), "byte 12345") {
-		t.Errorf("a changed byte of a new connection: %v", err)
-	}
-	p.wg.Wait()
-	if len(socks.open) > 0 {
-		t.Errorf("%d sockets left open", len(socks.open))
-	}
-}
-
-// A run drives proxies it has not started, three of them, in the other dialect.
-func TestGivenProxies(t *testing.T) {
-	var ends []Endpoint
-	var list topology.AddressList
-	for i := range 3 {
-		port, err := freePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
-	}
-	for _, e := range list {
-		dir := t.TempDir()
-		p, err := proxy.New(proxy.Config{
-			Source: proxy.Source{
-				Facts: func() (proxy.Facts, error) {
-					return proxy.Facts{Dbid: e.Dbid, Content: e.Content, Addresses: list}, nil
-				},
-				Postmaster: func() (int, int, error) { return 15432, 1, nil },
-			},
-			SocketDir: dir, Dialect: proxy.DialectPlain32, Log: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- p.Run(ctx) }()
-		t.Cleanup(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		})
-		ends = append(ends, Endpoint{e.Content, e.Dbid, filepath.Join(dir, filepath.Base(datadir.ICProxySocket(15432, 1)))})
-		for until := time.Now().Add(patience); p.Status().Socket == ""; time.Sleep(time.Millisecond) {
-			if time.Now().After(until) {
-				t.Fatal("a proxy does not come up")
-			}
-		}
-	}
-	o := tiny("throughput")
-	o.Proxies, o.Dialect, o.Streams = ends, icwire.Plain32, 3
-	r := run(t, o)
-	want(t, r, []string{PathProxies, PathPump, PathOther, PathDirect}, MBps, CPUPerGB)
-	if r.Own {
-		t.Error("the report says the proxies were started for it")
-	}
-	o.Dialect, o.Pump = icwire.Magic36, ""
-	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "instead of answering HELLO") {
-		t.Errorf("the wrong dialect: %v", err)
-	}
-}
-
-// The rest of the standard set is measured, and what failed is not hidden.
-func TestFailures(t *testing.T) {
-	b := &bench{report: &Report{}}
-	if err := b.try(t.Context(), "latency", func() error { return errSilent }); err != nil {
-		t.Error(err)
-	}
-	if b.report.Held() {
-		t.Error("a failure was said to hold")
-	}
-	var table strings.Builder
-	if err := b.report.Table(&table); err != nil || !strings.Contains(table.String(), errSilent.Error()) {
-		t.Errorf("%v\n%s", err, &table)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := b.try(ctx, "latency", func() error { return errSilent }); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-}
-
-func TestBounds(t *testing.T) {
-	r := &Report{Results: []Result{
-		{Mode: "throughput", Label: eightStreams, Paths: []PathResult{
-			{Path: PathProxies, Rounds: []Figures{{MBps: 80, CPUPerGB: 3}, {MBps: 10, CPUPerGB: 3}, {MBps: 90, CPUPerGB: 1}}},
-			{Path: PathPump, Rounds: []Figures{{MBps: 100, CPUPerGB: 1}, {MBps: 20, CPUPerGB: 2}, {MBps: 100, CPUPerGB: 1}}},
-		}},
-		{Mode: "many", Label: "idle", Paths: []PathResult{{Path: PathProxies, Rounds: []Figures{{RSSEach: 16 << 10, RSSEachMax: 8<<10 + 100}}}}},
-	}}
-	for i := range r.Results {
-		r.Results[i].summarize()
-	}
-	r.compare(1 << 20)
-	got := map[string]string{}
-	for _, b := range r.Bounds {
-		switch {
-		case b.Measured == nil:
-			got[b.Figure] = "-"
-		default:
-			got[b.Figure] = fmt.Sprintf("%.3g %v", *b.Measured, b.OK)
-		}
-	}
-	for figure, want := range map[string]string{
-		"throughput, " + eightStreams:     "0.8 true",
-		"throughput, " + oneStream:        "-",
-		"proxy CPU a GB, " + eightStreams: "1.5 false",
-		"idle, RSS of a proxy for each":   "8.1 false",
-		"idle, RSS of both for each":      "16 true",
-		"setup, p50":                      "-",
-	} {
-		if got[figure] != want {
-			t.Errorf("%s: %q, want %q", figure, got[figure], want)
-		}
-	}
-	if r.Held() {
-		t.Error("missed bounds were said to hold")
-	}
-	var table strings.Builder
-	if err := r.Table(&table); err != nil || strings.Count(table.String(), "MISSED") != 2 {
-		t.Errorf("%v\n%s", err, &table)
 	}
 }
