@@ -25,7 +25,7 @@ func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
 			return
 		}
 		if err != nil {
-			if !p.acceptFailed(ctx, &p.callers, l.Addr().String(), err) {
+			if !p.acceptFailed(ctx, l.Addr().String(), err) {
 				return
 			}
 			continue
@@ -56,10 +56,11 @@ func (p *Proxy) acceptPeers(ctx context.Context, l net.Listener) {
 // acceptFailed is called when a listener cannot accept: out of descriptors,
 // most likely, so those who have said nothing are closed. It is false when the
 // proxy ends.
-func (p *Proxy) acceptFailed(ctx context.Context, s *strangers, listener string, err error) bool {
+func (p *Proxy) acceptFailed(ctx context.Context, listener string, err error) bool {
 	p.log.limited("accept", slog.LevelError, "cannot accept a connection", "listener", listener, "error", reason(err))
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		s.makeRoom()
+		p.callers.makeRoom()
+		p.locals.makeRoom()
 	}
 	return sleep(ctx, 50*time.Millisecond)
 }

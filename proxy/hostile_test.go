@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -236,6 +237,67 @@ func TestHostileHellos(t *testing.T) {
 		}
 		beside.goesOn()
 	}
+}
+
+// A peer that is let in and then sends nonsense loses its own connection and
+// nobody else's; so does a backend.
+func TestHostileAfterHello(t *testing.T) {
+	nodes := startCluster(t, 2, nil)
+	qd := nodes[0]
+	list := append(slices.Clone(qd.facts.Addresses), entry(3, 1, freePort(t)))
+	for _, n := range nodes {
+		if err := n.set(list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beside := startLive(t, nodes[1], qd, 1)
+	k := key(3, 1, 50, 1)
+	data := k.Header(icwire.Data, 100, icwire.Magic36).Append(nil, icwire.Magic36)
+	length := func(n uint16) []byte {
+		b := append(bytes.Clone(data), make([]byte, 200)...)
+		binary.LittleEndian.PutUint16(b[4:], n)
+		return b
+	}
+	for name, b := range map[string][]byte{
+		"length 0": length(0), "length 35": length(35), "length 65535": length(65535), "longer than allowed": length(8192 + 37),
+		"no magic": make([]byte, 100), "text": []byte("Hello? Is there anybody in there? Just nod if you can hear me."),
+		"hello again":        icwire.Header{Type: icwire.PeerHello, SrcContent: 1, SrcDbid: 3, DstContent: -1, DstDbid: 1}.Append(nil, icwire.Magic36),
+		"unknown type":       func() []byte { b := bytes.Clone(data); b[6] = 200; return b }(),
+		"BYE with a payload": func() []byte { b := append(bytes.Clone(data), make([]byte, 100)...); b[6] = byte(icwire.Bye); return b }(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := qd.dialAs(3, 1)
+			mustWrite(t, g, b)
+			if n, err := io.Copy(io.Discard, g); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("it was answered with %d bytes, %v", n, err)
+			}
+			until(t, "the peer to be lost", func() bool { return qd.p.Status().Peers[1].State == StateWaiting })
+			if cause := qd.p.Status().Cause(3); !strings.Contains(cause, "has not connected to the proxy of seg-1 (dbid 1): ") {
+				t.Errorf("cause %q", cause)
+			}
+			beside.goesOn()
+		})
+	}
+	t.Run("a backend's nonsense", func(t *testing.T) {
+		k := key(1, 2, 60, 1)
+		a, b := qd.hello(k), nodes[1].hello(back(k))
+		go func() {
+			junk := make([]byte, 1<<20)
+			rnd := rand.New(rand.NewPCG(5, 6))
+			for i := range junk {
+				junk[i] = byte(rnd.Uint32())
+			}
+			_, _ = a.Write(junk)
+			a.Close()
+		}()
+		if n, err := io.Copy(io.Discard, b); n != 1<<20 || err != nil {
+			t.Errorf("%d bytes arrived, %v", n, err)
+		}
+		b.Close()
+		beside.goesOn()
+	})
+	beside.stop()
+	untilIdle(t, nodes...)
 }
 
 // A peer's hello has to come from an address of the host its entry names.

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
@@ -152,6 +154,33 @@ func TestPeerProcessHangs(t *testing.T) {
 			connected(t, seg.node, qd.node, 13)
 		})
 	}
+}
+
+// Descriptors that silent connections have used up are taken from them: a
+// backend is served all the same.
+func TestDescriptorsRunOut(t *testing.T) {
+	list := addresses(t, 1)
+	n := startProcess(t, 1, -1, list, "trunkline.proxy_hello_timeout=60\n", (*exec.Cmd).Start)
+	const limit = 48
+	if err := unix.Prlimit(n.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * limit {
+		network, address := "tcp", list[0].Addr()
+		if i%2 == 1 {
+			network, address = "unix", n.socket()
+		}
+		c, err := net.Dial(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	k := key(1, 1, 10, 1)
+	a, b := n.hello(k), n.hello(back(k))
+	mustWrite(t, a, ictcp(1, 100, 0))
+	mustRead(t, b, ictcp(1, 100, 0))
+	until(t, "the count", func() bool { return n.read().Rejections["crowded"] > 0 })
 }
 
 // A cut line: no answer, no refusal, nothing. Whether there is something to

@@ -105,7 +105,7 @@ func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.Uni
 			return
 		}
 		if err != nil {
-			if !p.acceptFailed(ctx, &p.locals, u.path, err) {
+			if !p.acceptFailed(ctx, u.path, err) {
 				return
 			}
 			continue
