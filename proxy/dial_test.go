@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -408,4 +410,40 @@ func TestPortHolder(t *testing.T) {
 	if got := m.p.Status().Listener.Error; got != "cannot assign requested address: it is not an address of this host" {
 		t.Errorf("listener: %s", got)
 	}
+}
+
+// Greenplum's own proxy on the port is told from other programs, and what to do
+// about it.
+func TestGreenplumHasThePort(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker := &exec.Cmd{Path: sleep, Args: []string{"postgres:  6001, ic proxy process", "60"}, ExtraFiles: []*os.File{f}}
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = worker.Process.Kill()
+		_ = worker.Wait() // it was killed
+	}()
+	list := addresses(t, 2)
+	list[0].Port = l.Addr().(*net.TCPAddr).Port
+	f.Close()
+	l.Close()
+	n := startNode(t, 1, -1, list, nil)
+	n.mustRefuse(key(1, 2, 10, 1), fmt.Sprintf("cannot listen on %s: address already in use: process %d has it (postgres: 6001, ic proxy process 60); "+
+		"that is Greenplum's own proxy: empty gp_interconnect_proxy_addresses on this instance and put the list into trunkline.proxy_addresses", list[0].Addr(), worker.Process.Pid))
+	if err := worker.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the port", func() bool { return n.p.Status().Listener.Bound })
 }
