@@ -53,7 +53,7 @@ type Type uint16
 //
 // Between two Trunkline proxies that have agreed on it, DataAck carries a
 // payload of 8 bytes: how many bytes the sender may have sent since the
-// connection began. The types after DataAck are theirs alone; each carries 8
+// connection began, with the highest bit set if it was sent behind a Bye. The types after DataAck are theirs alone; each carries 8
 // bytes too and is of no logical connection.
 const (
 	Data         Type = 0

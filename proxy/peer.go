@@ -240,6 +240,9 @@ func (pr *peer) connected() bool {
 // time a busy machine takes to let a process run counts for more.
 const leastRTT = time.Millisecond
 
+// lateGrant marks a grant that was sent behind its sender's BYE.
+const lateGrant = 1 << 63
+
 // announce tells the peer what new connections may send from now on without a
 // grant, when that has changed. It is called with pr.mu held.
 func (pr *peer) announce() {
@@ -322,11 +325,12 @@ func (s *session) Packet(h icwire.Header, payload []byte, end bool) error {
 			pr.do(lc, e)
 		}
 	case h.Type == icwire.DataAck && !pr.table.Credit && len(payload) == 0:
-		if lc, e := pr.table.Ack(h.DstKey(), 0); lc != nil {
+		if lc, e := pr.table.Ack(h.DstKey(), 0, false); lc != nil {
 			pr.do(lc, e)
 		}
 	case h.Type == icwire.DataAck && pr.table.Credit && len(payload) == 8:
-		if lc, e := pr.table.Ack(h.DstKey(), binary.LittleEndian.Uint64(payload)); lc != nil {
+		grant := binary.LittleEndian.Uint64(payload)
+		if lc, e := pr.table.Ack(h.DstKey(), grant&^lateGrant, grant&lateGrant != 0); lc != nil {
 			pr.do(lc, e)
 		}
 	case h.Type == icwire.Free && pr.table.Credit && len(payload) == 8:
@@ -395,7 +399,7 @@ func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
 		for range e.Acks {
 			t.Control(lc.Key.Header(icwire.DataAck, 0, t.Dialect()))
 		}
-		if e.Grant > 0 {
+		if e.Grant > 0 && !e.Late {
 			t.Control(lc.Key.Header(icwire.DataAck, 0, t.Dialect()), uint64Bytes(e.Grant)...)
 		}
 		if e.Bye {
@@ -407,6 +411,9 @@ func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
 				s = t.Open(lc.Key.ID())
 			}
 			s.Bye(lc.Key.Header(icwire.Bye, 0, t.Dialect()))
+		}
+		if e.Grant > 0 && e.Late {
+			t.Late(lc.Key.ID(), lc.Key.Header(icwire.DataAck, 0, t.Dialect()), uint64Bytes(e.Grant|lateGrant)...)
 		}
 	}
 	if c, _ := lc.Owner.(*conn); c != nil {

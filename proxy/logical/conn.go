@@ -25,8 +25,10 @@ type Effect struct {
 	// Acks is how many DATA_ACK packets to send to the peer.
 	Acks int
 	// Grant, if not 0, is what to tell the peer in a DATA_ACK: how many bytes
-	// it may have sent since the connection began, or GrantAll.
+	// it may have sent since the connection began, or GrantAll. It goes ahead
+	// of all data, unless Late says that it has to stay behind this end's BYE.
 	Grant uint64
+	Late  bool
 	// Bye: send BYE to the peer, after all data.
 	Bye bool
 	// Resume: the backend may be read again.
@@ -123,9 +125,13 @@ func (c *Conn) Sent(n, packets int) bool {
 }
 
 // Ack records a DATA_ACK from the peer; with a Trunkline peer it grants so many
-// bytes.
-func (c *Conn) Ack(grant uint64) Effect {
+// bytes. One that was sent behind a BYE which has not come, or ahead of one that
+// has, is of another connection of the same key.
+func (c *Conn) Ack(grant uint64, late bool) Effect {
 	if c.table.Credit {
+		if late != c.byeGot {
+			return Effect{}
+		}
 		had := c.creditRoom()
 		c.limit = max(c.limit, grant)
 		return Effect{Resume: had == 0 && c.creditRoom() > 0}
@@ -160,7 +166,8 @@ func (c *Conn) took(n, units int, now time.Time) Effect {
 	c.pending -= n
 	c.units -= units
 	c.used += uint64(n)
-	e := Effect{Acks: c.acks(units), Grant: c.grant(now)}
+	e := Effect{Acks: c.acks(units)}
+	c.grantIn(&e, now)
 	c.settle(&e)
 	return e
 }
@@ -215,7 +222,7 @@ func (c *Conn) localGone() Effect {
 		// would keep the remote proxy from seeing its backend's end.
 		e.Acks = c.acks(c.units)
 		if c.table.Credit && !c.byeGot {
-			e.Grant = GrantAll
+			e.Grant, e.Late = GrantAll, c.byeSent
 		}
 		c.pending, c.units = 0, 0
 	}

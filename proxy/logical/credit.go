@@ -17,6 +17,11 @@ import (
 // for the whole trunk, and less of it the less memory is left. The receiver
 // never relies on the sender having heard of it: until its first grant it
 // supposes MinWindow, which always holds.
+//
+// A key may come again while grants of the connection before it are under way.
+// One sent before the receiver's own BYE overtakes that and finds the connection
+// it was meant for; one sent after it stays behind it and is marked, and counts
+// for nobody whose remote end has not said BYE.
 
 const (
 	// MinWindow is what every connection may have in flight, whatever the
@@ -32,7 +37,7 @@ const (
 	// such a one must not get more of the budget than it began with.
 	GrowAfter = 512 << 10
 	// GrantAll lets the sender know that all it has is thrown away.
-	GrantAll = math.MaxUint64
+	GrantAll = math.MaxInt64
 )
 
 // Budget is the memory all logical connections of a proxy share for what has
@@ -168,6 +173,13 @@ func (c *Conn) sends() {
 		c.table.giveBack(c)
 		c.window = MinWindow
 		c.table.Budget.grown.Add(MinWindow)
+	}
+}
+
+// grantIn adds a grant to e if one is due.
+func (c *Conn) grantIn(e *Effect, now time.Time) {
+	if g := c.grant(now); g > 0 {
+		e.Grant, e.Late = g, c.byeSent
 	}
 }
 

@@ -65,7 +65,7 @@ func FuzzTable(f *testing.F) {
 					do(c, e)
 				}
 			case 7:
-				if c, e := tab.Ack(k, uint64(op)<<8); c != nil {
+				if c, e := tab.Ack(k, uint64(op)<<8, op>>7 == 1); c != nil {
 					do(c, e)
 				}
 			case 8:

@@ -34,6 +34,7 @@ type packet struct {
 	kind  icwire.Type
 	data  byte
 	grant uint64
+	late  bool
 }
 
 // gen is one backend: one generation of the key.
@@ -64,7 +65,7 @@ func (s *side) do(c *Conn, e Effect) {
 	for range e.Acks {
 		s.wire = slices.Insert(s.wire, 0, packet{kind: icwire.DataAck})
 	}
-	if e.Grant > 0 {
+	if e.Grant > 0 && !e.Late {
 		s.wire = slices.Insert(s.wire, 0, packet{kind: icwire.DataAck, grant: e.Grant})
 	}
 	if e.Bye {
@@ -72,6 +73,9 @@ func (s *side) do(c *Conn, e Effect) {
 			s.w.t.Fatalf("second BYE")
 		}
 		s.wire = append(s.wire, packet{kind: icwire.Bye})
+	}
+	if e.Grant > 0 && e.Late {
+		s.wire = append(s.wire, packet{kind: icwire.DataAck, grant: e.Grant, late: true})
 	}
 	if e.Shutdown {
 		if len(g.waiting) > 0 && !g.dead {
@@ -111,7 +115,14 @@ func (s *side) live() []*gen {
 
 func (s *side) write(g *gen, n int) {
 	n = min(n, g.conn.Room()/s.w.unit)
-	if g.eof || n == 0 || !g.conn.Sent(n*s.w.unit, n) {
+	if g.eof || n == 0 {
+		return
+	}
+	if !g.conn.Sent(n*s.w.unit, n) {
+		// Only who sends to nobody may be told to throw it away.
+		if to := s.other().gens; !g.conn.Finished() && !to[slices.Index(s.gens, g)].dead {
+			s.w.t.Fatalf("what is sent to a living backend is thrown away")
+		}
 		return
 	}
 	for range n {
@@ -155,7 +166,7 @@ func (s *side) receive() bool {
 		if keep {
 			g := s.gen(c)
 			g.waiting = append(g.waiting, p.data)
-			if s.table.Credit && uint64(len(g.waiting)*s.w.unit) > max(s.other().table.Free, InitialWindow)+uint64(s.table.Budget.maxWindow.Load()) {
+			if s.table.Credit && uint64(len(g.waiting)*s.w.unit) > max(s.other().table.Free, uint64(s.table.Budget.maxWindow.Load())) {
 				s.w.t.Fatalf("%d packets wait for a backend, window %d", len(g.waiting), c.window)
 			}
 			// Twice: an acknowledgement of the generation before, whose backend
@@ -172,7 +183,7 @@ func (s *side) receive() bool {
 			s.do(c, e)
 		}
 	case icwire.DataAck:
-		if c, e := s.table.Ack(s.key, p.grant); c != nil {
+		if c, e := s.table.Ack(s.key, p.grant, p.late); c != nil {
 			s.do(c, e)
 		}
 	}

@@ -45,11 +45,15 @@ func (s *script) do(c *Conn, e Effect) {
 	if e.Acks > 0 {
 		do = append(do, fmt.Sprintf("send %d DATA_ACK", e.Acks))
 	}
-	switch {
-	case e.Grant == GrantAll:
-		do = append(do, "grant all")
-	case e.Grant > 0:
-		do = append(do, fmt.Sprintf("grant %d", e.Grant))
+	if e.Grant > 0 {
+		what := fmt.Sprintf("grant %d", e.Grant)
+		if e.Grant == GrantAll {
+			what = "grant all"
+		}
+		if e.Late {
+			what += " behind BYE"
+		}
+		do = append(do, what)
 	}
 	for _, x := range []struct {
 		on   bool
@@ -107,6 +111,7 @@ func TestScripts(t *testing.T) {
 			s.out.Reset()
 			local, remote, cmd, n, size, packets, nth := 10, 20, 1, 1, 100, 1, 1
 			var grant uint64
+			late := false
 			for _, a := range d.CmdArgs {
 				switch a.Key {
 				case "local":
@@ -123,6 +128,8 @@ func TestScripts(t *testing.T) {
 					a.Scan(t, 0, &packets)
 				case "nth":
 					a.Scan(t, 0, &nth)
+				case "late":
+					late = true
 				case "grant":
 					if a.Vals[0] == "all" {
 						grant = GrantAll
@@ -193,7 +200,7 @@ func TestScripts(t *testing.T) {
 				s.do(c, e)
 			case "ack":
 				for range n {
-					c, e := s.t.Ack(key, grant)
+					c, e := s.t.Ack(key, grant, late)
 					if c == nil {
 						fmt.Fprintf(&s.out, "nobody's\n")
 						break

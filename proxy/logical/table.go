@@ -205,7 +205,7 @@ func (t *Table) Data(key icwire.Key, payload []byte, end bool, now time.Time) (c
 	case c.pending > t.most():
 		return c, false, 0, t.Gone(c)
 	}
-	e.Grant = max(e.Grant, c.grant(now))
+	c.grantIn(&e, now)
 	return c, true, units, e
 }
 
@@ -219,8 +219,7 @@ func (t *Table) mostEarly() int {
 }
 
 // most is how many bytes one connection may hold for its backend before its
-// peer is one that does not keep to its window. Grants may be late, and one for
-// the connection before it under the same key may count for this one.
+// peer is one that does not keep to its window.
 func (t *Table) most() int {
 	if t.Credit && t.Budget != nil {
 		return t.Limits.Pending + int(t.Budget.maxWindow.Load())
@@ -246,14 +245,14 @@ func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
 
 // Ack takes a DATA_ACK packet for the local end named by key. One for a
 // connection that is not there is nobody's. Of a Trunkline peer it carries a
-// grant. It comes after BYE too: a remote
+// grant, and late says that it was sent behind a BYE. It comes after BYE too: a remote
 // proxy acknowledges what it throws away.
-func (t *Table) Ack(key icwire.Key, grant uint64) (*Conn, Effect) {
+func (t *Table) Ack(key icwire.Key, grant uint64, late bool) (*Conn, Effect) {
 	c := t.slots[key.ID()]
 	if c == nil {
 		return nil, Effect{}
 	}
-	return c, c.Ack(grant)
+	return c, c.Ack(grant, late)
 }
 
 // EOF records that c's backend has shut down its write side.

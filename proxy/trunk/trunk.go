@@ -180,6 +180,25 @@ func (s *Stream) Bye(h icwire.Header) {
 	s.closed = true
 }
 
+// Late queues a packet behind the BYE of the logical connection id, with that
+// payload, at most MaxControl bytes. Flush sends it.
+func (t *Trunk) Late(id icwire.ID, h icwire.Header, payload ...byte) {
+	h.Len = uint16(t.dialect.HeaderLen() + len(payload))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	st := t.sched.open[id]
+	if st == nil {
+		st = t.sched.get(t, id)
+		st.closed = true
+	}
+	b := Get(int(h.Len))
+	b.B = append(h.Append(b.B, t.dialect), payload...)
+	t.sched.push(st, b)
+}
+
 // Traffic returns the counts so far.
 func (t *Trunk) Traffic() Traffic {
 	return Traffic{
