@@ -107,61 +107,6 @@ func (c *conn) wake() {
 	}
 }
 
-// batch is what one read of the trunk has brought for one backend, still in
-// the reader's buffer.
-type batch struct {
-	conn  *conn
-	vec   iov.Vec
-	units int // packets that end in it
-
-	// What offer has made of it: so many bytes taken, with them units packets.
-	taken int
-	err   error
-
-	try func(fd uintptr) bool
-}
-
-func newBatch() *batch {
-	b := &batch{}
-	b.try = func(fd uintptr) bool {
-		b.err = b.vec.Write(int(fd))
-		return true
-	}
-	return b
-}
-
-func (b *batch) reset() {
-	b.vec.Reset()
-	b.conn, b.units, b.taken, b.err = nil, 0, 0, nil
-}
-
-// offer gives the backend what its socket takes at once and keeps a copy of
-// the rest.
-func (c *conn) offer(b *batch) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.discarded || c.closed {
-		return
-	}
-	if c.ready && !c.delivering && len(c.inbox) == 0 {
-		n := b.vec.Len()
-		if err := c.raw.Write(b.try); err != nil {
-			b.err = err
-		}
-		if b.err != nil {
-			return
-		}
-		b.taken = n - b.vec.Len()
-		if b.vec.Len() == 0 {
-			return
-		}
-	}
-	b.vec.Rest(c.keep)
-	c.inbox[len(c.inbox)-1].units += b.units
-	b.units = 0
-	c.kick()
-}
-
 // keep copies a payload for later. Small ones are put together. It is called
 // with c.mu held.
 func (c *conn) keep(payload []byte) {
