@@ -245,7 +245,11 @@ func teardownTimeout(e *env) {
 	var err error
 	e.soon("Close", func() { err = s[0].Close(e.ctx) })
 	e.interconnectError(err)
-	if want := "timed out waiting for response from motion receiver during TCP interconnect teardown"; err == nil ||
+	transport := "TCP"
+	if n[0].Type() == "udpifc" {
+		transport = "UDP"
+	}
+	if want := "timed out waiting for response from motion receiver during " + transport + " interconnect teardown"; err == nil ||
 		!strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "1 connection(s) with pending response after 1 seconds") {
 		e.Errorf("Close: %v", err)
 	}

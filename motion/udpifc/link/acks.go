@@ -21,6 +21,7 @@ func (s *Sender) Arrive(now time.Duration, conn int, h *icwire.UDPHeader, body [
 			return
 		}
 		c.hear(now)
+		c.started = true
 		s.settleUpTo(now, conn, h.Extra)
 		s.disorder(now, conn, h.Seq, h.Extra, missing)
 	case h.Flags&icwire.UDPDuplicate != 0:
@@ -28,6 +29,7 @@ func (s *Sender) Arrive(now time.Duration, conn int, h *icwire.UDPHeader, body [
 			return
 		}
 		c.hear(now)
+		c.started = true
 		s.settleUpTo(now, conn, h.Extra)
 		for _, p := range c.unacked {
 			if p.Seq == h.Seq && !p.settled {
@@ -39,6 +41,7 @@ func (s *Sender) Arrive(now time.Duration, conn int, h *icwire.UDPHeader, body [
 			return
 		}
 		c.hear(now)
+		c.started = c.started || h.Seq > 0
 		if h.Extra > c.consumed {
 			c.credit += int(h.Extra - c.consumed)
 			c.consumed = h.Extra
@@ -55,7 +58,7 @@ func (s *Sender) Arrive(now time.Duration, conn int, h *icwire.UDPHeader, body [
 }
 
 func (c *outgoing) hear(now time.Duration) {
-	c.started = true
+	c.met = true
 	c.heard, c.since = now, now
 }
 

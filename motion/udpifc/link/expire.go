@@ -3,7 +3,9 @@ package link
 import "time"
 
 // arm sets the alarm of a connection: in capacity mode for the oldest packet,
-// and in both modes for the question whether there is credit again.
+// and in both modes for the question whether there is credit again. A receiver
+// that has been sent nothing and has said nothing is asked too: it may have
+// failed, and does not know whom to tell.
 func (s *Sender) arm(now time.Duration, c *outgoing) {
 	switch {
 	case s.p.Capacity && c.live > 0:
@@ -16,6 +18,9 @@ func (s *Sender) arm(now time.Duration, c *outgoing) {
 		if !c.probing {
 			c.probing, c.since = true, now
 		}
+		s.timers.set(&c.timer, max(c.heard, c.probed)+probeAfter)
+	case c.live == 0 && !c.met && !c.done:
+		c.probing = false
 		s.timers.set(&c.timer, max(c.heard, c.probed)+probeAfter)
 	default:
 		c.probing = false
@@ -52,7 +57,7 @@ func (s *Sender) Tick(now time.Duration) *Timeout {
 			s.timers.set(t, now+capacityPauses[min(c.backoff, len(capacityPauses)-1)])
 		}
 		if p == nil {
-			if silent := now - c.since; silent > s.p.TransmitTimeout {
+			if silent := now - c.since; c.probing && silent > s.p.TransmitTimeout {
 				return &Timeout{Conn: t.conn, After: silent}
 			}
 			c.probed = now

@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 			h := icwire.UDPHeader{Flags: flags(d), Seq: uint32(seq), Extra: uint32(extra)}
 			switch d.Cmd {
 			case "sender":
-				s.s = NewSender(Params{Capacity: d.HasArg("capacity"), QueueDepth: depth, SndQueueDepth: snd, MinRetries: retries, TransmitTimeout: 2 * time.Second}, n, s)
+				s.s = NewSender(s.now, Params{Capacity: d.HasArg("capacity"), QueueDepth: depth, SndQueueDepth: snd, MinRetries: retries, TransmitTimeout: 2 * time.Second}, n, s)
 			case "queue": // n packets, as far as there are buffers
 				for i := range n {
 					if !s.s.Take(conn) {

@@ -78,13 +78,14 @@ type outgoing struct {
 	sent     uint32    // number of the last packet sent
 	consumed uint32    // last packet the receiver has said it has consumed
 	credit   int
-	started  bool // an ack has come
+	started  bool // a packet has been acknowledged
+	met      bool // the receiver has said something
 	stopped  bool
 	ending   bool // the last packet has been queued
 	done     bool // and acknowledged
 
 	srtt, dev time.Duration
-	heard     time.Duration // when the last ack came
+	heard     time.Duration // when the last ack came, or the motion began
 	backoff   int           // in capacityPauses
 	probing   bool
 	since     time.Duration // while probing: no ack since
@@ -93,7 +94,7 @@ type outgoing struct {
 }
 
 // NewSender makes a Sender of n connections. p must have been checked.
-func NewSender(p Params, n int, out Output) *Sender {
+func NewSender(now time.Duration, p Params, n int, out Output) *Sender {
 	p = p.WithDefaults()
 	s := &Sender{p: p, out: out, conns: make([]outgoing, n), open: n}
 	s.cwnd, s.ssthresh = float64(n), float64(n*p.SndQueueDepth)
@@ -101,6 +102,8 @@ func NewSender(p Params, n int, out Output) *Sender {
 		c := &s.conns[i]
 		c.credit, c.srtt = p.QueueDepth, p.DefaultRTT
 		c.timer.conn = i
+		c.heard = now
+		s.arm(now, c)
 	}
 	return s
 }

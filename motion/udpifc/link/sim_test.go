@@ -51,7 +51,7 @@ type simReceiver struct {
 
 func newSim(seed uint64, n int, p Params, net network) *sim {
 	m := &sim{rng: rand.New(rand.NewPCG(seed, 1)), params: p.WithDefaults(), net: net}
-	m.s = NewSender(p, n, m)
+	m.s = NewSender(0, p, n, m)
 	for range n {
 		m.recv = append(m.recv, &simReceiver{r: NewReceiver(m.params.QueueDepth)})
 	}
