@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/internal/iov"
 )
 
 // parser cuts a stream into packets and parts of packets.
@@ -61,10 +65,23 @@ func (p *parser) take(b []byte) (rest int, err error) {
 // read hands everything that arrives to h, until the connection ends.
 func (t *Trunk) read(h Handler) error {
 	buf := make([]byte, readSize)
-	have := 0
+	have, n := 0, 0
+	var failed error
+	try := func(fd uintptr) bool {
+		n, failed = iov.Read(int(fd), buf[have:])
+		return failed != unix.EAGAIN
+	}
 	p := parser{t: t, h: h}
 	for {
-		n, err := t.conn.Read(buf[have:])
+		n = 0
+		err := t.raw.Read(try)
+		switch {
+		case err != nil:
+		case failed != nil:
+			err = os.NewSyscallError("read", failed)
+		case n == 0:
+			err = io.EOF
+		}
 		if n > 0 {
 			t.heard()
 			have += n

@@ -1,5 +1,9 @@
 // Package iov reads and writes several pieces of memory with one system call,
 // without allocating: the list of pieces is used again and again.
+//
+// The calls do not tell the Go scheduler, as nothing here blocks. It would take
+// a processor away from every call that copies for longer than 20 µs, look for
+// another thread to run it, and find both soon after.
 package iov
 
 import (
@@ -85,9 +89,24 @@ func (v *Vec) Rest(f func(b []byte)) {
 	}
 }
 
+// Read reads from a descriptor that does not block into b, with unix.EAGAIN when
+// there is nothing to read yet. It returns 0 and no error at the end.
+func Read(fd int, b []byte) (int, error) {
+	for {
+		n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != 0 {
+			return 0, err
+		}
+		return int(n), nil
+	}
+}
+
 func (v *Vec) call(trap uintptr, fd int) (int, unix.Errno) {
 	l := v.iov[v.done:]
-	n, _, err := unix.Syscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&l[0])), uintptr(min(len(l), Max)))
+	n, _, err := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&l[0])), uintptr(min(len(l), Max)))
 	return int(n), err
 }
 
