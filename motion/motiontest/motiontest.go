@@ -45,52 +45,71 @@ const limit = 30 * time.Second
 // prompt is how long something may take that must not wait for anything.
 const prompt = 2 * time.Second
 
+// testCase is one of the tests.
+type testCase struct {
+	name string
+	run  func(*env)
+}
+
+// patient are the tests that hold however long things take.
+var patient = []testCase{
+	{"FanIn", fanIn},
+	{"FanOut", fanOut},
+	{"Broadcast", broadcast},
+	{"AllToAll", allToAll},
+	{"Sizes", sizes},
+	{"SmallPackets", smallPackets},
+	{"HugeTuples", hugeTuples},
+	{"ZeroLength", zeroLength},
+	{"EmptyStreams", emptyStreams},
+	{"NoStreams", noStreams},
+	{"ReceiveFrom", receiveFrom},
+	{"MixedReceive", mixedReceive},
+	{"SenderFirst", senderFirst},
+	{"ReceiverFirst", receiverFirst},
+	{"SameKey", sameKey},
+	{"ManyMotions", manyMotions},
+	{"DependencyOrder", dependencyOrder},
+	{"EarlyStop", earlyStop},
+	{"StopOfOne", stopOfOne},
+	{"CloseIsStop", closeIsStop},
+	{"UseAfterClose", useAfterClose},
+}
+
+// prompted are the tests that something happens soon, or does not happen.
+var prompted = []testCase{
+	{"LonePacket", lonePacket},
+	{"Flush", flush},
+	{"SlowReceiver", slowReceiver},
+	{"SlowAmongFast", slowAmongFast},
+	{"StopWhileSenderIsBusyElsewhere", stopIdle},
+	{"CancelSetup", cancelSetup},
+	{"CancelSend", cancelSend},
+	{"CancelReceive", cancelReceive},
+	{"CancelSenderClose", cancelSenderClose},
+	{"CancelReceiverClose", cancelReceiverClose},
+	{"DeadSender", deadSender},
+	{"DeadSenderOfMany", deadSenderOfMany},
+	{"DeadReceiver", deadReceiver},
+	{"DeadReceiverOfMany", deadReceiverOfMany},
+	{"AbortUnblocks", abortUnblocks},
+	{"TeardownTimeout", teardownTimeout},
+	{"InterconnectClose", interconnectClose},
+}
+
 // Run runs all tests on interconnects of one type, and looks for goroutines
 // left behind after each.
 func Run(t *testing.T, f Factory) {
-	for _, c := range []struct {
-		name string
-		run  func(*env)
-	}{
-		{"FanIn", fanIn},
-		{"FanOut", fanOut},
-		{"Broadcast", broadcast},
-		{"AllToAll", allToAll},
-		{"Sizes", sizes},
-		{"SmallPackets", smallPackets},
-		{"HugeTuples", hugeTuples},
-		{"ZeroLength", zeroLength},
-		{"EmptyStreams", emptyStreams},
-		{"NoStreams", noStreams},
-		{"ReceiveFrom", receiveFrom},
-		{"MixedReceive", mixedReceive},
-		{"LonePacket", lonePacket},
-		{"Flush", flush},
-		{"SenderFirst", senderFirst},
-		{"ReceiverFirst", receiverFirst},
-		{"SameKey", sameKey},
-		{"ManyMotions", manyMotions},
-		{"DependencyOrder", dependencyOrder},
-		{"SlowReceiver", slowReceiver},
-		{"SlowAmongFast", slowAmongFast},
-		{"EarlyStop", earlyStop},
-		{"StopOfOne", stopOfOne},
-		{"StopWhileSenderIsBusyElsewhere", stopIdle},
-		{"CloseIsStop", closeIsStop},
-		{"CancelSetup", cancelSetup},
-		{"CancelSend", cancelSend},
-		{"CancelReceive", cancelReceive},
-		{"CancelSenderClose", cancelSenderClose},
-		{"CancelReceiverClose", cancelReceiverClose},
-		{"DeadSender", deadSender},
-		{"DeadSenderOfMany", deadSenderOfMany},
-		{"DeadReceiver", deadReceiver},
-		{"DeadReceiverOfMany", deadReceiverOfMany},
-		{"AbortUnblocks", abortUnblocks},
-		{"TeardownTimeout", teardownTimeout},
-		{"InterconnectClose", interconnectClose},
-		{"UseAfterClose", useAfterClose},
-	} {
+	run(t, f, patient)
+	run(t, f, prompted)
+}
+
+// RunPatient runs those tests of Run that hold however long things take, on a
+// network that loses packets for example.
+func RunPatient(t *testing.T, f Factory) { run(t, f, patient) }
+
+func run(t *testing.T, f Factory, tests []testCase) {
+	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()
 			t.Run("", func(t *testing.T) {
