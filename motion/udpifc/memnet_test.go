@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,14 @@ type memNet struct {
 	socks map[netip.AddrPort]*memSocket
 	next  uint16
 	count int
+	// What is under way, in order of arrival.
+	flying []memFlight
+}
+
+type memFlight struct {
+	at time.Time
+	to *memSocket
+	p  memPacket
 }
 
 // hostile is the network of which much is lost, as the tests want it.
@@ -91,13 +100,26 @@ func (s *memSocket) send(b []byte, to netip.AddrPort) error {
 		if dst == nil {
 			continue
 		}
-		if delay == 0 {
-			dst.arrive(p)
-		} else {
-			time.AfterFunc(delay, func() { dst.arrive(p) })
+		f := memFlight{time.Now().Add(delay), dst, p}
+		i := len(n.flying)
+		for i > 0 && n.flying[i-1].at.After(f.at) {
+			i--
 		}
+		n.flying = slices.Insert(n.flying, i, f)
+		time.AfterFunc(delay, n.deliver)
 	}
 	return nil
+}
+
+// deliver hands over what is due.
+func (n *memNet) deliver() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	k := 0
+	for now := time.Now(); k < len(n.flying) && !n.flying[k].at.After(now); k++ {
+		n.flying[k].to.arrive(n.flying[k].p)
+	}
+	n.flying = slices.Delete(n.flying, 0, k)
 }
 
 func (s *memSocket) arrive(p memPacket) {

@@ -51,9 +51,12 @@ type registry struct {
 
 // past is how the last use of a key ended here.
 type past struct {
-	known  bool // which use it was; else the next to come
+	known  bool // there was one whose sender came
 	use    use
 	failed bool
+	// refuse says that a receiver has ended after it whose sender had not
+	// come: the next use is that one.
+	refuse bool
 }
 
 // early is a use of a key that is not received yet.
@@ -81,8 +84,9 @@ func (g *registry) expect(conns []*inConn) (replay []*early, err error) {
 	}
 	replay = make([]*early, len(conns))
 	for i, c := range conns {
-		if p, ok := g.past.get(c.key); ok && !p.known {
-			g.past.remove(c.key)
+		if p, ok := g.past.get(c.key); ok && p.refuse {
+			p.refuse = false
+			g.past.put(c.key, p)
 		}
 		if e, ok := g.early.get(c.key); ok {
 			g.forget(c.key, e)
@@ -99,7 +103,11 @@ func (g *registry) release(conns []*inConn, failed bool) {
 	for _, c := range conns {
 		if g.open[c.key] == c {
 			delete(g.open, c.key)
-			g.past.put(c.key, past{known: c.bound, use: c.use, failed: failed && !c.complete.Load()})
+			p, _ := g.past.get(c.key)
+			if p.refuse = !c.bound; c.bound {
+				p.known, p.use, p.failed = true, c.use, failed && !c.complete.Load()
+			}
+			g.past.put(c.key, p)
 		}
 	}
 }
@@ -125,16 +133,16 @@ const (
 // connection are kept before it is received.
 func (g *registry) route(h *icwire.UDPHeader, body []byte, from netip.AddrPort, depth int) (v verdict) {
 	key, u := split(h.UDPKey)
-	p, ok := g.past.get(key)
+	p, _ := g.past.get(key)
 	switch {
-	case ok && !p.known: // the first to come since its receiver has failed
-		g.past.put(key, past{known: true, use: u, failed: true})
-		return verdict{reply: replyAbort}
-	case ok && !u.after(p.use):
+	case p.known && !u.after(p.use):
 		if u == p.use && p.failed {
 			return verdict{reply: replyAbort}
 		}
 		return verdict{reply: replyStop}
+	case p.refuse:
+		g.past.put(key, past{known: true, use: u, failed: true})
+		return verdict{reply: replyAbort}
 	}
 	if c := g.open[key]; c != nil {
 		if !c.bound {

@@ -85,7 +85,11 @@ func (s *socket) send(b []byte, to netip.AddrPort) error {
 	defer s.mu.Unlock()
 	s.b = b
 	if s.v4 {
-		s.sa4.Addr, s.sa4.Port = to.Addr().Unmap().As4(), int(to.Port())
+		addr := to.Addr().Unmap()
+		if !addr.Is4() {
+			return syscall.EAFNOSUPPORT
+		}
+		s.sa4.Addr, s.sa4.Port = addr.As4(), int(to.Port())
 		s.to = &s.sa4
 	} else {
 		s.sa6.Addr, s.sa6.Port = to.Addr().As16(), int(to.Port())
