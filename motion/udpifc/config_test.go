@@ -150,4 +150,3 @@ func mustPair(t *testing.T, ic *Interconnect) (motion.Sender, motion.Receiver) {
 	n := node{ic, motion.Peer{Pid: 1, Addr: ic.Addr()}}
 	return open(t, mid(77), n, n)
 }
-

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/udpifc/link"
 )
 
