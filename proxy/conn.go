@@ -12,6 +12,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/proxy/internal/poll"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 )
@@ -43,6 +44,7 @@ type conn struct {
 	mu         sync.Mutex
 	inbox      []chunk
 	ready      bool // HELLO_ACK is written
+	running    bool // a goroutine is in run, or will be
 	delivering bool // a goroutine is in deliver
 	shut       bool // shut down the write side once all is delivered
 	discarded  bool
@@ -62,8 +64,16 @@ func newConn(p *peer, lc *logical.Conn) *conn {
 	return c
 }
 
+// start says that run will be called. It is called with peer.mu held.
+func (c *conn) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = true
+}
+
 // run answers the backend and then reads it until it ends.
 func (c *conn) run() {
+	defer c.leave(&c.running)
 	if _, err := c.uc.Write(c.ack); err != nil {
 		c.peer.gone(c)
 		return
@@ -161,6 +171,7 @@ var deliveries = sync.Pool{New: func() any {
 // waits for the backend.
 func (c *conn) deliver() {
 	defer c.peer.p.wg.Done()
+	defer c.leave(nil)
 	d := deliveries.Get().(*delivery)
 	defer deliveries.Put(d)
 	for {
@@ -221,9 +232,9 @@ func (c *conn) discard() {
 	c.inbox = nil
 }
 
-// close closes the socket so that the backend sees an orderly end: what it has
-// written and nobody reads is taken off first, for the kernel would make a
-// reset of it.
+// close ends the connection so that the backend sees an orderly end. The
+// descriptor is given back by the last goroutine that uses it: waiting for that
+// here would keep every other connection with the peer waiting.
 func (c *conn) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,10 +242,29 @@ func (c *conn) close() {
 		return
 	}
 	c.closed = true
-	endOrderly(c.uc, c.raw)
+	shutOrderly(c.raw)
+	if !c.running && !c.delivering {
+		c.uc.Close()
+	}
 }
 
-func endOrderly(uc *net.UnixConn, raw syscall.RawConn) {
+// leave is called at the end of run and of deliver; in is what says that it
+// has been there.
+func (c *conn) leave(in *bool) {
+	c.mu.Lock()
+	if in != nil {
+		*in = false
+	}
+	last := c.closed && !c.running && !c.delivering
+	c.mu.Unlock()
+	if last {
+		c.uc.Close()
+	}
+}
+
+// shutOrderly shuts a backend's socket down. What it has written and nobody
+// reads is taken off first, for the kernel would make a reset of it.
+func shutOrderly(raw syscall.RawConn) {
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
 		var b [4096]byte
@@ -244,6 +274,10 @@ func endOrderly(uc *net.UnixConn, raw syscall.RawConn) {
 			}
 		}
 	})
+}
+
+func endOrderly(uc *net.UnixConn, raw syscall.RawConn) {
+	shutOrderly(raw)
 	uc.Close()
 }
 
@@ -269,6 +303,8 @@ type reader struct {
 	n    int
 	err  error
 
+	waited bool // there was nothing to read at first
+
 	try func(fd uintptr) bool
 }
 
@@ -291,9 +327,12 @@ func (r *reader) read(room int) (b *trunk.Buffer, n int, err error) {
 	if most == 0 {
 		most = r.payload
 	}
-	r.want = min(room, r.hint, most)
+	r.want, r.waited = min(room, r.hint, most), false
 	if err := r.c.raw.Read(r.try); err != nil {
 		return nil, 0, err
+	}
+	if r.waited {
+		poll.Relieve()
 	}
 	if r.err != nil {
 		return nil, 0, r.err
@@ -343,7 +382,8 @@ func (r *reader) tryRead(fd uintptr) bool {
 		return true
 	}
 	b.Release()
-	return r.err != unix.EAGAIN
+	r.waited = r.err == unix.EAGAIN
+	return !r.waited
 }
 
 // hangup waits, after the end of the stream, until the backend has closed its

@@ -107,6 +107,7 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 		pr.hurry()
 	case lc.Served():
 		c.stream = pr.trunk.Open(lc.Key.ID())
+		c.start()
 		run = c
 	}
 	pr.do(lc, e)
@@ -179,6 +180,7 @@ func (pr *peer) attach(t *trunk.Trunk, a trunk.Agreement, remote string) bool {
 // serve lets a connection that had to wait begin.
 func (pr *peer) serve(c *conn) {
 	c.stream = pr.trunk.Open(c.lc.Key.ID())
+	c.start()
 	pr.p.wg.Go(c.run)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/proxy/internal/poll"
 )
 
 // parser cuts a stream into packets and parts of packets.
@@ -67,14 +68,22 @@ func (t *Trunk) read(h Handler) error {
 	buf := make([]byte, readSize)
 	have, n := 0, 0
 	var failed error
+	waited := false
 	try := func(fd uintptr) bool {
 		n, failed = iov.Read(int(fd), buf[have:])
-		return failed != unix.EAGAIN
+		if failed == unix.EAGAIN {
+			waited = true
+			return false
+		}
+		return true
 	}
 	p := parser{t: t, h: h}
 	for {
-		n = 0
+		n, waited = 0, false
 		err := t.raw.Read(try)
+		if waited {
+			poll.Relieve()
+		}
 		switch {
 		case err != nil:
 		case failed != nil:
