@@ -52,7 +52,7 @@ func (ic *Interconnect) arriveBack(s packetConn, h *icwire.UDPHeader, body []byt
 	ic.mu.Unlock()
 	if h.Flags&icwire.UDPAbort != 0 {
 		if ok {
-			o.s.fail(closedPrematurely(o.s.conns[o.i].peer))
+			o.s.receiverGone(o.i)
 		}
 		ic.answer(s, h, abortData|icwire.UDPAck, from)
 		return

@@ -56,6 +56,7 @@ type inConn struct {
 	from   netip.AddrPort   // where they go; invalid before the first packet
 	queued bool             // in ready
 	gone   bool             // counted out of left
+	lost   bool             // the sender has failed
 
 	// The consumer's.
 	unpacker
@@ -198,6 +199,7 @@ func (r *receiver) reply(c *inConn, p link.Reply) {
 // the receiver has enough.
 func (r *receiver) senderGone(c *inConn) {
 	r.mu.Lock()
+	c.lost = true
 	if r.stopped {
 		r.depart(c)
 	}
@@ -219,7 +221,7 @@ func (r *receiver) fail(err error) {
 	r.failed = err
 	var tell []*notice
 	for _, c := range r.conns {
-		if !c.gone && c.from.IsValid() {
+		if !c.gone && !c.lost && c.from.IsValid() {
 			n := &notice{hdr: c.hdr, to: c.from, sock: r.sock}
 			n.hdr.Flags, n.hdr.Seq, n.hdr.Extra = abortReply, 0, 0
 			tell = append(tell, n)

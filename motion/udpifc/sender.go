@@ -47,6 +47,7 @@ type outConn struct {
 	cur  *link.Packet  // being filled; nil for none
 	held time.Duration // for how long it has been, roughly
 	due  bool          // send it as soon as nothing else is under way
+	gone bool          // the receiver has failed
 }
 
 var _ motion.Sender = (*sender)(nil)
@@ -214,7 +215,7 @@ func (s *sender) fail(err error) {
 	var tell []*notice
 	for i := range s.conns {
 		c := &s.conns[i]
-		if !s.link.Done(i) {
+		if !c.gone && !s.link.Done(i) {
 			n := &notice{hdr: c.hdr, to: c.to, sock: s.sock}
 			n.hdr.Flags = abortData
 			tell = append(tell, n)
@@ -226,6 +227,14 @@ func (s *sender) fail(err error) {
 	s.mu.Unlock()
 	s.leave()
 	s.ic.abort(tell)
+}
+
+// receiverGone is called when a receiver has failed.
+func (s *sender) receiverGone(i int) {
+	s.mu.Lock()
+	s.conns[i].gone = true
+	s.mu.Unlock()
+	s.fail(closedPrematurely(s.conns[i].peer))
 }
 
 // end is the last thing of a motion.
