@@ -62,6 +62,7 @@ it with the bounds that must hold. The modes:
               as much written to them as is taken
   many        memory of --connections that have carried a packet and are idle
   steady      heap allocations a packet, of proxies started for it
+  link        one stream over an emulated link of 50 ms and 500 Mbit/s (root)
   soak        short connections and heavy streams for --time; memory and
               descriptors at intervals
 
@@ -146,7 +147,7 @@ be, with --check 3 when a bound is missed.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&proxies, "proxy", nil, "a proxy to drive, as `CONTENT:DBID:SOCKET`; give two or more")
 	f.StringVar(&dialect, "dialect", icwire.Magic36.String(), `header of proxy packets: "magic36" or "plain32"`)
-	f.StringVar(&pump, "pump", proxybench.PumpSplice, "`KIND` of byte pump to compare with: splice, copy or none")
+	f.StringVar(&pump, "pump", proxybench.PumpCopy, "`KIND` of byte pump to compare with: copy, splice or none")
 	f.StringVar(&opt.Mode, "mode", "", "`MODE`: one of "+strings.Join(proxybench.Modes, ", "))
 	f.BoolVar(&opt.Quick, "quick", false, "the standard set in half a minute, less exact")
 	f.IntVar(&opt.Streams, "streams", 0, "heavy streams (default 8)")

@@ -13,7 +13,7 @@ func TestBenchArguments(t *testing.T) {
 		want string
 	}{
 		{"bench proxy extra", 2, "unknown command"},
-		{"bench proxy --mode speed", 2, "use one of throughput, latency, setup, fair, unread, many, steady, soak"},
+		{"bench proxy --mode speed", 2, "use one of throughput, latency, setup, fair, unread, many, steady, link, soak"},
 		{"bench proxy --proxy 0:2:/tmp/a", 2, "give two or more"},
 		{"bench proxy --proxy 0:2", 2, "use CONTENT:DBID:SOCKET"},
 		{"bench proxy --proxy 0:2:/tmp/a --proxy 1:2:/tmp/b", 2, "dbid 2 cannot be, or is given twice"},

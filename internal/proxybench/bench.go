@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 )
 
 // Options are what to measure, and through what.
@@ -61,7 +62,7 @@ type Options struct {
 }
 
 // Modes are the measurements, in the order of the standard set.
-var Modes = []string{"throughput", "latency", "setup", "fair", "unread", "many", "steady", "soak"}
+var Modes = []string{"throughput", "latency", "setup", "fair", "unread", "many", "steady", "link", "soak"}
 
 // Check says what is wrong with the options.
 func (o *Options) Check() error {
@@ -78,6 +79,8 @@ func (o *Options) Check() error {
 		return errors.New("numbers and times cannot be negative")
 	case o.Mode == "steady" && len(o.Proxies) > 0:
 		return errors.New("mode steady looks into the proxies: it needs those that it starts itself")
+	case o.Mode == "link" && len(o.Proxies) > 0:
+		return errors.New("mode link needs proxies at the ends of an emulated link: those that it starts itself")
 	}
 	seen := map[uint16]bool{}
 	for _, e := range o.Proxies {
@@ -95,9 +98,10 @@ type bench struct {
 	dir     string // temporary
 	socks   *sockets
 	proxies *proxyPath
-	pump    *pumpPath // nil for none
-	other   *pumpPath // nil for none
-	cleanup []func()  // in the order to be done in reverse
+	pump    *pumpPath   // nil for none
+	other   *pumpPath   // nil for none
+	hosts   []*wan.Host // where the children run; nil is this machine itself
+	cleanup []func()    // in the order to be done in reverse
 	report  *Report
 }
 
@@ -112,9 +116,7 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(32, runtime.NumCPU(), 4*opt.Streams)))
 	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Own: len(opt.Proxies) == 0, Pump: opt.Pump}}
 	defer func() {
-		for _, f := range slices.Backward(b.cleanup) {
-			f()
-		}
+		b.clean()
 		if ctx.Err() != nil {
 			err = ctx.Err() // not what it broke
 		}
@@ -159,6 +161,13 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	}
 	b.report.Seconds = time.Since(b.report.Started).Seconds()
 	return b.report, nil
+}
+
+// clean ends and removes what was started.
+func (b *bench) clean() {
+	for _, f := range slices.Backward(b.cleanup) {
+		f()
+	}
 }
 
 // paths are the ways to compare.

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
 )
 
@@ -187,6 +188,19 @@ func TestSteady(t *testing.T) {
 	}
 }
 
+func TestLink(t *testing.T) {
+	if err := wan.Available(); err != nil {
+		t.Skipf("no emulated network: %v", err)
+	}
+	o := tiny("link")
+	o.Time = 300 * time.Millisecond
+	r := run(t, o)
+	want(t, r, []string{PathProxies, PathPump}, MBps)
+	if l := r.Results[0].Paths[0].Median[MBps]; l > 65 {
+		t.Errorf("%v MB/s over a link of 62.5 MB/s", l)
+	}
+}
+
 func TestSoak(t *testing.T) {
 	o := tiny("soak")
 	o.Time = 400 * time.Millisecond
@@ -222,6 +236,7 @@ func TestOptions(t *testing.T) {
 		"kind of byte":     {Pump: "fast"},
 		"not enough":       {Proxies: []Endpoint{e}},
 		"looks into":       {Mode: "steady", Proxies: []Endpoint{e, {Dbid: 2}}},
+		"at the ends":      {Mode: "link", Proxies: []Endpoint{e, {Dbid: 2}}},
 		"given twice":      {Proxies: []Endpoint{e, e}},
 		"cannot be: use":   {Size: 10},
 		"be negative":      {Rounds: -1},

@@ -112,6 +112,7 @@ func (r *Report) compare(budget int64) {
 	mib(unread+", RSS of a proxy", "unread", RSSMax, float64(budget))
 	kib(idle+", RSS of a proxy for each", RSSEachMax, 8)
 	kib(idle+", RSS of both for each", RSSEach, 16)
+	ratio("one stream over 50 ms, 500 Mbit/s", "link", longLinkLabel, MBps, true, 0.9)
 	value("heap allocations a packet", "", "steady", Allocs, false, 0.01)
 	value(soak+", RSS in the last quarter", "of that in the second", "soak", RSSTrend, false, 1.1)
 	value(soak+", descriptors left", "", "soak", Descriptors, false, 0)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
 )
@@ -32,9 +33,9 @@ type child struct {
 	done  chan struct{} // closed when it has been waited for
 }
 
-// start runs a command of this program. A child ends with the run: its
+// start runs a command of this program, in host if there is one. A child ends with the run: its
 // standard input does, and the kernel sees to it should the run be killed.
-func (b *bench) start(name string, args ...string) (*child, error) {
+func (b *bench) start(name string, host *wan.Host, args ...string) (*child, error) {
 	c := &child{cmd: b.opt.Command(args...), log: filepath.Join(b.dir, name+".log"), done: make(chan struct{})}
 	log, err := os.Create(c.log)
 	if err != nil {
@@ -55,7 +56,12 @@ func (b *bench) start(name string, args ...string) (*child, error) {
 	defer w.Close()
 	c.cmd.Stdout = w
 	c.out = bufio.NewReader(r)
-	if err := c.cmd.Start(); err != nil {
+	run := c.cmd.Start
+	if host != nil {
+		c.cmd.SysProcAttr.Pdeathsig = 0 // it would follow the thread that is in the host
+		run = func() error { return host.Start(c.cmd) }
+	}
+	if err := run(); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("cannot start %s: %w", name, err)
 	}
@@ -118,11 +124,11 @@ func (b *bench) startPump(ctx context.Context, kind, name string) (*pumpPath, er
 	}
 	b.cleanup = append(b.cleanup, func() { syscall.Close(p.listen) })
 	addr := ""
-	for _, r := range [2][3]string{
-		{kind + "2", "tcp:127.0.0.1:0", "unix:" + out},
+	for i, r := range [2][3]string{
+		{kind + "2", "tcp:" + b.address(0) + ":0", "unix:" + out},
 		{kind + "1", "unix:" + p.first, "tcp:"},
 	} {
-		c, err := b.start(r[0], relayWord, kind, r[1], r[2]+addr)
+		c, err := b.start(r[0], b.host(i), relayWord, kind, r[1], r[2]+addr)
 		if err != nil {
 			return nil, err
 		}
@@ -167,11 +173,11 @@ func (b *bench) startProxies(ctx context.Context, name string, word string) ([]E
 		if err != nil {
 			return nil, nil, err
 		}
-		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: b.address(i), Port: port})
 	}
 	var ends []Endpoint
 	var children []*child
-	for _, e := range list {
+	for i, e := range list {
 		dir := datadir.Dir(filepath.Join(b.dir, fmt.Sprintf("%s%d", name, e.Dbid)))
 		if err := os.Mkdir(string(dir), 0o700); err != nil {
 			return nil, nil, err
@@ -190,7 +196,7 @@ func (b *bench) startProxies(ctx context.Context, name string, word string) ([]E
 			}
 		}
 		socket := datadir.ICProxySocket(port, os.Getpid())
-		c, err := b.start(fmt.Sprintf("%s%d", name, e.Dbid), word, "-D", string(dir), "--dialect", b.opt.Dialect.String())
+		c, err := b.start(fmt.Sprintf("%s%d", name, e.Dbid), b.host(i), word, "-D", string(dir), "--dialect", b.opt.Dialect.String())
 		if err != nil {
 			return nil, nil, err
 		}

@@ -21,7 +21,11 @@ func (b *bench) measure(ctx context.Context) error {
 		sc, connections, soak = scale{3, 300 * time.Millisecond}, 2000, 4*time.Second
 		few = sc
 	}
-	for _, s := range []*scale{&sc, &few} {
+	long := scale{few.rounds, 3 * time.Second}
+	if o.Quick {
+		long = scale{1, time.Second}
+	}
+	for _, s := range []*scale{&sc, &few, &long} {
 		s.rounds = or(o.Rounds, s.rounds)
 		s.time = or(o.Time, s.time)
 	}
@@ -35,6 +39,7 @@ func (b *bench) measure(ctx context.Context) error {
 		"unread":     func() error { return b.unread(ctx, connections, size, few) },
 		"many":       func() error { return b.many(ctx, connections) },
 		"steady":     func() error { return b.steady(ctx, streams, size, few) },
+		"link":       func() error { return b.link(ctx, size, long) },
 		"soak":       func() error { return b.soak(ctx, size, or(o.Time, soak)) },
 	}
 	if o.Mode != "" {
@@ -50,8 +55,8 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	do["soak"] = func() error { return b.soak(ctx, size, soak) }
 	for _, m := range Modes {
-		if m == "steady" && len(o.Proxies) > 0 {
-			continue // says nothing of proxies that are not ours
+		if (m == "steady" || m == "link") && len(o.Proxies) > 0 {
+			continue // say nothing of proxies that are not ours
 		}
 		if err := b.try(ctx, m, do[m]); err != nil {
 			return err

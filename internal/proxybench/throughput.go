@@ -177,10 +177,16 @@ func (f *flow) watch(ctx context.Context, pids []int, d time.Duration) (r rate, 
 
 // throughputRound measures streams through p once.
 func throughputRound(ctx context.Context, p path, pat *pattern, streams int, d time.Duration) (rate, error) {
+	return throughputAfter(ctx, p, pat, streams, 0, d)
+}
+
+// throughputAfter measures streams once they have run for warm.
+func throughputAfter(ctx context.Context, p path, pat *pattern, streams int, warm, d time.Duration) (rate, error) {
 	f, err := startFlow(p, pat, streams)
 	if err != nil {
 		return rate{}, err
 	}
+	_ = f.sleep(ctx, warm) // watch sees what is wrong
 	r, err := f.watch(ctx, p.pids(), d)
 	if e := f.end(); e != nil { // the reason, where both have failed
 		err = e
