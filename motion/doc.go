@@ -1,7 +1,7 @@
 // Package motion is what an executor sees of a query's motions: it opens the
 // sending or the receiving end of one, moves tuples, stops early, and closes.
-// How the bytes travel is the business of the interconnect types below it: tcp
-// and proxied. Package motiontest holds what they all promise, as tests.
+// How the bytes travel is the business of the interconnect types below it: tcp,
+// udpifc and proxied. Package motiontest holds what they all promise, as tests.
 //
 // A tuple is opaque bytes to this package and everything under it.
 //

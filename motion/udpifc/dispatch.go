@@ -6,10 +6,11 @@ import (
 	"github.com/trunkline-db/trunkline/icwire"
 )
 
-// read takes what comes to a socket until it is closed.
+// read takes what comes to a socket until it is closed. A datagram longer than
+// gp_max_packet_size arrives cut, and is ignored.
 func (ic *Interconnect) read(s packetConn) {
 	defer ic.wg.Done()
-	buf := make([]byte, 1<<16)
+	buf := make([]byte, ic.cfg.MaxPacket)
 	for {
 		n, from, err := s.recv(buf)
 		if err != nil {
