@@ -36,6 +36,10 @@ const (
 	// grows. The kernel takes about 200 kB for a backend that reads nothing:
 	// such a one must not get more of the budget than it began with.
 	GrowAfter = 512 << 10
+	// grantStep is how much must be granted at least to be worth a packet, and
+	// a quarter of the window at most before it is told: what is under way is
+	// not there to be used, so with half a window a long link runs dry.
+	grantStep = 64 << 10
 	// GrantAll lets the sender know that all it has is thrown away.
 	GrantAll = math.MaxInt64
 )
@@ -113,7 +117,7 @@ type credit struct {
 	got     uint64 // bytes arrived
 	used    uint64 // bytes taken by the backend, or thrown away
 	granted uint64 // what the sender may send at least
-	span    int64  // how far that was ahead of used when it was granted
+	told    bool   // there has been a grant
 	window  int64
 	base    int64     // the part of window that it began with
 	mark    uint64    // used when the window was last looked at
@@ -126,7 +130,7 @@ func (t *Table) open(c *Conn) {
 		return
 	}
 	c.base = t.Budget.initial()
-	c.window, c.granted, c.span = c.base, MinWindow, MinWindow
+	c.window, c.granted = c.base, MinWindow
 	t.Budget.begun.Add(c.base)
 }
 
@@ -193,11 +197,11 @@ func (c *Conn) grant(now time.Time) uint64 {
 	if c.at.IsZero() {
 		c.at = now
 	}
-	if c.granted > c.got+uint64(c.span/2) {
-		return 0 // the sender has enough
+	if !c.told && c.got < MinWindow/2 {
+		return 0 // most results are short and need none
 	}
 	next := c.used + uint64(c.window)
-	if next < c.granted+uint64(c.window/4) {
+	if next < c.granted+uint64(min(max(c.window/4, grantStep), c.window/2)) {
 		return 0 // too little to tell
 	}
 	if c.used-c.mark >= uint64(c.window) {
@@ -207,6 +211,6 @@ func (c *Conn) grant(now time.Time) uint64 {
 		}
 		c.mark, c.at = c.used, now
 	}
-	c.granted, c.span = next, c.window
+	c.granted, c.told = next, true
 	return next
 }
