@@ -304,6 +304,7 @@ type reader struct {
 	err  error
 
 	waited bool // there was nothing to read at first
+	busy   poll.Busy
 
 	try func(fd uintptr) bool
 }
@@ -332,7 +333,9 @@ func (r *reader) read(room int) (b *trunk.Buffer, n int, err error) {
 		return nil, 0, err
 	}
 	if r.waited {
-		poll.Relieve()
+		r.busy.Waited()
+	} else {
+		r.busy.Still(time.Now())
 	}
 	if r.err != nil {
 		return nil, 0, r.err

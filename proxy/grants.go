@@ -9,8 +9,10 @@ import (
 )
 
 // leastRTT is the least round trip that windows are made for: with less, the
-// time a busy machine takes to let a process run counts for more.
-const leastRTT = time.Millisecond
+// time a busy machine takes to let a process run counts for more. With more,
+// a few heavy streams on one machine would fill the kernel's buffers with
+// megabytes that every other packet waits behind.
+const leastRTT = 300 * time.Microsecond
 
 // lateGrant marks a grant that was sent behind its sender's BYE.
 const lateGrant = 1 << 63

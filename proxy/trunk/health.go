@@ -12,9 +12,13 @@ import (
 // long the round trip is, and whether anybody is there. A process that hangs
 // still answers TCP's own probes. Its methods may be called from any goroutine.
 type Health struct {
-	rtt   atomic.Int64 // ns, smoothed
+	rtt   atomic.Int64 // ns, the least of late
 	last  atomic.Int64 // when something was last heard, ns since the epoch
 	asked atomic.Int64 // when the oldest ping without an answer was sent, or 0
+
+	// The reader's alone.
+	fresh int64 // ns, the least round trip since turn
+	turn  int64 // when that became rtt
 }
 
 // epoch makes times of the monotonic clock.
@@ -22,8 +26,13 @@ var epoch = time.Now()
 
 func clock() int64 { return int64(time.Since(epoch)) }
 
-// RTT is the smoothed round trip to the peer's proxy, what the kernels have
-// queued included; 0 while it is not known.
+// rttPeriod is how long a round trip counts, at least. The least of a few pings
+// is the way without what is queued on it: what we have queued ourselves must
+// not make windows bigger, which would queue more.
+const rttPeriod = 10 * time.Second
+
+// RTT is the least round trip to the peer's proxy of the last 10 to 20 s; 0
+// while none is known.
 func (h *Health) RTT() time.Duration { return time.Duration(h.rtt.Load()) }
 
 // Silent is for how long a ping has had no answer and nothing else has been
@@ -61,13 +70,28 @@ func (t *Trunk) health(h icwire.Header, payload []byte) bool {
 		t.Control(h, payload...)
 	case h.Type == icwire.Pong && len(payload) == 8:
 		t.asked.Store(0)
-		took := max(1, clock()-int64(binary.LittleEndian.Uint64(payload)))
-		if old := t.rtt.Load(); old > 0 {
-			took = old + (took-old)/4
-		}
-		t.rtt.Store(took)
+		now := clock()
+		t.measured(now, max(1, now-int64(binary.LittleEndian.Uint64(payload))))
 	default:
 		return false
 	}
 	return true
+}
+
+// measured takes a round trip. It is called by the reader alone.
+func (h *Health) measured(now, took int64) {
+	if h.fresh == 0 || took < h.fresh {
+		h.fresh = took
+	}
+	rtt := h.rtt.Load()
+	switch {
+	case rtt == 0:
+		h.rtt.Store(took)
+		h.turn = now
+	case now-h.turn >= int64(rttPeriod):
+		h.rtt.Store(h.fresh)
+		h.fresh, h.turn = 0, now
+	case took < rtt:
+		h.rtt.Store(took)
+	}
 }

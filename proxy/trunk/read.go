@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +70,7 @@ func (t *Trunk) read(h Handler) error {
 	have, n := 0, 0
 	var failed error
 	waited := false
+	var busy poll.Busy
 	try := func(fd uintptr) bool {
 		n, failed = iov.Read(int(fd), buf[have:])
 		if failed == unix.EAGAIN {
@@ -82,7 +84,9 @@ func (t *Trunk) read(h Handler) error {
 		n, waited = 0, false
 		err := t.raw.Read(try)
 		if waited {
-			poll.Relieve()
+			busy.Waited()
+		} else {
+			busy.Still(time.Now())
 		}
 		switch {
 		case err != nil:

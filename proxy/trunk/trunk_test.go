@@ -414,6 +414,28 @@ func TestHealth(t *testing.T) {
 	_ = ends[1]()
 }
 
+// The round trip is the least of late: a slow ping does not count, and a way
+// that has become longer does after a while.
+func TestLeastRoundTrip(t *testing.T) {
+	var h Health
+	at := int64(0)
+	for _, c := range []struct{ pass, took, want time.Duration }{
+		{0, 5 * time.Millisecond, 5 * time.Millisecond},
+		{time.Second, time.Millisecond, time.Millisecond},
+		{time.Second, 9 * time.Millisecond, time.Millisecond},
+		{9 * time.Second, 7 * time.Millisecond, time.Millisecond},
+		{5 * time.Second, 7 * time.Millisecond, time.Millisecond},
+		{6 * time.Second, 8 * time.Millisecond, 7 * time.Millisecond},
+		{time.Second, 2 * time.Millisecond, 2 * time.Millisecond},
+	} {
+		at += int64(c.pass)
+		h.measured(at, int64(c.took))
+		if h.RTT() != c.want {
+			t.Errorf("at %v: %v, want %v", time.Duration(at), h.RTT(), c.want)
+		}
+	}
+}
+
 func BenchmarkTrunk(b *testing.B) {
 	for _, size := range []int{512, 8192, 65000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkTrunk(b, size) })

@@ -8,26 +8,33 @@
 // connection's setup was 12 ms with that and 6 ms without.
 package poll
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
-// every is how often at most a thread is woken. It costs some microseconds of
-// processor time, and half a millisecond is too short for anybody to notice.
-const every = 500 * time.Microsecond
+// patience is how long a goroutine may be busy before another thread is woken.
+// Waking one costs some microseconds of processor time, and so short a while
+// nobody notices.
+const patience = 200 * time.Microsecond
 
-var (
-	epoch = time.Now()
-	last  atomic.Int64
-)
+// Busy is what a goroutine that waits for the network knows of itself. The zero
+// value is one that is waiting. It belongs to one goroutine.
+type Busy struct {
+	since    time.Time
+	relieved bool
+}
 
-// Relieve is called by a goroutine that has waited for the network and may be
-// busy from now on: it has the scheduler wake a thread, if a processor is
+// Waited is called when the goroutine has had to wait.
+func (b *Busy) Waited() { *b = Busy{} }
+
+// Still is called when it has found something to do without waiting. When it
+// does so for long, the scheduler is made to wake a thread, if a processor is
 // there for it, which finds nothing to run and waits for events.
-func Relieve() {
-	now := int64(time.Since(epoch))
-	if was := last.Load(); now-was >= int64(every) && last.CompareAndSwap(was, now) {
+func (b *Busy) Still(now time.Time) {
+	switch {
+	case b.relieved:
+	case b.since.IsZero():
+		b.since = now
+	case now.Sub(b.since) >= patience:
+		b.relieved = true
 		go nothing()
 	}
 }
