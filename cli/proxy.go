@@ -221,6 +221,7 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 		{"Listening on", listening(s.Listener)},
 		{"Header dialect", s.Dialect},
 		{"Backends", fmt.Sprintf("%d connected, %d awaited, %d refused", s.Backends, s.Early, s.Refused)},
+		{"Memory", fmt.Sprintf("%s of %s granted", byteCount(uint64(s.Memory.Granted)), byteCount(uint64(s.Memory.Budget)))},
 		{"Strangers", strangers(s)},
 	} {
 		if l[1] != "" {
@@ -229,10 +230,10 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "DBID\tCONTENT\tADDRESS\tROLE\tSTATE\tFOR\tCONNECTIONS\tRECEIVED\tSENT")
+	fmt.Fprintln(tw, "DBID\tCONTENT\tADDRESS\tROLE\tSTATE\tFOR\tCONNECTIONS\tRECEIVED\tSENT\tROUND TRIP")
 	for _, p := range s.Peers {
-		fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\t%v\t%d\t%s\t%s\n", p.Dbid, p.Content, p.Address, p.Role, p.State,
-			now.Sub(p.Since).Round(time.Second), p.Connections, byteCount(p.BytesIn), byteCount(p.BytesOut))
+		fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\t%v\t%d\t%s\t%s\t%s\n", p.Dbid, p.Content, p.Address, p.Role, p.State,
+			now.Sub(p.Since).Round(time.Second), p.Connections, byteCount(p.BytesIn), byteCount(p.BytesOut), roundTrip(p))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -244,6 +245,13 @@ func printProxyStatus(w io.Writer, s proxy.Status, now time.Time) error {
 		fmt.Fprintln(w, p.Cause)
 	}
 	return nil
+}
+
+func roundTrip(p proxy.PeerStatus) string {
+	if p.RTT == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f ms", p.RTT)
 }
 
 func postmasterOf(s proxy.Status) string {

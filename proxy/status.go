@@ -71,6 +71,8 @@ type Status struct {
 	Rejections map[string]uint64 `json:"rejections"`
 	// Strangers are the connections that have not said who they are yet.
 	Strangers int `json:"strangers"`
+	// Memory is the budget for what waits for backends.
+	Memory MemoryStatus `json:"memory"`
 	// Limits are the time limits in force.
 	Limits LimitStatus `json:"limits"`
 }
@@ -97,6 +99,12 @@ func (p *Proxy) limitStatus() LimitStatus {
 	}
 }
 
+// MemoryStatus is the budget for what waits for backends, in bytes.
+type MemoryStatus struct {
+	Budget  int64 `json:"budget"`
+	Granted int64 `json:"granted"` // that peers may send, or have sent and is waiting
+}
+
 // ListenerStatus is how the listening socket for peers is.
 type ListenerStatus struct {
 	Address string `json:"address"`
@@ -118,6 +126,9 @@ type PeerStatus struct {
 	Connections int    `json:"connections"` // logical ones, those without a backend included
 	BytesIn     uint64 `json:"bytes_in"`    // since it is connected
 	BytesOut    uint64 `json:"bytes_out"`
+	// RTT is the round trip to a Trunkline peer in milliseconds, the least of
+	// the last seconds; 0 while it is not known.
+	RTT float64 `json:"rtt_ms"`
 	// Cause is one sentence why the instance cannot be reached; empty if it
 	// can.
 	Cause string `json:"cause,omitempty"`
@@ -200,6 +211,7 @@ func (p *Proxy) Status() Status {
 		Listener: ListenerStatus{Bound: p.listener != nil, Error: p.listenErr},
 		Refused:  p.refused.Load(), Misrouted: p.misrouted.Load(),
 		Rejections: map[string]uint64{}, Strangers: p.callers.len() + p.locals.len(),
+		Memory: MemoryStatus{Budget: p.budget.Total(), Granted: p.budget.Granted()},
 		Limits: p.limitStatus(), Peers: []PeerStatus{},
 	}
 	for i, name := range rejectionNames {
@@ -252,6 +264,7 @@ func (pr *peer) status() (s PeerStatus, backends, early int) {
 		s.State = StateConnected
 		traffic := pr.trunk.Traffic()
 		s.BytesIn, s.BytesOut = traffic.BytesIn, traffic.BytesOut
+		s.RTT = float64(pr.trunk.RTT()) / float64(time.Millisecond)
 	case pr.role == NoDial:
 		s.State = StateNone
 	case pr.role == DialsUs:
