@@ -413,7 +413,7 @@ func TestPortHolder(t *testing.T) {
 func TestGreenplumHasThePort(t *testing.T) {
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("no sleep command to hold the port with: %v", err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -59,7 +59,7 @@ func FuzzGreet(f *testing.F) {
 		p.peers[2] = pr
 		theirs, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
-			t.Skip(err) // out of ports
+			t.Skipf("no port left to connect from: %v", err)
 		}
 		ours, err := l.Accept()
 		if err != nil {
