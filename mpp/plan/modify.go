@@ -353,7 +353,7 @@ func (m *modifier) direct() (bool, error) {
 		return false, nil
 	}
 	sh.segments = m.keySegments(sh)
-	slice := Slice{Relation: rel.Name, Rows: rel.Rows, Segments: m.islandSegments(sh)}
+	slice := Slice{To: -1, Relation: rel.Name, Rows: rel.Rows, Segments: m.islandSegments(sh)}
 	if rel.Policy.Kind == Replicated {
 		slice.Segments = m.copies()
 		m.m.Replicated = true

@@ -124,7 +124,7 @@ func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
 		s.Read = p.read
 	}
 	p.read = nil
-	s.SQL, s.Params, s.Token = sql, params, p.opt.Token()
+	s.SQL, s.Params, s.Token, s.To = sql, params, p.opt.Token(), -1
 	p.slices = append(p.slices, *s)
 	return nil
 }

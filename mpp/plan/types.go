@@ -110,9 +110,11 @@ const (
 	// Local: on the coordinator's PostgreSQL alone. Query.Top is the
 	// statement to run, or "" for the client's own text.
 	Local Kind = iota
-	// Gather: the rows of the one slice go straight to the client.
+	// Gather: the rows of Slices[0] go straight to the client. Any others
+	// are its inputs.
 	Gather
-	// Top: Query.Top runs on the coordinator; the slices are its sources.
+	// Top: Query.Top runs on the coordinator; the slices with a GatherMotion
+	// are its sources, the others are inputs of slices.
 	Top
 )
 
@@ -130,12 +132,45 @@ type Query struct {
 	Reason   string // why no more was pushed down, for EXPLAIN; "" when all was
 }
 
+// Motion says where the rows of a slice go.
+type Motion uint8
+
+const (
+	// GatherMotion: to the coordinator.
+	GatherMotion Motion = iota
+	// RedistributeMotion: each row to the segment its key hashes to.
+	RedistributeMotion
+	// BroadcastMotion: every row to each segment that runs the slice To.
+	BroadcastMotion
+)
+
+func (m Motion) String() string {
+	return [...]string{"Gather Motion", "Redistribute Motion", "Broadcast Motion"}[m]
+}
+
 // Slice is one statement that some segments run, each sending its rows to the
-// coordinator.
+// coordinator or to the segments that run another slice.
+//
+// The slices whose Motion is a GatherMotion come before those that are not:
+// inputs of other slices, whose SQL reads them as Query.Top reads its sources,
+//
+//	pg_catalog.gp_motion_recv('gp_motion', 'token') AS alias(column type, …)
+//
+// once for each input.
 type Slice struct {
-	// Token is what the source of these rows in Query.Top names; "" in a
-	// Gather.
+	// Token is what the source of these rows in Query.Top, or in the SQL of
+	// the slice To, names; "" for the one GatherMotion of a Gather.
 	Token string
+	// Motion is where the rows go.
+	Motion Motion
+	// Keys are, for a RedistributeMotion, the indexes in Columns of the hash
+	// key, in the key's order. A row goes to the segment that Greenplum's
+	// hash over the number of To's Segments gives its key; these are the
+	// contents 0, 1, ….
+	Keys []int
+	// To is the index in Query.Slices of the slice that reads this one's
+	// rows; -1 for a GatherMotion.
+	To  int
 	SQL   string
 	// Segments are the content ids that run it, nil for all.
 	Segments []int
@@ -151,7 +186,8 @@ type Slice struct {
 	// pg_catalog.gp_owner_rows() whose argument is the parameter after
 	// Params; nil: nothing.
 	Read *Read
-	// Rows is the planner's guess of the rows gathered in all; 0 unknown.
+	// Rows is the planner's guess of the rows sent in all, a broadcast's
+	// counted once; 0 unknown.
 	Rows float64
 }
 
