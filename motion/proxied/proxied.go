@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,7 +47,8 @@ type Config struct {
 // Interconnect is a motion.Interconnect of type proxy.
 type Interconnect struct {
 	cfg    Config
-	opt    stream.Options
+	opt    stream.Options // but for what Tune changes
+	tuning atomic.Pointer[Tuning]
 	group  stream.Group
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -65,21 +67,45 @@ func New(cfg Config) (motion.Interconnect, error) {
 	if cfg.Restart == 0 {
 		cfg.Restart = defaultRestart
 	}
-	if cfg.SetupTimeout == 0 {
-		cfg.SetupTimeout = stream.DefaultSetupTimeout
-	}
 	ic := &Interconnect{cfg: cfg}
 	ic.opt = stream.Options{
-		MaxPacket:       cfg.MaxPacket,
-		TransmitTimeout: cfg.TransmitTimeout,
-		HalfClose:       true,
-		Explain:         func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid) },
+		MaxPacket: cfg.MaxPacket,
+		HalfClose: true,
+		Explain:   func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid) },
 	}
 	if err := ic.opt.Check(); err != nil {
 		return nil, err
 	}
+	if err := ic.Tune(Tuning{SetupTimeout: cfg.SetupTimeout, TransmitTimeout: cfg.TransmitTimeout}); err != nil {
+		return nil, err
+	}
 	ic.ctx, ic.cancel = context.WithCancel(context.Background())
 	return ic, nil
+}
+
+// Tuning is the parameters that a session may change at any time; see Config.
+type Tuning struct {
+	SetupTimeout    time.Duration
+	TransmitTimeout time.Duration
+}
+
+// Tune sets parameters for the motions opened from now on.
+func (ic *Interconnect) Tune(t Tuning) error {
+	if t.SetupTimeout == 0 {
+		t.SetupTimeout = stream.DefaultSetupTimeout
+	}
+	if err := (stream.Options{TransmitTimeout: t.TransmitTimeout}).Check(); err != nil {
+		return err
+	}
+	ic.tuning.Store(&t)
+	return nil
+}
+
+// options are those of a motion opened now.
+func (ic *Interconnect) options() stream.Options {
+	opt := ic.opt
+	opt.TransmitTimeout = ic.tuning.Load().TransmitTimeout
+	return opt
 }
 
 // SocketOf returns a function that reads from dir's postmaster.pid where the
@@ -108,7 +134,7 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 	if err != nil {
 		return nil, err
 	}
-	return stream.NewSender(&ic.group, ic.opt, receivers, conns), nil
+	return stream.NewSender(&ic.group, ic.options(), receivers, conns), nil
 }
 
 // Receive implements motion.Interconnect. It returns when this instance's
@@ -118,7 +144,7 @@ func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.P
 	if err != nil {
 		return nil, err
 	}
-	r := stream.NewReceiver(&ic.group, ic.opt, id, senders)
+	r := stream.NewReceiver(&ic.group, ic.options(), id, senders)
 	for i, c := range conns {
 		r.Attach(i, c)
 	}
@@ -146,8 +172,9 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ic.ctx, func() { cancel(errClosed) })()
-	if d := ic.cfg.SetupTimeout; d > 0 {
-		defer time.AfterFunc(d, func() { cancel(errSetup) }).Stop()
+	limit := ic.tuning.Load().SetupTimeout
+	if limit > 0 {
+		defer time.AfterFunc(limit, func() { cancel(errSetup) }).Stop()
 	}
 	conns := make([]net.Conn, len(peers))
 	g, gctx := errgroup.WithContext(ctx)
@@ -177,7 +204,7 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 		return nil, err
 	case errors.Is(cause, errSetup):
 		return nil, motion.Errorf("ic-proxy: backend con%d,cmd%d,slice[%d->%d] %v: Interconnect timeout: Unable to complete setup of connection within time limit %d seconds",
-			id.Session, id.Command, id.SendSlice, id.RecvSlice, self, int(ic.cfg.SetupTimeout.Seconds()))
+			id.Session, id.Command, id.SendSlice, id.RecvSlice, self, int(limit.Seconds()))
 	default:
 		return nil, cause
 	}

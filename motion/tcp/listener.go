@@ -25,14 +25,8 @@ func (ic *Interconnect) listen() (port int, err error) {
 	if ic.ln != nil {
 		return ic.port, nil
 	}
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(ic.cfg.ListenHost, "0"))
-	if err == nil {
-		err = setBacklog(ln.(*net.TCPListener), ic.cfg.Backlog)
-	}
+	ln, err := listenTCP(ic.cfg.ListenHost, ic.tuning.Load().Backlog)
 	if err != nil {
-		if ln != nil {
-			ln.Close()
-		}
 		return 0, &motion.Error{
 			Code:    motion.CodeInterconnect,
 			Message: "interconnect Error: Could not set up tcp listener socket",
@@ -44,6 +38,19 @@ func (ic *Interconnect) listen() (port int, err error) {
 	ic.wg.Add(1)
 	go ic.accept(ln)
 	return ic.port, nil
+}
+
+func listenTCP(host string, backlog int) (*net.TCPListener, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return nil, err
+	}
+	ln := l.(*net.TCPListener)
+	if err := setBacklog(ln, backlog); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 // setBacklog calls listen again, which on Linux changes the backlog of a

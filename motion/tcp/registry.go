@@ -29,9 +29,8 @@ func registered(r icwire.Registration) key {
 
 // registry brings senders' connections and receivers together.
 type registry struct {
-	timeout time.Duration // negative for none
-
 	mu       sync.Mutex
+	timeout  time.Duration // negative for none
 	closed   bool
 	expected map[key]*awaited
 	early    map[key]*kept // came before their receiver
@@ -63,6 +62,12 @@ func (k *kept) drop() {
 func (g *registry) init(timeout time.Duration) {
 	g.timeout = timeout
 	g.expected, g.early, g.refused = map[key]*awaited{}, map[key]*kept{}, map[key]*kept{}
+}
+
+func (g *registry) setTimeout(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timeout = d
 }
 
 // keep enters conn, which may be nil, into m, until the timeout. The latest

@@ -25,7 +25,7 @@ type Config struct {
 	// AdvertiseHost is the host in Addr; "" is ListenHost. It must be set when
 	// ListenHost is a wildcard.
 	AdvertiseHost string
-	// Backlog is gp_interconnect_tcp_listener_backlog; 0 is 128.
+	// Backlog is gp_interconnect_tcp_listener_backlog; 0 is 128, negative 0.
 	Backlog int
 	// SetupTimeout is gp_interconnect_setup_timeout: how long Send and the
 	// receivers of Receive wait for connections, and how long a connection is
@@ -36,12 +36,16 @@ type Config struct {
 	TransmitTimeout time.Duration
 	// MaxPacket is gp_max_packet_size in bytes, 512 to 65507; 0 is 8192.
 	MaxPacket int
+	// Warn is told of a motion with more senders than Backlog; the error's
+	// Code is 01000. It may be nil.
+	Warn func(*motion.Error)
 }
 
 // Interconnect is a motion.Interconnect of type tcp.
 type Interconnect struct {
 	cfg      Config
-	opt      stream.Options
+	opt      stream.Options // but for what Tune changes
+	tuning   atomic.Pointer[Tuning]
 	group    stream.Group
 	registry registry
 	ctx      context.Context // ends with Close
@@ -50,7 +54,7 @@ type Interconnect struct {
 
 	mu     sync.Mutex
 	closed bool
-	ln     net.Listener // nil until somebody asks for Addr or receives
+	ln     *net.TCPListener // nil until somebody asks for Addr or receives
 	port   int
 }
 
@@ -68,21 +72,17 @@ func New(cfg Config) (motion.Interconnect, error) {
 			return nil, fmt.Errorf("motion/tcp: listening on %s needs an AdvertiseHost for the senders", cfg.ListenHost)
 		}
 	}
-	if cfg.Backlog == 0 {
-		cfg.Backlog = defaultBacklog
-	}
-	if cfg.Backlog < 0 || cfg.Backlog > 65535 {
-		return nil, fmt.Errorf("motion/tcp: backlog %d is not between 0 and 65535", cfg.Backlog)
-	}
-	if cfg.SetupTimeout == 0 {
-		cfg.SetupTimeout = stream.DefaultSetupTimeout
-	}
-	ic := &Interconnect{cfg: cfg, opt: stream.Options{MaxPacket: cfg.MaxPacket, TransmitTimeout: cfg.TransmitTimeout}}
+	ic := &Interconnect{cfg: cfg, opt: stream.Options{MaxPacket: cfg.MaxPacket}}
 	if err := ic.opt.Check(); err != nil {
 		return nil, err
 	}
+	t := Tuning{SetupTimeout: cfg.SetupTimeout, TransmitTimeout: cfg.TransmitTimeout, Backlog: cfg.Backlog}
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	ic.tuning.Store(&t)
 	ic.ctx, ic.cancel = context.WithCancel(context.Background())
-	ic.registry.init(cfg.SetupTimeout)
+	ic.registry.init(t.SetupTimeout)
 	return ic, nil
 }
 
@@ -101,7 +101,8 @@ func (ic *Interconnect) Addr() string {
 
 // Send implements motion.Interconnect.
 func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer, receivers []motion.Peer) (motion.Sender, error) {
-	ctx, cancel := ic.setup(ctx)
+	limit := ic.tuning.Load().SetupTimeout
+	ctx, cancel := ic.setup(ctx, limit)
 	defer cancel()
 	ic.mu.Lock()
 	port := ic.port
@@ -137,11 +138,11 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 		case ctx.Err() == nil:
 			return nil, err
 		case errors.Is(context.Cause(ctx), errSetup):
-			return nil, ic.timeout(0, 0, int(made.Load()), len(receivers))
+			return nil, setupTimeout(limit, 0, 0, int(made.Load()), len(receivers))
 		}
 		return nil, context.Cause(ctx)
 	}
-	return stream.NewSender(&ic.group, ic.opt, receivers, conns), nil
+	return stream.NewSender(&ic.group, ic.options(), receivers, conns), nil
 }
 
 var (
@@ -149,12 +150,12 @@ var (
 	errClosed = motion.Errorf("interconnect error: the executor's interconnect is closed: %w", net.ErrClosed)
 )
 
-// setup bounds ctx by the setup timeout and by Close.
-func (ic *Interconnect) setup(ctx context.Context) (context.Context, context.CancelFunc) {
+// setup bounds ctx by limit, unless it is negative, and by Close.
+func (ic *Interconnect) setup(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stops := []func() bool{context.AfterFunc(ic.ctx, func() { cancel(errClosed) })}
-	if d := ic.cfg.SetupTimeout; d > 0 {
-		stops = append(stops, time.AfterFunc(d, func() { cancel(errSetup) }).Stop)
+	if limit > 0 {
+		stops = append(stops, time.AfterFunc(limit, func() { cancel(errSetup) }).Stop)
 	}
 	return ctx, func() {
 		for _, stop := range stops {
@@ -164,12 +165,12 @@ func (ic *Interconnect) setup(ctx context.Context) (context.Context, context.Can
 	}
 }
 
-func (ic *Interconnect) timeout(in, ofIn, out, ofOut int) *motion.Error {
+func setupTimeout(limit time.Duration, in, ofIn, out, ofOut int) *motion.Error {
 	return &motion.Error{
 		Code:    motion.CodeInterconnect,
 		Message: "Interconnect timeout: Unable to complete setup of all connections within time limit.",
 		Detail: fmt.Sprintf("Completed %d of %d incoming and %d of %d outgoing connections.  gp_interconnect_setup_timeout = %d seconds.",
-			in, ofIn, out, ofOut, int(ic.cfg.SetupTimeout.Seconds())),
+			in, ofIn, out, ofOut, int(limit.Seconds())),
 	}
 }
 
@@ -209,7 +210,8 @@ func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.P
 	if _, err := ic.listen(); err != nil {
 		return nil, err
 	}
-	r := stream.NewReceiver(&ic.group, ic.opt, id, senders)
+	ic.warnBacklog(len(senders))
+	r := stream.NewReceiver(&ic.group, ic.options(), id, senders)
 	w, err := ic.registry.expect(id, r, senders)
 	if err != nil {
 		r.Abort()
@@ -223,25 +225,26 @@ func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.P
 	}
 	ic.wg.Add(1)
 	ic.mu.Unlock()
-	go ic.attend(w)
+	go ic.attend(w, ic.tuning.Load().SetupTimeout)
 	return r, nil
 }
 
-// attend waits until all senders of a motion have connected.
-func (ic *Interconnect) attend(w *awaited) {
+// attend waits until all senders of a motion have connected, not longer than
+// limit unless it is negative.
+func (ic *Interconnect) attend(w *awaited, limit time.Duration) {
 	defer ic.wg.Done()
-	var limit <-chan time.Time
-	if d := ic.cfg.SetupTimeout; d > 0 {
-		t := time.NewTimer(d)
+	var late <-chan time.Time
+	if limit > 0 {
+		t := time.NewTimer(limit)
 		defer t.Stop()
-		limit = t.C
+		late = t.C
 	}
 	select {
 	case <-w.complete:
 		return
 	case <-w.r.Done():
-	case <-limit:
-		w.r.Fail(ic.timeout(ic.registry.came(w), len(w.keys), 0, 0))
+	case <-late:
+		w.r.Fail(setupTimeout(limit, ic.registry.came(w), len(w.keys), 0, 0))
 	}
 	ic.registry.forget(w)
 }
