@@ -8,6 +8,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // checkAlter refuses what would leave rows where they do not belong.
@@ -141,9 +142,9 @@ func (s *Session) redistribute(req *request, r *relation) error {
 			formats = append(formats, 1)
 		}
 	}
-	spool := &rowSpool{}
-	defer spool.close()
-	if err := s.rows(req.ctx, source, nil, nil, formats, spool.add); err != nil {
+	spool := &rowsource.Spool{}
+	defer spool.Close()
+	if err := s.rows(req.ctx, source, nil, nil, formats, spool.Add); err != nil {
 		return err
 	}
 	if err := s.beforeDispatch(req.ctx); err != nil {
@@ -158,7 +159,7 @@ func (s *Session) redistribute(req *request, r *relation) error {
 	if err := w.start(); err != nil {
 		return err
 	}
-	if err := spool.replay(w.add); err != nil {
+	if err := spool.Replay(w.add); err != nil {
 		w.abort(err)
 		return err
 	}

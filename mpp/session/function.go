@@ -9,6 +9,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // runProcedure runs DO and CALL. Outside a transaction block a procedure may
@@ -137,15 +138,15 @@ func (s *Session) keptRows(req *request, node *pg.Node) (sql string, set *source
 	if err != nil {
 		return "", nil, err
 	}
-	spool := &rowSpool{}
-	if err := s.rowsOf(req.ctx, q, node, req.params, req.types, nil, spool.add); err != nil {
-		spool.close()
+	spool := &rowsource.Spool{}
+	if err := s.rowsOf(req.ctx, q, node, req.params, req.types, nil, spool.Add); err != nil {
+		spool.Close()
 		return "", nil, err
 	}
 	set = &sources{s: s}
-	src := &source{set: set, slice: plan.Slice{Token: newToken(), Columns: cols}, spool: spool}
+	src := &source{set: set, slice: plan.Slice{Token: rowsource.NewToken(), Columns: cols}, spool: spool}
 	set.list = []*source{src}
-	s.srv.rows.add(src.slice.Token, src.serve)
+	src.publish()
 	s.txn.open = append(s.txn.open, set)
 	var names, defs []string
 	for i, c := range cols {

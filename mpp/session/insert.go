@@ -12,6 +12,7 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // runInsert places rows. The source is evaluated where its rows come together,
@@ -377,15 +378,15 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 	if spooled {
 		// The gang is busy with the source until its last row, and functions
 		// may need it.
-		spool := &rowSpool{}
-		defer spool.close()
-		if err := s.rowsOf(req.ctx, q, source, req.params, req.types, formats, spool.add); err != nil {
+		spool := &rowsource.Spool{}
+		defer spool.Close()
+		if err := s.rowsOf(req.ctx, q, source, req.params, req.types, formats, spool.Add); err != nil {
 			return 0, err
 		}
 		if err := w.start(); err != nil {
 			return 0, err
 		}
-		if err := spool.replay(w.add); err != nil {
+		if err := spool.Replay(w.add); err != nil {
 			w.abort(err)
 			return 0, err
 		}

@@ -12,20 +12,11 @@ import (
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // rowBody is a DataRow whose body is in wire form already, as motions carry it.
-type rowBody []byte
-
-func (rowBody) Backend()                {}
-func (rowBody) Decode(src []byte) error { return errors.New("rowBody is write-only") }
-
-// Encode appends the message to dst.
-func (r rowBody) Encode(dst []byte) ([]byte, error) {
-	n := uint32(len(r) + 4)
-	dst = append(dst, 'D', byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	return append(dst, r...), nil
-}
+type rowBody = rowsource.Row
 
 // copyBody is a CopyData whose payload goes out as it is.
 type copyBody []byte

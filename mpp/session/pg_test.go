@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,14 +26,6 @@ func dialTest(t *testing.T, s *pgtest.Server) *link {
 	t.Cleanup(l.close)
 	l.onBegin = func() {}
 	return l
-}
-
-// openDir lets any user in.
-func openDir(t *testing.T, path string) {
-	t.Helper()
-	if err := os.Chmod(path, 0o777); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestLink holds a link to what it tells of the server it is connected to.
@@ -154,66 +145,4 @@ func TestLink(t *testing.T) {
 			t.Errorf("a broken link says %v", again)
 		}
 	})
-}
-
-// TestRowServer reads row sources through dblink, as the coordinator does.
-func TestRowServer(t *testing.T) {
-	srv := pgtest.Start(t)
-	dir := t.TempDir()
-	path := filepath.Join(dir, ".s.PGSQL.6000")
-	// The server's user has to get at the socket.
-	for d := dir; d != filepath.Dir(d) && strings.Contains(d, "Test"); d = filepath.Dir(d) {
-		openDir(t, d)
-	}
-	r := newRowServer(path, slog.New(slog.DiscardHandler))
-	if err := r.listen(); err != nil {
-		t.Fatal(err)
-	}
-	openDir(t, path)
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); r.serve(ctx) }()
-	defer func() { stop(); <-done }()
-	source := func(rows int, fail error) func(context.Context, func([]byte) error) (int, error) {
-		return func(_ context.Context, sink func([]byte) error) (int, error) {
-			for i := range rows {
-				if err := sink(appendRowBody(nil, [][]byte{fmt.Append(nil, i), nil})); err != nil {
-					return 2, err
-				}
-			}
-			return 2, fail
-		}
-	}
-	r.add("some", source(5000, nil))
-	r.add("none", source(0, nil))
-	r.add("bad", source(3, &pgconn.PgError{Code: "22012", Message: "division by zero (seg1)"}))
-	l := dialTest(t, srv)
-	if _, err := l.query("CREATE EXTENSION dblink; SELECT dblink_connect('m', 'host=" + dir + " port=6000 user=x dbname=x')"); err != nil {
-		t.Fatal(err)
-	}
-	ask := func(token string) (string, error) {
-		res, err := l.query("SELECT count(*) || ' ' || count(b) || ' ' || coalesce(sum(a), 0) FROM dblink('m', '" + token + "') AS t(a int, b text)")
-		if err != nil {
-			return "", err
-		}
-		return string(res.value()), nil
-	}
-	for range 2 {
-		if got, err := ask("some"); err != nil || got != "5000 0 12497500" {
-			t.Errorf("%s, %v", got, err)
-		}
-		if got, err := ask("none"); err != nil || got != "0 0 0" {
-			t.Errorf("%s, %v", got, err)
-		}
-		for token, code := range map[string]string{"bad": "22012", "nix": "34000"} {
-			var pe *pgconn.PgError
-			if _, err := ask(token); !errors.As(err, &pe) || pe.Code != code {
-				t.Errorf("%s: %v, expected %s", token, err, code)
-			}
-		}
-	}
-	r.remove("some")
-	if _, err := ask("some"); err == nil {
-		t.Error("a source that was removed was read")
-	}
 }

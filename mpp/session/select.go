@@ -14,6 +14,7 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // request is one statement to be run, from either protocol.
@@ -49,7 +50,7 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
-	opt := plan.Options{NumSegments: n, Token: newToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText}
 	opt.Eval = func(sql string) (string, error) {
 		res, err := s.local(sql)
 		if err != nil {
@@ -382,7 +383,7 @@ func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []pl
 		return "", nil, nil, err
 	}
 	sl := q.Slices[0]
-	sl.Token, sl.Columns = newToken(), cols
+	sl.Token, sl.Columns = rowsource.NewToken(), cols
 	sql = "SELECT "
 	defs := ""
 	for i, c := range cols {

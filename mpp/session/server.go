@@ -12,10 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -50,7 +53,7 @@ type Server struct {
 	cfg       Config
 	auth      *auth.Authenticator
 	dispatch  *dispatch.Dispatcher // coordinator only
-	rows      *rowServer           // coordinator only
+	rows      *rowsource.Server    // coordinator only, while it serves
 	encodings encodings            // coordinator only
 
 	nextID      atomic.Int32
@@ -78,10 +81,17 @@ func NewServer(cfg Config) *Server {
 	if cfg.Role == Coordinator {
 		s.dispatch = dispatch.New(dispatch.Config{Segments: s.segments, Coordinator: cfg.Dir, Log: cfg.Log})
 		s.encodings.ask = s.ask
-		s.rows = newRowServer(filepath.Join(cfg.Dir.RowsDir(), ".s.PGSQL."+strconv.Itoa(cfg.Port)), cfg.Log)
-		s.rows.find = s.encodings.find
 	}
 	return s
+}
+
+// encodeRows brings the rows of sources into a database's encoding.
+func (s *Server) encodeRows(ctx context.Context, name string) (func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error), error) {
+	_, enc, err := s.encodings.find(ctx, name)
+	if err != nil || enc == nil {
+		return nil, err
+	}
+	return (&toClient{enc: enc}).message, nil
 }
 
 // segments lists the primaries in the order of their content ids.
@@ -109,11 +119,17 @@ func (s *Server) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	if s.rows != nil {
-		if err := s.rows.listen(); err != nil {
+	if s.cfg.Role == Coordinator {
+		rows, err := rowsource.Listen(rowsource.Config{
+			Path:    filepath.Join(s.cfg.Dir.RowsDir(), ".s.PGSQL."+strconv.Itoa(s.cfg.Port)),
+			Failure: func(err error) *pgproto3.ErrorResponse { return errorResponse(pgError(err)) },
+			Encode:  s.encodeRows, Log: s.cfg.Log,
+		})
+		if err != nil {
 			return err
 		}
-		wg.Go(func() { s.rows.serve(ctx) })
+		s.rows = rows
+		wg.Go(func() { rows.Serve(ctx) })
 		wg.Go(func() { _ = s.dispatch.Recover(ctx) })
 	}
 	stopAccept := context.AfterFunc(ctx, func() { s.cfg.Listener.Close() })

@@ -9,6 +9,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // A function that runs on the coordinator reads the coordinator's copies of
@@ -157,7 +158,7 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 			if len(sl) != 1 {
 				return nil, internal("the rows of %s come in %d slices", rel.Name, len(sl))
 			}
-			c := child{oid: t.OID, token: newToken()}
+			c := child{oid: t.OID, token: rowsource.NewToken()}
 			sl[0].Token = fmt.Sprintf("rows %d %s", c.oid, c.token)
 			children = append(children, c)
 		} else {

@@ -13,6 +13,7 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/execute"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // cleanupLimit bounds how long the end of a statement may take after the
@@ -38,7 +39,7 @@ type source struct {
 	slice  plan.Slice
 	mu     sync.Mutex
 	taken  atomic.Bool // the slice has run, or runs
-	spool  *rowSpool
+	spool  *rowsource.Spool
 	failed error
 }
 
@@ -76,7 +77,7 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	}
 	set.run = run
 	for _, src := range set.list {
-		s.srv.rows.add(src.slice.Token, src.serve)
+		src.publish()
 	}
 	return set, nil
 }
@@ -105,26 +106,38 @@ func (s *Session) connectRows() error {
 	return nil
 }
 
+// publish makes the source's token known to the row server. The values come in
+// the styles that the session has now.
+func (src *source) publish() {
+	params := src.set.s.link.params
+	styles := map[string]string{}
+	for _, name := range []string{"DateStyle", "IntervalStyle"} {
+		styles[name] = params[name]
+	}
+	src.set.s.srv.rows.Add(src.slice.Token, rowsource.Source{
+		Columns: max(len(src.slice.Columns), 1), Styles: func() map[string]string { return styles }, Rows: src.serve,
+	})
+}
+
 // serve gives the source's rows to a reader of the row server.
-func (src *source) serve(ctx context.Context, sink func([]byte) error) (int, error) {
+func (src *source) serve(ctx context.Context, sink func([]byte) error) error {
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	n := max(len(src.slice.Columns), 1)
 	switch {
 	case src.failed != nil:
-		return n, src.failed
+		return src.failed
 	case src.spool != nil:
-		return n, src.spool.replay(sink)
+		return src.spool.Replay(sink)
 	case !src.taken.CompareAndSwap(false, true):
-		return n, internal("a row source was read twice")
+		return internal("a row source was read twice")
 	}
 	stop := context.AfterFunc(ctx, src.set.run.Cancel)
 	defer stop()
 	if err := src.gather(sink); err != nil {
 		src.failed = err
-		return n, err
+		return err
 	}
-	return n, nil
+	return nil
 }
 
 // gather runs the slice and sinks its rows. The caller holds mu.
@@ -144,9 +157,9 @@ func (src *source) keep() error {
 	if !src.taken.CompareAndSwap(false, true) {
 		return nil
 	}
-	spool := &rowSpool{}
-	if err := src.gather(spool.add); err != nil {
-		spool.close()
+	spool := &rowsource.Spool{}
+	if err := src.gather(spool.Add); err != nil {
+		spool.Close()
 		src.failed = err
 		return err
 	}
@@ -183,7 +196,7 @@ func (set *sources) finishRun() error {
 // close ends the slices and forgets the tokens. It returns why a slice failed.
 func (set *sources) close() error {
 	for _, src := range set.list {
-		set.s.srv.rows.remove(src.slice.Token)
+		set.s.srv.rows.Remove(src.slice.Token)
 	}
 	if set.run != nil {
 		for _, src := range set.list {
@@ -197,7 +210,7 @@ func (set *sources) close() error {
 	for _, src := range set.list {
 		src.mu.Lock()
 		if src.spool != nil {
-			src.spool.close()
+			src.spool.Close()
 			src.spool = nil
 		}
 		src.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 // rowWriter places rows on segments: as binary COPY when nothing more is asked
@@ -43,7 +44,7 @@ type rowWriter struct {
 // the source is done, because until then the local server or the gang may be
 // busy with it.
 type batch struct {
-	full rowSpool // each the rows of a statement of full size
+	full rowsource.Spool // each the rows of a statement of full size
 	sql  strings.Builder
 	rows int
 }
@@ -265,7 +266,7 @@ func (b *batch) cut() error {
 	rows := b.sql.String()
 	b.sql.Reset()
 	b.rows = 0
-	return b.full.add([]byte(rows))
+	return b.full.Add([]byte(rows))
 }
 
 // send runs a segment's INSERTs.
@@ -274,7 +275,7 @@ func (w *rowWriter) send(seg int) error {
 	if err := b.cut(); err != nil {
 		return err
 	}
-	return b.full.replay(func(rows []byte) error {
+	return b.full.Replay(func(rows []byte) error {
 		sql := strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+string(rows), 1)
 		var res []dispatch.Result
 		var err error
@@ -307,7 +308,7 @@ func (w *rowWriter) finish() (int64, error) {
 	if w.template != "" {
 		var segs []int
 		for seg := range w.batches {
-			if w.batches[seg].rows > 0 || w.batches[seg].full.rows > 0 {
+			if w.batches[seg].rows > 0 || w.batches[seg].full.Len() > 0 {
 				segs = append(segs, seg)
 			}
 		}
@@ -361,7 +362,7 @@ func (w *rowWriter) abort(err error) {
 // free drops the rows that were kept.
 func (w *rowWriter) free() {
 	for seg := range w.batches {
-		w.batches[seg].full.close()
+		w.batches[seg].full.Close()
 	}
 }
 

@@ -1,4 +1,4 @@
-package session
+package rowsource
 
 import (
 	"bufio"
@@ -7,9 +7,10 @@ import (
 	"os"
 )
 
-// rowSpool keeps rows that cannot be used yet: in memory while they are few,
-// in an unlinked file beyond. One goroutine uses it at a time.
-type rowSpool struct {
+// Spool keeps rows that cannot be used yet: in memory while they are few,
+// in an unlinked file beyond. The zero value is empty. One goroutine uses it at
+// a time. Close must be called.
+type Spool struct {
 	mem  []byte
 	file *os.File
 	w    *bufio.Writer
@@ -19,8 +20,8 @@ type rowSpool struct {
 // spoolMemory is how much a spool keeps in memory.
 const spoolMemory = 4 << 20
 
-// add keeps a copy of row.
-func (sp *rowSpool) add(row []byte) error {
+// Add keeps a copy of row.
+func (sp *Spool) Add(row []byte) error {
 	var head [4]byte
 	binary.BigEndian.PutUint32(head[:], uint32(len(row)))
 	sp.rows++
@@ -47,9 +48,9 @@ func (sp *rowSpool) add(row []byte) error {
 	return err
 }
 
-// replay sinks all rows in order. The row is valid during the call only. It
+// Replay sinks all rows in order. The row is valid during the call only. It
 // may be called again.
-func (sp *rowSpool) replay(sink func([]byte) error) error {
+func (sp *Spool) Replay(sink func([]byte) error) error {
 	if sp.file == nil {
 		for rest := sp.mem; len(rest) > 0; {
 			n := int(binary.BigEndian.Uint32(rest))
@@ -88,9 +89,14 @@ func (sp *rowSpool) replay(sink func([]byte) error) error {
 	return nil
 }
 
-func (sp *rowSpool) close() {
+// Len is how many rows it keeps.
+func (sp *Spool) Len() int64 { return sp.rows }
+
+// Close forgets the rows and frees the file. It may be called more than once.
+func (sp *Spool) Close() {
 	if sp.file != nil {
 		sp.file.Close()
+		sp.file = nil
 	}
-	sp.mem = nil
+	sp.mem, sp.rows = nil, 0
 }

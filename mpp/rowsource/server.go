@@ -1,0 +1,355 @@
+// Package rowsource gives a PostgreSQL server rows that a motion has brought.
+//
+// The server reads them with pg_catalog.gp_motion_recv(), which is dblink: a
+// Server speaks just enough of PostgreSQL's protocol for that, on a unix
+// socket. A query is a token, known to those alone who wrote it into a
+// statement; its answer is the rows of the Source of that token. A Spool keeps
+// rows that nobody can read yet.
+package rowsource
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Source is the rows of one token.
+type Source struct {
+	// Columns is how many columns the rows have, at least 1.
+	Columns int
+	// Styles are parameters as they were when the rows' values were printed,
+	// such as DateStyle: the reader takes the values accordingly. Nil means
+	// PostgreSQL's defaults. It is called before Rows.
+	Styles func() map[string]string
+	// Rows gives every row, the body of a DataRow message with values in text
+	// form, to sink, which does not keep it, and returns sink's error when
+	// there is one. Each reading connection calls it at most once at a time.
+	// ctx ends with the Server.
+	Rows func(ctx context.Context, sink func(row []byte) error) error
+}
+
+// Config says how a Server works.
+type Config struct {
+	// Path is where the socket is. Its folder is made if it is missing.
+	Path string
+	// Failure is an error as the reader sees it.
+	Failure func(error) *pgproto3.ErrorResponse
+	// Encode returns what brings messages into an encoding other than UTF-8,
+	// a nil function for one that needs nothing done. It is called for each
+	// connection; its function may say nil for what cannot be sent. Nil
+	// refuses all other encodings.
+	Encode func(ctx context.Context, name string) (func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error), error)
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Server is the row source of one PostgreSQL server. Its methods may be called
+// concurrently.
+type Server struct {
+	cfg Config
+	ln  net.Listener
+
+	mu      sync.Mutex
+	sources map[string]Source
+}
+
+// Row is a DataRow message whose body is in wire form already, as motions
+// carry it.
+type Row []byte
+
+// Backend implements pgproto3.BackendMessage.
+func (Row) Backend() {}
+
+// Decode is not possible: a Row is only sent.
+func (Row) Decode([]byte) error { return errors.New("rowsource: a Row is write-only") }
+
+// Encode appends the message to dst.
+func (r Row) Encode(dst []byte) ([]byte, error) {
+	n := uint32(len(r) + 4)
+	dst = append(dst, 'D', byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	return append(dst, r...), nil
+}
+
+// NewToken returns a name nobody can guess.
+func NewToken() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Listen makes the socket, in place of one left from an earlier life, for the
+// owner of its folder alone, and a Server that Serve must be called of.
+func Listen(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	dir := filepath.Dir(cfg.Path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(cfg.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	err = os.Chmod(cfg.Path, 0o700)
+	if err == nil && os.Geteuid() == 0 {
+		err = giveTo(cfg.Path, dir)
+	}
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return &Server{cfg: cfg, ln: ln, sources: map[string]Source{}}, nil
+}
+
+// giveTo makes path belong to the owner of dir: PostgreSQL does not run as root.
+func giveTo(path, dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		return os.Lchown(path, int(sys.Uid), int(sys.Gid))
+	}
+	return nil
+}
+
+// Add makes a source available under its token until Remove.
+func (s *Server) Add(token string, src Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sources[token] = src
+}
+
+// Remove forgets a token. Who is reading it goes on.
+func (s *Server) Remove(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sources, token)
+}
+
+// Tokens is how many sources there are.
+func (s *Server) Tokens() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sources)
+}
+
+// Serve answers PostgreSQL's backends until ctx ends; then it closes the
+// socket and their connections and returns when nobody is served any more.
+func (s *Server) Serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := context.AfterFunc(ctx, func() { s.ln.Close() })
+	defer stop()
+	for {
+		conn, err := s.ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			s.cfg.Log.Warn("row source: accept failed", "error", err)
+			select { // out of descriptors: give it a moment
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			defer stop()
+			c := &reader{s: s, be: pgproto3.NewBackend(conn, conn), said: map[string]string{}}
+			c.serve(ctx, conn)
+		})
+	}
+}
+
+// startupLimit bounds how long a backend may take to introduce itself.
+const startupLimit = 10 * time.Second
+
+// flushBytes is how much is gathered before it is written: large enough to make
+// system calls rare, small enough to stay in the cache.
+const flushBytes = 64 << 10
+
+// reader is the connection of one backend.
+type reader struct {
+	s        *Server
+	be       *pgproto3.Backend
+	encode   func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error) // nil: all is UTF-8
+	said     map[string]string                                              // parameters as they were reported last
+	refused  error                                                          // why the encoding that was asked for cannot be had; dblink goes on without it
+	buffered int
+	err      error // why nothing can be sent, or the row that could not be encoded
+}
+
+func (c *reader) serve(ctx context.Context, conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(startupLimit))
+	for {
+		m, err := c.be.ReceiveStartupMessage()
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*pgproto3.StartupMessage); ok {
+			break
+		}
+		if _, err := conn.Write([]byte{'N'}); err != nil {
+			return
+		}
+	}
+	_ = conn.SetDeadline(time.Time{})
+	c.be.Send(&pgproto3.AuthenticationOk{})
+	for _, p := range [][2]string{{"server_version", "15.0"}, {"client_encoding", "UTF8"}, {"standard_conforming_strings", "on"},
+		{"integer_datetimes", "on"}} {
+		c.be.Send(&pgproto3.ParameterStatus{Name: p[0], Value: p[1]})
+	}
+	c.styles(nil)
+	c.be.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if c.be.Flush() != nil {
+		return
+	}
+	for {
+		m, err := c.be.Receive()
+		if err != nil {
+			return
+		}
+		switch m := m.(type) {
+		case *pgproto3.Query:
+			c.answer(ctx, strings.TrimSpace(m.String))
+			c.be.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+			if c.be.Flush() != nil {
+				return
+			}
+		case *pgproto3.Terminate:
+			return
+		}
+	}
+}
+
+// standard are the parameters that Styles can change.
+var standard = map[string]string{"DateStyle": "ISO, MDY", "IntervalStyle": "postgres"}
+
+// styles reports the parameters that have changed since they were reported.
+func (c *reader) styles(now map[string]string) {
+	for name, value := range standard {
+		if v := now[name]; v != "" {
+			value = v
+		}
+		if c.said[name] != value {
+			c.said[name] = value
+			c.be.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
+		}
+	}
+}
+
+// answer serves one token, or one of the settings dblink makes. They are
+// accepted and change nothing, for values travel as the segments printed them;
+// but for the encoding, which is the database's.
+func (c *reader) answer(ctx context.Context, query string) {
+	c.err, c.buffered = nil, 0
+	if strings.HasPrefix(strings.ToUpper(query), "SET ") {
+		if name, ok := strings.CutPrefix(query, "set client_encoding to "); ok {
+			if c.refused = c.setEncoding(ctx, strings.Trim(name, "'")); c.refused != nil {
+				c.send(c.s.cfg.Failure(c.refused))
+				return
+			}
+		}
+		c.send(&pgproto3.CommandComplete{CommandTag: []byte("SET")})
+		return
+	}
+	if c.refused != nil {
+		c.send(c.s.cfg.Failure(c.refused))
+		return
+	}
+	c.s.mu.Lock()
+	src, ok := c.s.sources[query]
+	c.s.mu.Unlock()
+	if !ok {
+		c.send(c.s.cfg.Failure(&pgconn.PgError{Severity: "ERROR", Code: "34000", Message: "no such row source"}))
+		return
+	}
+	var styles map[string]string
+	if src.Styles != nil {
+		styles = src.Styles()
+	}
+	c.styles(styles)
+	described := false
+	describe := func(columns int) {
+		if !described {
+			described = true
+			c.send(describeText(columns))
+		}
+	}
+	err := src.Rows(ctx, func(row []byte) error {
+		describe(int(row[0])<<8 | int(row[1]))
+		c.send(Row(row))
+		return c.err
+	})
+	if err != nil {
+		c.send(c.s.cfg.Failure(err))
+		return
+	}
+	describe(src.Columns)
+	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
+}
+
+func (c *reader) setEncoding(ctx context.Context, name string) (err error) {
+	switch {
+	case c.s.cfg.Encode != nil:
+		c.encode, err = c.s.cfg.Encode(ctx, name)
+	case name != "UTF8" && name != "SQL_ASCII":
+		err = &pgconn.PgError{Severity: "ERROR", Code: "0A000", Message: "motions between segments are in UTF-8, the database is in " + name}
+	}
+	return err
+}
+
+// send buffers a message and now and then writes what is buffered. A row that
+// cannot be encoded is not sent; what comes after it still is.
+func (c *reader) send(m pgproto3.BackendMessage) {
+	if c.encode != nil {
+		conv, err := c.encode(m)
+		if err != nil && c.err == nil {
+			c.err = err
+		}
+		if err != nil || conv == nil {
+			return
+		}
+		m = conv
+	}
+	c.be.Send(m)
+	c.buffered += 32
+	if row, ok := m.(Row); ok {
+		c.buffered += len(row)
+	}
+	if c.buffered < flushBytes {
+		return
+	}
+	c.buffered = 0
+	if err := c.be.Flush(); err != nil && c.err == nil {
+		c.err = err
+	}
+}
+
+// describeText describes n columns of text; the reader knows the real types.
+func describeText(n int) *pgproto3.RowDescription {
+	fields := make([]pgproto3.FieldDescription, n)
+	for i := range fields {
+		fields[i] = pgproto3.FieldDescription{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1}
+	}
+	return &pgproto3.RowDescription{Fields: fields}
+}
