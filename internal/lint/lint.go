@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"proxy"},
 	{"motion"},
 	{"mpp"},
-	{"instance", "internal/testkit/wan"}, // wan: an emulated network, which benches run on as well
+	{"instance", "sim", "internal/testkit/wan"}, // wan: an emulated network, which benches run on as well
 	{"cluster", "internal/proxybench"},
 	{"cli"},
 	{"cmd"},
@@ -43,6 +43,7 @@ var testOnly = []string{"internal/testkit", "internal/clustertest", "internal/li
 // nothing of what runs on it.
 var only = map[string][]string{
 	"internal/testkit/wan": nil,
+	"sim":                  nil,
 	"internal/proxybench":  {"icwire", "topology", "datadir", "proxy", "internal/testkit/wan"},
 }
 
