@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
 	mppcatalog "github.com/trunkline-db/trunkline/mpp/catalog"
@@ -32,39 +30,11 @@ func installCatalog(ctx context.Context, inst topology.Instance, socketDir strin
 	if err != nil {
 		return err
 	}
-	connect := func(db string) (*pgconn.PgConn, error) {
-		return pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s", socketDir, inst.Port, instance.Superuser, db))
-	}
-	// template0 is what databases in other encodings are made from, and those
-	// that pg_dump restores.
-	admin, err := connect("postgres")
-	if err != nil {
-		return err
-	}
-	defer admin.Close(ctx)
-	allow := func(yes bool) error {
-		_, err := admin.Exec(ctx, fmt.Sprintf("ALTER DATABASE template0 ALLOW_CONNECTIONS %t", yes)).ReadAll()
-		return err
-	}
-	if err := allow(true); err != nil {
-		return err
-	}
-	for _, db := range []string{"template1", "postgres", "template0"} {
-		conn, err := connect(db)
-		if err != nil {
-			return err
-		}
-		err = mppcatalog.Install(ctx, conn, mppcatalog.Info{
-			Dbid: inst.Dbid, Content: inst.Content,
-			ConfigurationFile: filepath.Join(clusterDir, instance.ConfigurationFile),
-			RowsDir:           dir.RowsDir(), Port: inst.Port, Superuser: instance.Superuser,
-		})
-		conn.Close(ctx)
-		if err != nil {
-			return err
-		}
-	}
-	return allow(false)
+	return mppcatalog.InstallEverywhere(ctx, socketDir, mppcatalog.Info{
+		Dbid: inst.Dbid, Content: inst.Content,
+		ConfigurationFile: filepath.Join(clusterDir, instance.ConfigurationFile),
+		RowsDir:           dir.RowsDir(), Port: inst.Port, Superuser: instance.Superuser,
+	})
 }
 
 // makeServers makes what serves an instance's port, and a segment's executors.
