@@ -70,7 +70,7 @@ func TestConfig(t *testing.T) {
 		"AdvertiseHost": {ListenHost: "0.0.0.0"},
 		"packet size":   {MaxPacket: 511},
 		"socket buffer": {BufferKB: 40000},
-		"data packets":  {DropData: 101},
+		"data packets":  {Tuning: Tuning{DropData: 101}},
 		"(1 .. 4096)":   {Tuning: Tuning{RetryInterval: 9999}},
 		"(1ms .. 1s)":   {Tuning: Tuning{Params: link.Params{MinRTO: time.Minute}}},
 	} {

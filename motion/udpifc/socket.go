@@ -38,8 +38,8 @@ type socket struct {
 }
 
 // openSocket opens a socket on a port of the kernel's choice.
-func openSocket(host string, kb int) (packetConn, error) {
-	conn, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+func openSocket(network, host string, kb int) (packetConn, error) {
+	conn, err := net.ListenPacket(network, net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, motion.Errorf("interconnect error: Could not set up udp listener socket: %w", err)
 	}

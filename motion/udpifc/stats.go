@@ -21,6 +21,16 @@ type Stats struct {
 	Disorder, Duplicates int64
 }
 
+// Since is how much s is more than before.
+func (s Stats) Since(before Stats) Stats {
+	return Stats{
+		Sent: s.Sent - before.Sent, SentBytes: s.SentBytes - before.SentBytes,
+		Received: s.Received - before.Received, ReceivedBytes: s.ReceivedBytes - before.ReceivedBytes, Ignored: s.Ignored - before.Ignored,
+		Data: s.Data - before.Data, Retransmitted: s.Retransmitted - before.Retransmitted, Queries: s.Queries - before.Queries,
+		Disorder: s.Disorder - before.Disorder, Duplicates: s.Duplicates - before.Duplicates,
+	}
+}
+
 // String is the line that gp_interconnect_log_stats writes.
 func (s Stats) String() string {
 	return fmt.Sprintf("interconnect statistics: data packets %d, retransmits %d, status queries %d; datagrams sent %d (%d bytes), received %d (%d bytes), ignored %d; disorder %d, duplicates %d",
@@ -45,7 +55,7 @@ func (ic *Interconnect) Stats() Stats {
 }
 
 // dropAck and dropData say whether to lose a packet on purpose.
-func (ic *Interconnect) dropAck() bool  { return drop(ic.cfg.DropAcks) }
-func (ic *Interconnect) dropData() bool { return drop(ic.cfg.DropData) }
+func (ic *Interconnect) dropAck() bool  { return drop(ic.tuning.Load().DropAcks) }
+func (ic *Interconnect) dropData() bool { return drop(ic.tuning.Load().DropData) }
 
 func drop(percent int) bool { return percent > 0 && rand.IntN(100) < percent }

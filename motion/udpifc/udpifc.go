@@ -33,10 +33,6 @@ type Config struct {
 	// Tuning is what Tune changes later.
 	Tuning Tuning
 
-	// DropData and DropAcks are gp_udpic_dropxmit_percent and
-	// gp_udpic_dropacks_percent: how many of 100 packets to lose on purpose.
-	DropData, DropAcks int
-
 	// Warn is told, at most once for a motion, that packets are not
 	// acknowledged; the error's Code is 01000. Log is told of every
 	// RetryInterval-th time the same packet is sent again. Both are called on
@@ -57,11 +53,22 @@ type Tuning struct {
 	// RetryInterval is gp_interconnect_debug_retry_interval, 1 to 4096; 0 is
 	// 10.
 	RetryInterval int
+	// DropData and DropAcks are gp_udpic_dropxmit_percent and
+	// gp_udpic_dropacks_percent: how many of 100 packets to lose on purpose.
+	DropData, DropAcks int
+	// OnlyIPv4 is gp_udpic_network_disable_ipv6: sockets opened from now on
+	// are of IPv4.
+	OnlyIPv4 bool
 }
 
 func (t *Tuning) check() error {
 	if t.RetryInterval < 0 || t.RetryInterval > 4096 {
 		return fmt.Errorf("motion/udpifc: %d is outside the valid range for parameter %q (1 .. 4096)", t.RetryInterval, "gp_interconnect_debug_retry_interval")
+	}
+	for what, v := range map[string]int{"data packets": t.DropData, "acks": t.DropAcks} {
+		if v < 0 || v > 100 {
+			return fmt.Errorf("motion/udpifc: percentage of %s to lose %d is not between 0 and 100", what, v)
+		}
 	}
 	return t.Params.Check()
 }
@@ -119,8 +126,6 @@ func New(cfg Config) (*Interconnect, error) {
 	}{
 		{"maximum packet size", cfg.MaxPacket, minPacket, maxPacket},
 		{"socket buffer in kB", cfg.BufferKB, 0, mostSocketKB},
-		{"percentage of data packets to lose", cfg.DropData, 0, 100},
-		{"percentage of acks to lose", cfg.DropAcks, 0, 100},
 	} {
 		if r.v < r.min || r.v > r.max {
 			return nil, fmt.Errorf("motion/udpifc: %s %d is not between %d and %d", r.what, r.v, r.min, r.max)
@@ -134,7 +139,13 @@ func New(cfg Config) (*Interconnect, error) {
 	if err := ic.Tune(cfg.Tuning); err != nil {
 		return nil, err
 	}
-	ic.socket = func() (packetConn, error) { return openSocket(cfg.ListenHost, cfg.BufferKB) }
+	ic.socket = func() (packetConn, error) {
+		network := "udp"
+		if ic.tuning.Load().OnlyIPv4 {
+			network = "udp4"
+		}
+		return openSocket(network, cfg.ListenHost, cfg.BufferKB)
+	}
 	ic.bufs.New = func() any { b := make([]byte, cfg.MaxPacket); return &b }
 	ic.receivers.init()
 	ic.notices.m = map[noticeKey]*notice{}
@@ -143,8 +154,8 @@ func New(cfg Config) (*Interconnect, error) {
 	return ic, nil
 }
 
-// Tune sets parameters for the motions opened from now on. Checksums change
-// at once.
+// Tune sets parameters for the motions opened from now on. Checksums, and what
+// is lost on purpose, change at once.
 func (ic *Interconnect) Tune(t Tuning) error {
 	if err := t.check(); err != nil {
 		return err
@@ -258,7 +269,14 @@ func resolve(ctx context.Context, p motion.Peer) (netip.AddrPort, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return netip.AddrPortFrom(ips[0].Unmap(), uint16(n)), nil
+	ip := ips[0]
+	for _, other := range ips { // as a listener on a name prefers it
+		if other.Unmap().Is4() {
+			ip = other
+			break
+		}
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), nil
 }
 
 // Receive implements motion.Interconnect. It returns at once; for senders that

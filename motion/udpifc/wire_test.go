@@ -186,15 +186,15 @@ func TestDamage(t *testing.T) {
 // TestLostOnPurpose: the parameters that lose packets do.
 func TestLostOnPurpose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, cfg := range []Config{{DropData: 30}, {DropAcks: 60}} {
-			n := perfect(time.Millisecond).executors(t, 2, cfg)
+		for _, tuning := range []Tuning{{DropData: 30}, {DropAcks: 60}} {
+			n := perfect(time.Millisecond).executors(t, 2, Config{Tuning: tuning})
 			if err := move(t, mid(1), n[:1], n[1:], 200); err != nil {
 				t.Fatal(err)
 			}
 			if again := n[0].Stats().Retransmitted; again < 3 {
-				t.Errorf("%+v: sent again %d times", cfg, again)
+				t.Errorf("%+v: sent again %d times", tuning, again)
 			}
-			if k := n[1].Stats().Disorder; cfg.DropData == 0 && k != 0 {
+			if k := n[1].Stats().Disorder; tuning.DropData == 0 && k != 0 {
 				t.Errorf("%d packets out of order though only acks were lost", k)
 			}
 		}
