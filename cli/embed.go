@@ -66,7 +66,7 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 // interconnects makes executors' access to motions; what its proxy knows goes
 // into the errors.
 func interconnects(info instance.Info) execute.Interconnects {
-	return execute.Interconnects{Dir: info.Dir, Address: info.Address, Cause: func(ctx context.Context, dbid uint16) string {
+	return execute.Interconnects{Dir: info.Dir, Content: info.Content, Address: info.Address, Log: info.Log, Cause: func(ctx context.Context, dbid uint16) string {
 		st, err := proxy.ReadStatus(ctx, info.Dir.ProxySocket())
 		if err != nil {
 			return fmt.Sprintf("the proxy of dbid %d does not answer: %v", info.Dbid, err)

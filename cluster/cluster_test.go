@@ -241,7 +241,7 @@ func testEnv(t *testing.T, c *Cluster) {
 
 func testReload(t *testing.T, c *Cluster) {
 	co := c.Coordinator()
-	mustQuery(t, co, "SHOW trunkline.gp_interconnect_type", "tcp")
+	mustQuery(t, co, "SHOW trunkline.gp_interconnect_type", "udpifc")
 	for _, i := range c.Instances() {
 		if err := guc.Set(data(i).Conf(), "gp_interconnect_type", "proxy"); err != nil {
 			t.Fatal(err)
@@ -250,7 +250,7 @@ func testReload(t *testing.T, c *Cluster) {
 			t.Fatal(err)
 		}
 	}
-	mustQuery(t, co, "SHOW trunkline.gp_interconnect_type", "tcp")
+	mustQuery(t, co, "SHOW trunkline.gp_interconnect_type", "udpifc")
 	if failed := c.Reload(t.Context()); len(failed) != 0 {
 		t.Fatalf("reload failed: %v", failed)
 	}

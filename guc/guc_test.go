@@ -32,7 +32,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: type %v does not suit its range", p.Name, p.Type)
 		}
 	}
-	if p := find(t, "GP_Interconnect_Type"); p.Default != "tcp" || p.Context != Backend || p.Hidden {
+	if p := find(t, "GP_Interconnect_Type"); p.Default != "udpifc" || p.Context != Backend || p.Hidden {
 		t.Errorf("%+v", p)
 	}
 	if p := find(t, ProxyAddresses); p.Context != Sighup || !p.Hidden || p.Type.String() != "string" {

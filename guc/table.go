@@ -16,8 +16,26 @@ const (
 	SetupTimeout       = "gp_interconnect_setup_timeout"
 	TransmitTimeout    = "gp_interconnect_transmit_timeout"
 	TCPListenerBacklog = "gp_interconnect_tcp_listener_backlog"
+	AggressiveRetry    = "gp_enable_interconnect_aggressive_retry"
 	MaxPacketSize      = "gp_max_packet_size"
 	LogInterconnect    = "gp_log_interconnect"
+	LogStats           = "gp_interconnect_log_stats"
+	FlowControl        = "gp_interconnect_fc_method"
+	QueueDepth         = "gp_interconnect_queue_depth"
+	SndQueueDepth      = "gp_interconnect_snd_queue_depth"
+	TimerPeriod        = "gp_interconnect_timer_period"
+	TimerChecking      = "gp_interconnect_timer_checking_period"
+	DefaultRTT         = "gp_interconnect_default_rtt"
+	MinRTO             = "gp_interconnect_min_rto"
+	MinRetries         = "gp_interconnect_min_retries_before_timeout"
+	RetryInterval      = "gp_interconnect_debug_retry_interval"
+	CacheFuture        = "gp_interconnect_cache_future_packets"
+	FullCRC            = "gp_interconnect_full_crc"
+	UDPBufferSize      = "gp_udp_bufsize_k"
+	DropSegment        = "gp_udpic_dropseg"
+	DropAcks           = "gp_udpic_dropacks_percent"
+	DropData           = "gp_udpic_dropxmit_percent"
+	DisableIPv6        = "gp_udpic_network_disable_ipv6"
 	Role               = "gp_role"
 	SessionRole        = "gp_session_role"
 	ContentID          = "gp_contentid"
@@ -42,6 +60,23 @@ var (
 	sorted = table()
 	byName = index()
 )
+
+// Motions lists the names of the parameters that an executor's motions obey.
+// Those of the context Backend it is given when it starts, the others whenever
+// they change. Do not change the list.
+func Motions() []string { return motions }
+
+var motions = motionNames()
+
+func motionNames() (names []string) {
+	for _, p := range slices.Concat(interconnect(), udp()) {
+		if p.Name != ProxyAddresses {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 func index() map[string]*Parameter {
 	m := make(map[string]*Parameter, len(sorted))
@@ -93,8 +128,8 @@ func interconnect() []*Parameter {
 	})
 	return []*Parameter{
 		addresses,
-		long("The type udpifc is the default of Greenplum.",
-			choice(InterconnectType, []string{"udpifc", "tcp", "proxy"}, "tcp", Backend, categoryTuning,
+		long("Each session keeps the type it has connected with.",
+			choice(InterconnectType, []string{"udpifc", "tcp", "proxy"}, "udpifc", Backend, categoryTuning,
 				"Sets the protocol used for inter-node communication.")),
 		long("wildcard listens on every network interface, unicast only on the address in gp_segment_configuration.",
 			choice(AddressType, []string{"wildcard", "unicast"}, "unicast", Backend, categoryTuning,
@@ -105,7 +140,7 @@ func interconnect() []*Parameter {
 			"Sets how long the interconnect waits for an answer before it gives a query up."),
 		number(TCPListenerBacklog, "", 0, 65535, "256", Userset, categoryTuning,
 			"Sets the listen backlog of the interconnect type tcp."),
-		hidden(flag("gp_enable_interconnect_aggressive_retry", "on", Userset, categoryTuning,
+		hidden(flag(AggressiveRetry, "on", Userset, categoryTuning,
 			"Retries connections of the interconnect type tcp on a fast schedule when a listener's backlog is exceeded.")),
 		number(MaxPacketSize, "", 512, 65507, "8192", Backend, categoryTuning,
 			"Sets the greatest size in bytes of an interconnect packet, its header included."),
@@ -123,38 +158,38 @@ func udp() []*Parameter {
 		return hidden(long("Loses packets on purpose, to test the interconnect type udpifc.", number(name, "", low, high, def, Userset, categoryDeveloper, short)))
 	}
 	list := []*Parameter{
-		tuning(choice("gp_interconnect_fc_method", []string{"loss", "capacity"}, "loss", Userset, "",
+		tuning(choice(FlowControl, []string{"loss", "capacity"}, "loss", Userset, "",
 			"Sets the flow control method.")),
-		tuning(number("gp_interconnect_queue_depth", "", 1, 4096, "4", Userset, "",
+		tuning(number(QueueDepth, "", 1, 4096, "4", Userset, "",
 			"Sets the length in packets of the receive queue of each connection.")),
-		tuning(number("gp_interconnect_snd_queue_depth", "", 1, 4096, "2", Userset, "",
+		tuning(number(SndQueueDepth, "", 1, 4096, "2", Userset, "",
 			"Sets the number of packets each connection may buffer for sending.")),
-		tuning(number("gp_interconnect_timer_period", "ms", 1, 100, "5", Userset, "",
+		tuning(number(TimerPeriod, "ms", 1, 100, "5", Userset, "",
 			"Sets the width of a slot of the retransmission timer.")),
-		tuning(number("gp_interconnect_timer_checking_period", "ms", 1, 100, "20", Userset, "",
+		tuning(number(TimerChecking, "ms", 1, 100, "20", Userset, "",
 			"Sets how often retransmissions are looked for.")),
-		tuning(number("gp_interconnect_default_rtt", "ms", 1, 1000, "20", Userset, "",
+		tuning(number(DefaultRTT, "ms", 1, 1000, "20", Userset, "",
 			"Sets the round trip time assumed of a new connection.")),
-		tuning(number("gp_interconnect_min_rto", "ms", 1, 1000, "20", Userset, "",
+		tuning(number(MinRTO, "ms", 1, 1000, "20", Userset, "",
 			"Sets the least time before a packet is sent again.")),
-		tuning(number("gp_interconnect_min_retries_before_timeout", "", 1, 4096, "100", Userset, "",
+		tuning(number(MinRetries, "", 1, 4096, "100", Userset, "",
 			"Sets how often a packet is sent again at least before the query fails.")),
-		tuning(number("gp_interconnect_debug_retry_interval", "", 1, 4096, "10", Userset, "",
+		tuning(number(RetryInterval, "", 1, 4096, "10", Userset, "",
 			"Sets which retransmissions are logged: each one whose number is a multiple of it.")),
-		tuning(flag("gp_interconnect_cache_future_packets", "on", Userset, "",
+		tuning(flag(CacheFuture, "on", Userset, "",
 			"Keeps packets that come before the receiver is set up.")),
-		hidden(tuning(flag("gp_interconnect_full_crc", "off", Userset, "",
+		hidden(tuning(flag(FullCRC, "off", Userset, "",
 			"Guards whole packets by a checksum."))),
-		hidden(tuning(flag("gp_interconnect_log_stats", "off", Userset, "",
+		hidden(tuning(flag(LogStats, "off", Userset, "",
 			"Writes statistics of each statement to the log."))),
-		long(onlyUDP, number("gp_udp_bufsize_k", "kB", 0, 32768, "0", Backend, categoryTuning,
+		long(onlyUDP, number(UDPBufferSize, "kB", 0, 32768, "0", Backend, categoryTuning,
 			"Sets the size of the socket buffers; 0 asks for 2 MB.")),
-		fault("gp_udpic_dropseg", -2, intMax, "-2", "Sets the content id whose packets are lost, -2 for all."),
-		fault("gp_udpic_dropacks_percent", 0, 100, "0", "Sets the share of acknowledgements lost."),
-		fault("gp_udpic_dropxmit_percent", 0, 100, "0", "Sets the share of data packets lost."),
+		fault(DropSegment, -2, intMax, "-2", "Sets the content id whose packets are lost, -2 for all."),
+		fault(DropAcks, 0, 100, "0", "Sets the share of acknowledgements lost."),
+		fault(DropData, 0, 100, "0", "Sets the share of data packets lost."),
 		fault("gp_udpic_fault_inject_percent", 0, 100, "0", "Sets the share of system calls that fail."),
 		fault("gp_udpic_fault_inject_bitmap", 0, intMax, "0", "Sets the kinds of faults, a bit each."),
-		fault("gp_udpic_network_disable_ipv6", 0, 1, "0", "Sets whether IPv6 is left alone."),
+		fault(DisableIPv6, 0, 1, "0", "Sets whether IPv6 is left alone."),
 	}
 	return list
 }

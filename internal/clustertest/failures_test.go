@@ -167,24 +167,6 @@ func TestBadAddresses(t *testing.T) {
 	}
 }
 
-// TestUdpifcIsNotThere: a session may ask for the type, its motions say no.
-func TestUdpifcIsNotThere(t *testing.T) {
-	c := shared(t)
-	db := c.Database(t)
-	conn := c.Connect(t, db, "gp_interconnect_type=udpifc")
-	testkit.Exec(t, conn, "create table s (id int) distributed by (id)")
-	if got := testkit.Value(t, conn, "select 1"); got != "1" {
-		t.Errorf("a query without a motion: %s", got)
-	}
-	_, err := testkit.TryQuery(conn, "select * from s")
-	if err == nil || !strings.Contains(err.Error(), "udpifc") {
-		t.Errorf("a motion: %v, expected an error that names udpifc", err)
-	}
-	if got := testkit.Value(t, conn, "show gp_interconnect_type"); got != "udpifc" {
-		t.Errorf("the session's type is %s", got)
-	}
-}
-
 // listener accepts connections and hands them to f until the test ends; then
 // they are closed.
 func listener(t *testing.T, f func(net.Conn)) (port int) {

@@ -150,14 +150,15 @@ func (m *member) applySettings(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.g.d.p.ConnectTimeout)
 	defer cancel()
-	return m.set(ctx, set)
+	return m.set(ctx, m.g.cfg.unlikeStartup(set))
 }
 
 // set applies parameters in one round trip. The role comes last, since it may
 // not be allowed to set the others.
 func (m *member) set(ctx context.Context, settings map[string]string) error {
-	if len(settings) == 0 {
-		return nil
+	settings, err := m.tune(ctx, settings)
+	if len(settings) == 0 || err != nil {
+		return err
 	}
 	order := func(k string) int {
 		switch strings.ToLower(k) {

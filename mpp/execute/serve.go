@@ -59,6 +59,7 @@ func (j *job) serve() error {
 		q.mu.Lock()
 		q.open = nil
 		q.mu.Unlock()
+		q.statementEnds(j.cmd.Command)
 	}
 	q.busy.Store(false)
 	q.job.Store(nil) // before the client may send its next command

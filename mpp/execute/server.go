@@ -35,7 +35,7 @@ type Config struct {
 	Dir     datadir.Dir
 	Content int16
 	Dbid    uint16
-	// Address is where the built-in interconnect tcp listens; see
+	// Address is where the built-in interconnects udpifc and tcp listen; see
 	// Interconnects.
 	Address string
 	// Cause is for the built-in interconnect proxy; see Interconnects.
@@ -65,7 +65,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session)}
 	if s.cfg.NewInterconnect == nil {
-		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Address: cfg.Address, Cause: cfg.Cause}.New
+		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log}.New
 	}
 	return s
 }

@@ -40,6 +40,8 @@ type session struct {
 	busy     atomic.Bool     // something was sent that PostgreSQL has not answered
 	job      atomic.Pointer[job]
 
+	warnings sync.WaitGroup // being sent
+
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
 }
@@ -147,6 +149,9 @@ func (q *session) slice(m []byte) error {
 		return q.protocolViolation(errors.New("slice command before the answer to the last one"))
 	}
 	text := bytes.TrimSuffix(m[5:], []byte{0})
+	if params, ok := bytes.CutPrefix(text, []byte(TuneMarker)); ok {
+		return q.reply(q.tune(params))
+	}
 	if !bytes.HasPrefix(text, []byte(Marker)) {
 		return q.protocolViolation(errors.New("not a slice command"))
 	}

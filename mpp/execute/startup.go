@@ -208,22 +208,6 @@ func (q *session) refuse(code, message string, cause error) error {
 	return errors.Join(errors.New(message), cause)
 }
 
-// openInterconnect makes the executor's interconnect. A failure is kept for
-// the first motion: a session without motions never needs one.
-func (q *session) openInterconnect(own map[string]string) {
-	typ := own["gp_interconnect_type"]
-	if typ == "" {
-		typ = "tcp"
-	}
-	q.ic, q.icErr = q.srv.cfg.NewInterconnect(typ, own)
-}
-
-func (q *session) closeInterconnect() {
-	if q.ic != nil {
-		_ = q.ic.Close()
-	}
-}
-
 func appendMessage(dst []byte, m pgproto3.BackendMessage) []byte {
 	b, err := m.Encode(dst)
 	if err != nil { // only over-long messages, which are never made here
