@@ -216,7 +216,7 @@ func (p *planner) scan(r *rte) (sel *pg.SelectStmt, cols []Column, wrap bool) {
 // table's place. where are conditions on the table alone.
 func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 	sel, cols, wrap := p.scan(r)
-	s := Slice{Columns: cols, Segments: p.segments(r), Relation: r.rel.Name, Rows: r.rel.Rows}
+	s := Slice{Columns: cols, Relation: r.rel.Name, Rows: r.rel.Rows}
 	if r.owner != "" {
 		item, err := p.ownerItem(r)
 		if err != nil {
@@ -239,17 +239,7 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 		}
 		sel.WhereClause = and(clones)
 	}
-	if l, _ := p.tableLocus(r); len(where) > 0 {
-		sh := &shape{lv: lv, refs: lv.refsByNode(), from: l}
-		if only := p.pinned(l, where, sh.refs); only != nil {
-			s.Segments = only
-		}
-		for _, w := range where {
-			if seg, ok := p.givenSegment(w, sh); ok {
-				s.Segments = []int{seg}
-			}
-		}
-	}
+	s.Segments = p.scanSegments(lv, r, where)
 	if err := p.addSlice(&s, sel); err != nil {
 		return err
 	}
@@ -261,6 +251,26 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 	}
 	r.node.Node = p.addSource(text).Node
 	return nil
+}
+
+// scanSegments are the segments that have rows of a base table which the
+// conditions where let through, nil for all.
+func (p *planner) scanSegments(lv *level, r *rte, where []*pg.Node) []int {
+	only := p.segments(r)
+	if len(where) == 0 {
+		return only
+	}
+	l, _ := p.tableLocus(r)
+	sh := &shape{lv: lv, refs: lv.refsByNode(), from: l}
+	if seg := p.pinned(l, where, sh.refs); seg != nil {
+		only = seg
+	}
+	for _, w := range where {
+		if seg, ok := p.givenSegment(w, sh); ok {
+			only = []int{seg}
+		}
+	}
+	return only
 }
 
 // replaceSegmentRefs makes a copied condition on one table fit for a segment.

@@ -34,12 +34,22 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 		return false, nil
 	}
 	sh, why := p.shapeOf(lv)
+	if sh == nil {
+		sh, why = p.moveTables(lv, why)
+	}
 	if why == "" {
 		why = lv.ownerReads()
 	}
 	if why == "" {
+		err = p.makeInputs(sh)
+	}
+	if why == "" && err == nil {
 		done, why, err = p.push(sh, root)
 	}
+	if done {
+		p.keepInputs(sh)
+	}
+	p.moves = nil
 	if root && !done {
 		p.because(why)
 	}
@@ -103,6 +113,12 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 	}
 	if why = p.classify(sh); why != "" {
 		return nil, why
+	}
+	for _, r := range lv.refs {
+		// Where its row is missing it is NULL, and not the segment at work.
+		if r.kind == refSystem && r.name == segmentID && !sh.preserved(r.rte) {
+			return nil, "gp_segment_id of a table that an outer join may have no row of"
+		}
 	}
 	sh.segments = p.keySegments(sh)
 	return sh, ""
@@ -419,7 +435,7 @@ func (p *planner) subLocus(r *rte) (locus, string) {
 	if sh.windows && !sh.windowsByKey() || sh.aggregates && !sh.groupsByKey() || !lv.known {
 		// Not even over replicated tables: numbers given to rows in no
 		// order would be others on each segment.
-		return locus{}, "a sub-select that aggregates"
+		return locus{}, subGroups
 	}
 	out := locus{kind: sh.from.kind, segs: sh.from.segs}
 	if out.kind != locusHashed {

@@ -263,7 +263,6 @@ func (it *fromItem) owns(m *mergedCol) bool {
 
 // joinLocus finds where the rows of a join are.
 func joinLocus(join pg.JoinType, l, r locus, eq *equalities) (locus, string) {
-	const apart = "rows that join may be on different segments"
 	lRep, rRep := l.kind == locusReplicated, r.kind == locusReplicated
 	switch {
 	case lRep && rRep:
@@ -322,6 +321,9 @@ func (p *planner) rteLocus(r *rte) (locus, string) {
 	if r == nil {
 		return locus{}, "a FROM item of an unknown kind"
 	}
+	if m := p.moves[r]; m != nil {
+		return m.locus(r, p.opt.NumSegments), ""
+	}
 	switch r.kind {
 	case rteGather:
 		return p.tableLocus(r)
@@ -347,7 +349,7 @@ func (p *planner) tableLocus(r *rte) (locus, string) {
 	switch pol.Kind {
 	case Replicated:
 		if r.sample != nil {
-			return locus{}, "a sample of a replicated table"
+			return locus{}, copySample
 		}
 		return locus{kind: locusReplicated, segs: n}, ""
 	case Hashed:

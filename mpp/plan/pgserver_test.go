@@ -177,16 +177,11 @@ func (w *world) reset() {
 			CREATE SCHEMA public; CREATE SCHEMA other`)
 		w.exec(db, fmt.Sprintf(`CREATE OR REPLACE FUNCTION pg_catalog.gp_execution_segment() RETURNS int STABLE LANGUAGE sql AS 'SELECT %d'`, i-2))
 	}
-	for _, f := range []string{"gp_motion_recv", "gp_motion_recv_3", "gp_motion_recv_5", "gp_motion_recv_6", "gp_motion_recv_7"} {
-		w.exec("coord", `CREATE OR REPLACE FUNCTION pg_catalog.`+f+`(text, token text) RETURNS SETOF record VOLATILE PARALLEL RESTRICTED LANGUAGE plpgsql AS
-			$$ DECLARE list text; BEGIN
-				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n = 0 RETURNING spec INTO list;
-				IF NOT FOUND THEN RAISE EXCEPTION 'source % is read twice', $2; END IF;
-				RETURN QUERY EXECUTE 'SELECT ' || list || ' FROM pg_temp.motion_data WHERE token = $1' USING $2;
-			END $$`)
+	for _, db := range allDatabases() {
+		if db != "plain" {
+			w.makeMotions(db)
+		}
 	}
-	w.exec("plain", placers())
-	w.exec("coord", "CREATE TEMP TABLE IF NOT EXISTS motion_reads (token text, n int, spec text); CREATE TEMP TABLE IF NOT EXISTS motion_data (token text, fields text[])")
 }
 
 func (w *world) exec(db, sql string) {
@@ -206,7 +201,10 @@ func (w *world) everywhere(sql string) {
 }
 
 // create makes a table by a CREATE TABLE with a DISTRIBUTED clause.
-func (w *world) create(sql string) {
+func (w *world) create(sql string) { w.createOn(sql, testSegments) }
+
+// createOn makes a table that lies on the first segments only.
+func (w *world) createOn(sql string, segments int) {
 	w.t.Helper()
 	st, err := Parse(sql)
 	if err != nil {
@@ -217,7 +215,7 @@ func (w *world) create(sql string) {
 		return
 	}
 	rv := st.Node.GetCreateStmt().Relation
-	tab := &testTable{name: rv.Relname, policy: Policy{Kind: st.Distribution.Kind, NumSegments: testSegments}}
+	tab := &testTable{name: rv.Relname, policy: Policy{Kind: st.Distribution.Kind, NumSegments: segments}}
 	if rv.Schemaname != "" {
 		tab.name = rv.Schemaname + "." + rv.Relname
 	}
@@ -247,28 +245,56 @@ func (w *world) place(table string) {
 	w.t.Helper()
 	tab := w.tables[table]
 	ctx := context.Background()
-	place := "(row_number() over ())"
+	n := tab.policy.NumSegments
+	var oids []uint32
+	var rows [][]string
 	if tab.policy.Kind == Hashed {
-		place = placeExpr(tab.keys)
+		var keys []string
+		for _, k := range tab.keys {
+			for _, c := range w.relation(table).Columns {
+				if c.Name == k {
+					oids, keys = append(oids, c.TypeOID), append(keys, quote(k)+"::text")
+				}
+			}
+		}
+		r := w.ask("plain", "SELECT "+strings.Join(keys, ", ")+" FROM fresh ORDER BY ctid")
+		if r.err != nil {
+			w.t.Fatal(r.err)
+		}
+		rows = r.rows
 	}
-	for i := range testSegments {
-		cond := fmt.Sprintf("%s %% %d = %d", place, testSegments, i)
-		if tab.policy.Kind == Replicated {
-			cond = "true"
+	var all strings.Builder
+	sql := fmt.Sprintf("COPY (SELECT %s FROM fresh ORDER BY ctid) TO STDOUT", w.columnList(table))
+	if _, err := w.conns["plain"].PgConn().CopyTo(ctx, &all, sql); err != nil {
+		w.t.Fatalf("%v\n%s", err, sql)
+	}
+	share := make([]strings.Builder, n)
+	i := 0
+	for line := range strings.Lines(all.String()) {
+		seg := i % n
+		if tab.policy.Kind == Hashed {
+			if k, ok := hashRow(oids, rows[i], n); ok {
+				seg = k
+			}
 		}
-		sql := fmt.Sprintf("COPY (SELECT %s FROM (SELECT *, %s AS \"?here\" FROM fresh) x WHERE \"?here\") TO STDOUT", w.columnList(table), cond)
-		var buf strings.Builder
-		if _, err := w.conns["plain"].PgConn().CopyTo(ctx, &buf, sql); err != nil {
-			w.t.Fatalf("%v\n%s", err, sql)
+		for k := range share {
+			if k == seg || tab.policy.Kind == Replicated {
+				share[k].WriteString(line)
+			}
 		}
-		if _, err := w.conns["seg"+strconv.Itoa(i)].PgConn().CopyFrom(ctx, strings.NewReader(buf.String()), "COPY "+table+" FROM STDIN"); err != nil {
+		i++
+	}
+	for k := range share {
+		if _, err := w.conns[segmentDB(k)].PgConn().CopyFrom(ctx, strings.NewReader(share[k].String()), "COPY "+table+" FROM STDIN"); err != nil {
 			w.t.Fatal(err)
 		}
 	}
 	w.exec("plain", "DROP TABLE fresh")
 }
 
-func (w *world) columnList(table string) string {
+// relation is a table as the catalog has it.
+func (w *world) relation(table string) *Relation {
+	w.t.Helper()
 	rel, err := w.cat.Relation("", table)
 	if s, n, ok := strings.Cut(table, "."); ok {
 		rel, err = w.cat.Relation(s, n)
@@ -276,37 +302,15 @@ func (w *world) columnList(table string) string {
 	if err != nil || rel == nil {
 		w.t.Fatalf("table %s: %v", table, err)
 	}
+	return rel
+}
+
+func (w *world) columnList(table string) string {
 	var cols []string
-	for _, c := range rel.Columns {
+	for _, c := range w.relation(table).Columns {
 		cols = append(cols, quote(c.Name))
 	}
 	return strings.Join(cols, ", ")
-}
-
-// placeExpr is a number by which a row is placed: the same for equal keys, also
-// of different types of one family.
-func placeExpr(keys []string) string {
-	e := "0"
-	for _, k := range keys {
-		e = fmt.Sprintf("(%s * 31 + coalesce(abs(pg_temp.place(%s)), 0))", e, quote(k))
-	}
-	return e
-}
-
-// hash is Options.Hash for the rows that load placed.
-func (w *world) hash(types []Column, values []string, n int) (int, bool) {
-	var keys, from []string
-	for i, v := range values {
-		k := "k" + strconv.Itoa(i)
-		keys = append(keys, k)
-		from = append(from, fmt.Sprintf("%s::%s AS %s", literal(v), types[i].Type, k))
-	}
-	r := w.ask("plain", fmt.Sprintf("SELECT %s %% %d FROM (SELECT %s) x", placeExpr(keys), n, strings.Join(from, ", ")))
-	if r.err != nil || len(r.rows) != 1 {
-		return 0, false
-	}
-	seg, err := strconv.Atoi(r.rows[0][0])
-	return seg, err == nil
 }
 
 // eval is Options.Eval. A test must not print the time.
@@ -318,19 +322,6 @@ func (w *world) eval(sql string) (string, error) {
 	return r.rows[0][0], nil
 }
 
-// placers make pg_temp.place.
-func placers() string {
-	s := ""
-	for typ, body := range map[string]string{
-		"int2": "hashint2($1)", "int4": "hashint4($1)", "int8": "hashint8($1)", "float4": "hashfloat4($1)", "float8": "hashfloat8($1)",
-		"numeric": "hash_numeric($1)", "text": "hashtext($1)", "bpchar": "hashbpchar($1)", "date": "hashint4($1 - date ''2000-01-01'')",
-		"bool": "hashint4($1::int)",
-	} {
-		s += fmt.Sprintf("CREATE OR REPLACE FUNCTION pg_temp.place(%s) RETURNS int8 LANGUAGE sql AS 'SELECT %s %% 1000';", typ, body)
-	}
-	return s
-}
-
 // result is the answer to a query: rows of text fields.
 type result struct {
 	cols []string // name and type OID
@@ -338,7 +329,7 @@ type result struct {
 	err  error
 }
 
-// ask runs a query in one database. NULL shows as ∅.
+// ask runs a query in one database. A NULL shows as null.
 func (w *world) ask(db, sql string) result {
 	res := w.conns[db].PgConn().ExecParams(context.Background(), sql, nil, nil, nil, nil)
 	var r result
@@ -349,7 +340,7 @@ func (w *world) ask(db, sql string) result {
 		row := make([]string, 0, len(r.cols))
 		for _, v := range res.Values() {
 			if v == nil {
-				row = append(row, "∅")
+				row = append(row, null)
 			} else {
 				row = append(row, string(v))
 			}
@@ -380,6 +371,10 @@ func (w *world) run(sql string, q *Query) result {
 	if describe == "" {
 		describe = sql
 	}
+	defer w.forgetMotions(q)
+	if err := w.inputs(q); err != nil {
+		return result{err: err}
+	}
 	if q.Kind == Gather {
 		cols, err := w.cat.Describe(describe)
 		if err != nil {
@@ -393,33 +388,16 @@ func (w *world) run(sql string, q *Query) result {
 		out.rows, out.err = rows, err
 		return out
 	}
-	defer w.exec("coord", "DELETE FROM motion_reads; DELETE FROM motion_data")
-	var buf strings.Builder
 	for i := range q.Slices {
 		s := &q.Slices[i]
+		if s.Motion != GatherMotion {
+			continue
+		}
 		rows, err := w.gather(s)
+		if err == nil {
+			err = w.deliver("coord", s, rows)
+		}
 		if err != nil {
-			return result{err: err}
-		}
-		var spec []string
-		for i, c := range s.Columns {
-			spec = append(spec, fmt.Sprintf("fields[%d]::%s", i+1, c.Type))
-		}
-		w.exec("coord", "INSERT INTO motion_reads VALUES ("+literal(s.Token)+", 0, "+literal(strings.Join(spec, ", "))+")")
-		for _, row := range rows {
-			var list []string
-			for _, v := range row {
-				if v == "∅" {
-					list = append(list, "NULL")
-				} else {
-					list = append(list, `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v)+`"`)
-				}
-			}
-			buf.WriteString(copyText([][]string{{s.Token, "{" + strings.Join(list, ",") + "}"}}))
-		}
-	}
-	if buf.Len() > 0 {
-		if _, err := w.conns["coord"].PgConn().CopyFrom(context.Background(), strings.NewReader(buf.String()), "COPY motion_data FROM STDIN"); err != nil {
 			return result{err: err}
 		}
 	}
@@ -427,13 +405,9 @@ func (w *world) run(sql string, q *Query) result {
 }
 
 func (w *world) gather(s *Slice) ([][]string, error) {
-	segs := s.Segments
-	if segs == nil {
-		segs = firstSegments(testSegments)
-	}
 	var rows [][]string
-	for _, i := range segs {
-		r := w.ask("seg"+strconv.Itoa(i), s.SQL)
+	for _, i := range orAll(s.Segments) {
+		r := w.ask(segmentDB(i), s.SQL)
 		if r.err != nil {
 			return nil, fmt.Errorf("slice %s: %w", s.SQL, r.err)
 		}

@@ -16,7 +16,7 @@ import (
 // over a real server, and its answer compared with that of the plain database,
 // where every row is in one place.
 //
-//	exec                 a definition, made everywhere; DISTRIBUTED clauses count
+//	exec [segments=n]    a definition, made everywhere; DISTRIBUTED clauses count
 //	load table=t         rows for a table: VALUES or SELECT
 //	select [flags]       a query; "ordered": in the answer's order, "any": only
 //	                     the number of rows is compared (LIMIT without ORDER BY),
@@ -28,7 +28,9 @@ func TestPlans(t *testing.T) {
 			w.t = t
 			switch d.Cmd {
 			case "exec":
-				w.create(d.Input)
+				n := testSegments
+				d.MaybeScanArgs(t, "segments", &n)
+				w.createOn(d.Input, n)
 				return ""
 			case "load":
 				var table string
@@ -95,6 +97,16 @@ func showQuery(q *Query) string {
 			where = fmt.Sprintf(" on %v", s.Segments)
 		}
 		fmt.Fprintf(&b, "  slice %q%s: %s\n", s.Token, where, s.SQL)
+		switch s.Motion {
+		case RedistributeMotion:
+			var by []string
+			for _, k := range s.Keys {
+				by = append(by, s.Columns[k].Name)
+			}
+			fmt.Fprintf(&b, "    redistributed to slice %q by %s\n", q.Slices[s.To].Token, strings.Join(by, ", "))
+		case BroadcastMotion:
+			fmt.Fprintf(&b, "    broadcast to slice %q\n", q.Slices[s.To].Token)
+		}
 		if s.Params != nil {
 			fmt.Fprintf(&b, "    parameters %v\n", s.Params)
 		}

@@ -60,7 +60,10 @@ func (p *planner) asOnSegments(lv *level, f func()) {
 			}
 		}
 		for _, r := range l.rtes {
-			if r.kind == rteGather {
+			if m := p.moves[r]; m != nil {
+				set(r.node, &pg.Node{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
+					Relname: m.mark, Inh: true, Relpersistence: "p", Location: -1}}})
+			} else if r.kind == rteGather {
 				set(r.node, p.scanItem(r))
 			}
 		}

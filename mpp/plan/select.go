@@ -76,7 +76,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	if p.direct {
-		q.Kind, q.Slices = Gather, p.slices
+		q.Kind, q.Slices = Gather, append(p.slices, p.inputs...)
 		return nil
 	}
 	if err := p.prepare(levels); err != nil {
@@ -91,7 +91,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	if err != nil {
 		return err
 	}
-	q.Kind, q.Top, q.Slices, q.Reason = Top, top, p.slices, p.reason
+	q.Kind, q.Top, q.Slices, q.Reason = Top, top, append(p.slices, p.inputs...), p.reason
 	return nil
 }
 

@@ -13,6 +13,9 @@ type planner struct {
 	look    *lookup
 	opt     Options
 	slices  []Slice
+	inputs  []Slice // of islands, see move
+	moves   map[*rte]*move
+	marks   int
 	sources []source
 	salt    string // keeps the marks of sources apart from the user's names
 	reason  string
@@ -116,6 +119,15 @@ func firstSegments(n int) []int {
 // addSlice writes sel as the SQL of s, gives it a token and adds it to the
 // plan.
 func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
+	if err := p.sliceOf(s, sel); err != nil {
+		return err
+	}
+	p.slices = append(p.slices, *s)
+	return nil
+}
+
+// sliceOf writes sel as the SQL of s and gives it a token.
+func (p *planner) sliceOf(s *Slice, sel *pg.SelectStmt) error {
 	sql, params, err := p.sliceSQL(selectNode(sel))
 	if err != nil {
 		return err
@@ -125,7 +137,6 @@ func (p *planner) addSlice(s *Slice, sel *pg.SelectStmt) error {
 	}
 	p.read = nil
 	s.SQL, s.Params, s.Token, s.To = sql, params, p.opt.Token(), -1
-	p.slices = append(p.slices, *s)
 	return nil
 }
 
@@ -175,7 +186,7 @@ func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	if p.read != nil {
 		sql = strings.Replace(sql, quote(p.readMark()), p.read.source(len(params)+1), 1)
 	}
-	return sql, params, nil
+	return p.moved(sql), params, nil
 }
 
 // typed says whether the type of parameter $n is known.

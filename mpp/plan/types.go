@@ -149,7 +149,9 @@ func (m Motion) String() string {
 }
 
 // Slice is one statement that some segments run, each sending its rows to the
-// coordinator or to the segments that run another slice.
+// coordinator or to the segments that run another slice. Those read their
+// inputs one after the other, in an order that each chooses for itself, or not
+// at all: what one of them does not read yet must not keep it from the others.
 //
 // The slices whose Motion is a GatherMotion come before those that are not:
 // inputs of other slices, whose SQL reads them as Query.Top reads its sources,
@@ -171,7 +173,7 @@ type Slice struct {
 	// To is the index in Query.Slices of the slice that reads this one's
 	// rows; -1 for a GatherMotion.
 	To  int
-	SQL   string
+	SQL string
 	// Segments are the content ids that run it, nil for all.
 	Segments []int
 	// Columns are the result columns; nil in a Gather, whose columns are
@@ -225,6 +227,9 @@ type Options struct {
 	// user of the statement, which segments must not make up themselves.
 	// nil: conditions on these are tested on the coordinator.
 	Eval func(sql string) (string, error)
+	// NoMotions keeps segments from sending rows to each other: what they
+	// could not join without is joined on the coordinator.
+	NoMotions bool
 	// NoPushdown turns every optimisation off: base tables are gathered.
 	NoPushdown bool
 

@@ -50,7 +50,7 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
-	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText, NoMotions: true}
 	opt.Eval = func(sql string) (string, error) {
 		res, err := s.local(sql)
 		if err != nil {

@@ -1,0 +1,197 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// Base tables that an island does not read where they are: another slice scans
+// them and sends the rows to the segments that run the island.
+
+// move is how the rows of a base table come to an island.
+type move struct {
+	lv *level // the table's
+	// broadcast: all rows to every segment of the island. Else each goes to
+	// the segment, of the first segs ones, that the columns keys hash to.
+	broadcast bool
+	keys      []int
+	segs      int
+
+	mark  string // stands for the source in the island's tree
+	text  string // of the source
+	slice Slice
+}
+
+// locus is where the rows are when they have come.
+func (m *move) locus(r *rte, segments int) locus {
+	if m.broadcast {
+		return locus{kind: locusReplicated, segs: segments}
+	}
+	l := locus{kind: locusHashed, segs: m.segs}
+	for _, k := range m.keys {
+		l.keys = append(l.keys, []colID{{r, k}})
+	}
+	return l
+}
+
+// sentFamilies are the hash families of columns that rows can be placed by
+// while they are sent: the text of a value tells its hash whatever the
+// session's settings are.
+var sentFamilies = map[string]bool{"int": true, "text": true, "bpchar": true, "bool": true, "oid": true, "uuid": true}
+
+// movable says whether rows of a table can be read elsewhere than where they
+// are: why not, or "". A source has no system columns, no row type and no
+// primary key.
+func (p *planner) movable(lv *level, r *rte) string {
+	switch {
+	case r.owner != "" || r.filtered:
+		return "a table that is read as the owner of a view"
+	case r.rel.Temp:
+		return "a temporary table"
+	case r.whole:
+		return "a whole row"
+	case len(r.sys) > 0:
+		return "a system column"
+	case r.all && len(r.rel.Columns) == 0:
+		return "a table without columns"
+	}
+	for i, c := range r.rel.Columns {
+		if _, asText := typeFit(c.Type); asText && (r.all || i < len(r.need) && r.need[i]) {
+			return "a column of type " + c.Type
+		}
+	}
+	if p.groupsByPrimaryKey(lv, r) {
+		return "columns that depend on a primary key"
+	}
+	return ""
+}
+
+// groupsByPrimaryKey says whether a level shows columns of r that need not be
+// grouped because the primary key is.
+func (p *planner) groupsByPrimaryKey(lv *level, r *rte) bool {
+	if len(lv.sel.GroupClause) == 0 || len(r.rel.PrimaryKey) == 0 {
+		return false
+	}
+	refs := lv.refsByNode()
+	grouped := map[int]bool{}
+	for _, g := range lv.sel.GroupClause {
+		for id := range commonColumns(lv, g, refs) {
+			if id.rte == r {
+				grouped[id.col] = true
+			}
+		}
+	}
+	for _, k := range r.rel.PrimaryKey {
+		if !grouped[k] {
+			return false
+		}
+	}
+	if len(lv.stars) > 0 {
+		return true
+	}
+	shown := p.outsideAggregates(lv)
+	for _, ref := range lv.refs {
+		if !shown[ref.node] {
+			continue
+		}
+		if id, ok := ref.columnID(); !ok && ref.kind != refOutput || id.rte == r && !grouped[id.col] {
+			return true
+		}
+	}
+	return false
+}
+
+// makeInputs makes the slices that send the moved tables of an island, once
+// it is known which segments run it.
+func (p *planner) makeInputs(sh *shape) error {
+	if len(p.moves) == 0 {
+		return nil
+	}
+	to := p.islandSegments(sh)
+	if seg, ok := p.single(sh); ok {
+		to = []int{seg}
+	}
+	var err error
+	sh.lv.each(func(lv *level) bool {
+		where := p.baseConditions(lv)
+		for _, r := range lv.rtes {
+			if m := p.moves[r]; m != nil && err == nil {
+				err = p.makeInput(r, m, where[r], to)
+			}
+		}
+		return err == nil
+	})
+	return err
+}
+
+// makeInput makes the slice of one moved table; to are the segments it is sent
+// to, nil for all.
+func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
+	sel, cols, _ := p.scan(r)
+	s := Slice{Columns: cols, Segments: p.scanSegments(m.lv, r, where), Relation: r.rel.Name, Motion: RedistributeMotion}
+	_, s.Rows = scanBytes(r, where)
+	if r.rel.Rows <= 0 {
+		s.Rows = 0
+	}
+	perSegment := s.Rows
+	if m.broadcast || len(to) == 1 {
+		// One segment gets all rows: those it would not get by their key
+		// the island's conditions leave out, else it would not be alone.
+		s.Motion = BroadcastMotion
+	} else {
+		perSegment /= float64(m.segs)
+		for _, k := range m.keys {
+			s.Keys = append(s.Keys, slices.IndexFunc(cols, func(c Column) bool { return c.Name == r.cols[k] }))
+		}
+		if slices.Contains(s.Keys, -1) {
+			return fmt.Errorf("planner: a key column of %s is not sent", r.rel.Name)
+		}
+	}
+	if len(where) > 0 {
+		clones := make([]*pg.Node, len(where))
+		p.asOnSegments(m.lv, func() {
+			for i, w := range where {
+				clones[i] = proto.CloneOf(w)
+			}
+		})
+		sel.WhereClause = and(clones)
+	}
+	if err := p.sliceOf(&s, sel); err != nil {
+		return err
+	}
+	m.slice = s
+	m.text = recvText(&Slice{Token: s.Token, Rows: perSegment}, r.alias, cols)
+	return nil
+}
+
+// newMark is what stands for a move's source.
+func (p *planner) newMark() string {
+	p.marks++
+	return fmt.Sprintf("?gp%smove%d?", p.salt, p.marks)
+}
+
+// moved puts the sources of moved tables into a slice's text.
+func (p *planner) moved(sql string) string {
+	for _, m := range p.moves {
+		sql = strings.Replace(sql, quote(m.mark), m.text, 1)
+	}
+	return sql
+}
+
+// keepInputs takes the slices of an island's moved tables into the plan. The
+// island's own slice is the last one made.
+func (p *planner) keepInputs(sh *shape) {
+	sh.lv.each(func(lv *level) bool {
+		for _, r := range lv.rtes {
+			if m := p.moves[r]; m != nil {
+				m.slice.To = len(p.slices) - 1
+				p.inputs = append(p.inputs, m.slice)
+			}
+		}
+		return true
+	})
+}

@@ -1,0 +1,417 @@
+package plan
+
+import (
+	"container/heap"
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// Which tables of an island to move, and how. Candidates come from the
+// columns that the query equates: all rows that meet are on one segment when
+// each table is placed by columns of the same classes, or is everywhere.
+// Whether that holds is for fromLocus to say of each candidate; here they are
+// only made and put in the order of the bytes they move.
+
+// reasons of loci that moves may change
+const (
+	apart      = "rows that join may be on different segments"
+	subGroups  = "a sub-select that aggregates"
+	copySample = "a sample of a replicated table"
+)
+
+// maxCandidates bounds the candidates that are looked at for one island.
+const maxCandidates = 300
+
+// groupsShare guesses how much remains of rows when each segment has grouped
+// its own.
+const groupsShare = 0.1
+
+// leaf is a base table of an island.
+type leaf struct {
+	lv    *level
+	rte   *rte
+	where []*pg.Node
+	bytes float64
+	rows  float64
+	alone float64 // bytes that are gathered when nothing is moved
+	fixed string  // why it cannot be moved, "" if it can
+	home  locus
+}
+
+// choice is what to do with a leaf; a nil move leaves it where it is.
+type choice struct {
+	move *move
+	cost float64
+}
+
+// candidate is one choice for each leaf, out of those that fit a target.
+type candidate struct {
+	choices [][]choice // cheapest first
+	at      []int
+	cost    float64
+}
+
+type candidates []*candidate
+
+func (c candidates) Len() int           { return len(c) }
+func (c candidates) Less(i, j int) bool { return c[i].cost < c[j].cost }
+func (c candidates) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
+func (c *candidates) Push(x any)        { *c = append(*c, x.(*candidate)) }
+func (c *candidates) Pop() any {
+	old := *c
+	x := old[len(old)-1]
+	*c = old[:len(old)-1]
+	return x
+}
+
+// mover looks for the moves of one island.
+type mover struct {
+	p      *planner
+	lv     *level
+	leaves []*leaf
+	eq     equalities
+	cols   []colID // that the query equates or groups by
+}
+
+// moveTables finds the cheapest moves that let the segments run a level, and
+// sets them. why says why there are none.
+func (p *planner) moveTables(lv *level, why string) (*shape, string) {
+	if p.opt.NoMotions || !strings.Contains(why, apart) && !strings.Contains(why, subGroups) && !strings.Contains(why, copySample) {
+		return nil, why
+	}
+	mv := &mover{p: p, lv: lv}
+	if !mv.collect(lv) || len(mv.leaves) == 0 {
+		return nil, why
+	}
+	gather := 0.0 // what gathering all the tables would move
+	for _, l := range mv.leaves {
+		gather += l.alone
+	}
+	todo := mv.start()
+	for range maxCandidates {
+		if todo.Len() == 0 {
+			break
+		}
+		c := heap.Pop(&todo).(*candidate)
+		if c.cost > gather {
+			why += ", and gathering them moves less"
+			break
+		}
+		c.set(p, mv.leaves)
+		sh, _ := p.shapeOf(lv)
+		if sh != nil && mv.swells(sh, gather) {
+			why += ", and there are more pairs of rows than rows"
+			p.moves = nil
+			break
+		}
+		if sh != nil {
+			return sh, ""
+		}
+		p.moves = nil
+		c.next(&todo)
+	}
+	for _, l := range mv.leaves {
+		if l.fixed != "" {
+			why += ", and " + l.fixed + " is used"
+			break
+		}
+	}
+	return nil, why
+}
+
+// collect finds the tables of a level and its sub-selects, and the columns
+// they are joined and grouped by. It says false when there are other things.
+func (mv *mover) collect(lv *level) bool {
+	p := mv.p
+	for _, c := range lv.calls {
+		if isExecutionSegment(c.fn) {
+			return false // of which segment, that depends on the moves
+		}
+	}
+	where := p.baseConditions(lv)
+	for _, r := range lv.rtes {
+		switch r.kind {
+		case rteGather:
+			l := &leaf{lv: lv, rte: r, where: where[r], fixed: p.movable(lv, r)}
+			l.bytes, l.rows = scanBytes(r, where[r])
+			l.alone = l.bytes
+			l.home, _ = p.tableLocus(r)
+			mv.leaves = append(mv.leaves, l)
+			for _, key := range l.home.keys {
+				mv.note(key[0])
+			}
+		case rteSub:
+			before := len(mv.leaves)
+			if r.sub == nil || !mv.collect(r.sub) {
+				return false
+			}
+			if sh, _ := p.shapeOf(r.sub); sh != nil && sh.aggregates {
+				// It can aggregate its rows where they are, in two stages.
+				for _, l := range mv.leaves[before:] {
+					l.alone = l.bytes * groupsShare
+				}
+			}
+		default:
+			return false
+		}
+	}
+	refs := lv.refsByNode()
+	mv.equate(lv.sel.WhereClause, refs)
+	var joins func(it *fromItem)
+	joins = func(it *fromItem) {
+		if it.join == nil || it.left == nil {
+			return
+		}
+		mv.equate(it.join.Quals, refs)
+		for _, m := range it.merged {
+			l, ok1 := m.left.id()
+			r, ok2 := m.right.id()
+			if ok1 && ok2 {
+				mv.same(l, r)
+			}
+		}
+		joins(it.left)
+		joins(it.right)
+	}
+	for _, it := range lv.items {
+		joins(it)
+	}
+	for _, g := range lv.sel.GroupClause {
+		for id := range commonColumns(lv, g, refs) {
+			mv.note(inner(id))
+		}
+	}
+	return true
+}
+
+// inner is the column of a base table that a column of a sub-select is.
+func inner(id colID) colID {
+	for id.rte != nil && id.rte.kind == rteSub && id.rte.sub != nil {
+		in, ok := id.rte.sub.outColumnID(id.col)
+		if !ok {
+			break
+		}
+		id = in
+	}
+	return id
+}
+
+func (mv *mover) note(id colID) {
+	if id.rte != nil && id.rte.kind == rteGather && !slices.Contains(mv.cols, id) {
+		mv.cols = append(mv.cols, id)
+	}
+}
+
+// same notes that the query equates two columns, whether in all rows or not.
+func (mv *mover) same(a, b colID) {
+	a, b = inner(a), inner(b)
+	mv.note(a)
+	mv.note(b)
+	mv.eq.equal(a, b)
+}
+
+func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
+	for _, c := range conjuncts(cond) {
+		x := c.GetAExpr()
+		if x == nil || !isEquals(x) {
+			continue
+		}
+		a, b := refs[x.Lexpr], refs[x.Rexpr]
+		if a == nil || b == nil {
+			continue
+		}
+		l, ok1 := a.columnID()
+		r, ok2 := b.columnID()
+		if ok1 && ok2 {
+			mv.same(l, r)
+		}
+	}
+}
+
+// placing is a way to place rows: by one column of each class.
+type placing struct {
+	classes []colID
+	segs    int
+	stays   *leaf // with no classes: the one that is not moved
+}
+
+// start makes the first candidate of each target.
+func (mv *mover) start() candidates {
+	n := mv.p.opt.NumSegments
+	var targets []placing
+	add := func(t placing) {
+		for _, o := range targets {
+			if o.segs == t.segs && o.stays == t.stays && slices.Equal(o.classes, t.classes) {
+				return
+			}
+		}
+		targets = append(targets, t)
+	}
+	for _, l := range mv.leaves {
+		switch l.home.kind {
+		case locusHashed:
+			t := placing{segs: l.home.segs}
+			for _, key := range l.home.keys {
+				t.classes = append(t.classes, mv.eq.root(key[0]))
+			}
+			add(t)
+		case locusStrewn:
+			add(placing{segs: l.home.segs, stays: l})
+		}
+	}
+	for _, c := range mv.cols {
+		if sentFamilies[family(baseColumn(c))] {
+			add(placing{segs: n, classes: []colID{mv.eq.root(c)}})
+		}
+	}
+	var out candidates
+	for _, t := range targets {
+		if c := mv.candidate(t); c != nil {
+			out = append(out, c)
+		}
+	}
+	heap.Init(&out)
+	return out
+}
+
+// candidate lists for each table what fits a target.
+func (mv *mover) candidate(t placing) *candidate {
+	c := &candidate{at: make([]int, len(mv.leaves))}
+	others := float64(t.segs - 1)
+	for _, l := range mv.leaves {
+		var list []choice
+		switch {
+		case l == t.stays, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
+			list = append(list, choice{})
+		}
+		if l.fixed == "" {
+			if keys := mv.keys(l, t); keys != nil {
+				m := &move{lv: l.lv, keys: keys, segs: t.segs, mark: mv.p.newMark()}
+				list = append(list, choice{m, l.bytes * others / float64(t.segs)})
+			}
+			m := &move{lv: l.lv, broadcast: true, mark: mv.p.newMark()}
+			list = append(list, choice{m, l.bytes * others})
+		}
+		if len(list) == 0 {
+			return nil
+		}
+		slices.SortStableFunc(list, func(a, b choice) int {
+			switch {
+			case a.cost < b.cost:
+				return -1
+			case a.cost > b.cost:
+				return 1
+			}
+			return 0
+		})
+		c.cost += list[0].cost
+		c.choices = append(c.choices, list)
+	}
+	return c
+}
+
+// fits says whether a table is placed as a target wants it.
+func (mv *mover) fits(l *leaf, t placing) bool {
+	if l.home.kind != locusHashed || l.home.segs != t.segs || len(l.home.keys) != len(t.classes) {
+		return false
+	}
+	for i, key := range l.home.keys {
+		if mv.eq.root(key[0]) != t.classes[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// keys are columns of a table by which its rows can be sent to where a target
+// wants them; nil when there are none.
+func (mv *mover) keys(l *leaf, t placing) []int {
+	var keys []int
+	for _, class := range t.classes {
+		i := slices.IndexFunc(mv.cols, func(id colID) bool {
+			return id.rte == l.rte && mv.eq.root(id) == class && sentFamilies[family(baseColumn(id))]
+		})
+		if i < 0 {
+			return nil
+		}
+		keys = append(keys, mv.cols[i].col)
+	}
+	return keys
+}
+
+// set makes the moves of a candidate the planner's.
+func (c *candidate) set(p *planner, leaves []*leaf) {
+	p.moves = map[*rte]*move{}
+	for i, l := range leaves {
+		if m := c.choices[i][c.at[i]].move; m != nil {
+			p.moves[l.rte] = m
+		}
+	}
+}
+
+// next adds the candidates that differ from c in one dearer choice. Each is
+// made once: only the tables from the last one that differs on are changed.
+func (c *candidate) next(todo *candidates) {
+	last := 0
+	for i, k := range c.at {
+		if k > 0 {
+			last = i
+		}
+	}
+	for i := last; i < len(c.at); i++ {
+		if c.at[i]+1 >= len(c.choices[i]) {
+			continue
+		}
+		d := &candidate{choices: c.choices, at: slices.Clone(c.at)}
+		d.at[i]++
+		d.cost = c.cost - c.choices[i][c.at[i]].cost + c.choices[i][d.at[i]].cost
+		heap.Push(todo, d)
+	}
+}
+
+// swells says whether the rows that the segments would send to the
+// coordinator are likely more than its own join had to read: those of tables
+// that are joined by no equality.
+func (mv *mover) swells(sh *shape, gather float64) bool {
+	if sh.aggregates {
+		return false
+	}
+	if n, ok := limitConst(sh.lv.sel.LimitCount); ok && n > 0 {
+		return false
+	}
+	rows, bytes := 1.0, 0.0
+	most := map[int]float64{}
+	for i, l := range mv.leaves {
+		g := mv.joined(i)
+		most[g] = max(most[g], l.rows)
+		bytes += l.bytes / l.rows
+	}
+	for _, n := range most {
+		rows *= n
+	}
+	return len(most) > 1 && rows*bytes > gather
+}
+
+// joined is the first of the tables that table i is joined with by equalities.
+func (mv *mover) joined(i int) int {
+	group := make([]int, len(mv.leaves))
+	for k := range group {
+		group[k] = k
+	}
+	of := func(r *rte) int {
+		return slices.IndexFunc(mv.leaves, func(l *leaf) bool { return l.rte == r })
+	}
+	for range mv.leaves {
+		for _, a := range mv.cols {
+			for _, b := range mv.cols {
+				if x, y := of(a.rte), of(b.rte); x >= 0 && y >= 0 && x != y && mv.eq.same(a, b) {
+					g := min(group[x], group[y])
+					group[x], group[y] = g, g
+				}
+			}
+		}
+	}
+	return group[i]
+}
