@@ -22,6 +22,7 @@ var ErrNotCluster = errors.New("not the directory of a cluster")
 type Cluster struct {
 	dir       string // absolute, without symbolic links
 	instances []topology.Instance
+	host      func(topology.Instance) Host // nil: all in this process's network
 }
 
 // Open finds the cluster of a directory: DIR itself, or any directory below

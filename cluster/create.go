@@ -27,6 +27,10 @@ type Options struct {
 	Standby  bool   // also a standby of the coordinator
 	Port     int    // the coordinator's; the others have the next ones. Default [DefaultPort]
 	Address  string // what the instances listen on. Default [DefaultAddress]
+	// Host, if not nil, says for each instance, of which it gets all but the
+	// address, in what network it runs; Address is not used then. It is asked
+	// more than once and says the same each time.
+	Host func(topology.Instance) Host
 
 	// Binary is the program copied to DIR/bin/trunkline, which runs as
 	// `trunkline instance` and `trunkline proxy`. Default: this program.
@@ -78,11 +82,11 @@ func Create(ctx context.Context, o Options) (*Cluster, error) {
 			return nil, err
 		}
 	}
-	c := &Cluster{dir: pl.real, instances: layout(pl.real, hostname, o)}
+	c := &Cluster{dir: pl.real, instances: layout(pl.real, hostname, o), host: o.Host}
 	if err := checkPath(pl.real, c.instances); err != nil {
 		return nil, err
 	}
-	if err := checkPorts(ctx, c.instances); err != nil {
+	if err := c.checkPorts(ctx); err != nil {
 		return nil, err
 	}
 
@@ -235,7 +239,7 @@ func (m *maker) makeInstance(ctx context.Context, inst topology.Instance) error 
 	if err := m.write(inst, dir.InternalAutoConf(), internalAutoConf(inst)); err != nil {
 		return err
 	}
-	if err := m.write(inst, dir.HBA(), m.hba(ctx)); err != nil {
+	if err := m.write(inst, dir.HBA(), m.hba(ctx, inst.Address)); err != nil {
 		return err
 	}
 	if m.o.Bootstrap == nil && !inst.IsCoordinator() {
@@ -307,7 +311,7 @@ func (m *maker) confLines(inst topology.Instance) string {
 }
 
 // hba is the user's pg_hba.conf of a new instance.
-func (m *maker) hba(ctx context.Context) string {
+func (m *maker) hba(ctx context.Context, address string) string {
 	var b strings.Builder
 	b.WriteString(`# Who may connect to this instance's port, and how. The first line that
 # matches decides. PostgreSQL's rules: TYPE DATABASE USER ADDRESS METHOD
@@ -325,7 +329,7 @@ host  all      all      ::1/128       trust
 `)
 	// Connections that come from the instance's own address are from this
 	// machine.
-	if ips, err := net.DefaultResolver.LookupIPAddr(ctx, m.o.Address); err == nil {
+	if ips, err := net.DefaultResolver.LookupIPAddr(ctx, address); err == nil {
 		for _, ip := range ips {
 			if ip.IP.IsLoopback() || ip.IP.IsUnspecified() {
 				continue

@@ -45,6 +45,10 @@ func layout(dir, hostname string, o Options) []topology.Instance {
 	}
 	for k := range list {
 		list[k].Dbid, list[k].Port = uint16(k+1), o.Port+k
+		if o.Host != nil {
+			list[k].Address = ""
+			list[k].Address = o.Host(list[k]).Address
+		}
 	}
 	return list
 }
@@ -98,16 +102,22 @@ func checkPath(dir string, list []topology.Instance) error {
 }
 
 // checkPorts tells of every port that cannot be had.
-func checkPorts(ctx context.Context, list []topology.Instance) error {
+func (c *Cluster) checkPorts(ctx context.Context) error {
+	list := c.instances
 	var taken, errs []string
 	for _, inst := range list {
-		lctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		var lc net.ListenConfig
-		ln, err := lc.Listen(lctx, "tcp", net.JoinHostPort(inst.Address, strconv.Itoa(inst.Port)))
-		cancel()
+		err := c.inNetwork(inst, func() error {
+			lctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			var lc net.ListenConfig
+			ln, err := lc.Listen(lctx, "tcp", net.JoinHostPort(inst.Address, strconv.Itoa(inst.Port)))
+			if err != nil {
+				return err
+			}
+			return ln.Close()
+		})
 		switch {
 		case err == nil:
-			_ = ln.Close()
 		case errors.Is(err, syscall.EADDRINUSE):
 			taken = append(taken, strconv.Itoa(inst.Port))
 		default:

@@ -143,7 +143,7 @@ func (c *Cluster) startInstance(ctx context.Context, inst topology.Instance) (sp
 			if err := instance.SetWanted(dir, true); err != nil {
 				return spawned, err
 			}
-			p, err := instance.Spawn(dir, c.binary())
+			p, err := c.spawn(inst)
 			if err != nil {
 				return spawned, err
 			}
