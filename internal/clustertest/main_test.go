@@ -16,7 +16,7 @@ const (
 )
 
 var (
-	cluster     *testkit.Cluster
+	theCluster  *testkit.Cluster
 	clusterErr  error
 	makeCluster sync.Once
 )
@@ -27,22 +27,22 @@ var (
 func shared(t *testing.T) *testkit.Cluster {
 	t.Helper()
 	makeCluster.Do(func() {
-		cluster, clusterErr = testkit.Create(testkit.Options{Segments: 3, Standby: true})
+		theCluster, clusterErr = testkit.Create(testkit.Options{Segments: 3, Standby: true})
 		if clusterErr == nil {
-			cluster.ConnectProxies(t)
+			theCluster.ConnectProxies(t)
 		}
 	})
 	if clusterErr != nil {
 		t.Fatalf("no cluster: %v", clusterErr)
 	}
-	t.Cleanup(func() { cluster.DumpLogs(t) })
-	return cluster
+	t.Cleanup(func() { theCluster.DumpLogs(t) })
+	return theCluster
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if cluster != nil {
-		if err := cluster.Destroy(); err != nil {
+	if theCluster != nil {
+		if err := theCluster.Destroy(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
