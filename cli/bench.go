@@ -9,6 +9,6 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast proxies are",
 	}
-	cmd.AddCommand(newBenchProxyCommand(), newBenchRelayCommand(), newBenchProbeCommand())
+	cmd.AddCommand(newBenchProxyCommand(), newBenchInterconnectCommand(), newBenchRelayCommand(), newBenchProbeCommand())
 	return cmd
 }

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trunkline-db/trunkline/internal/icbench"
+)
+
+func newBenchInterconnectCommand() *cobra.Command {
+	var (
+		segments, sessions, rtt, loss, types string
+		rateMbit                             float64
+		asJSON, progress                     bool
+		opt                                  icbench.Options
+	)
+	cmd := &cobra.Command{
+		Use:   "interconnect",
+		Short: "Compare the interconnect types by real queries",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			wrong := func(err error) error { return &usageError{cmd, err} }
+			var err error
+			if opt.Segments, err = numbers("segments", segments, strconv.Atoi); err != nil {
+				return wrong(err)
+			}
+			if opt.Sessions, err = numbers("sessions", sessions, strconv.Atoi); err != nil {
+				return wrong(err)
+			}
+			if opt.RTT, err = numbers("rtt", rtt, parseRTT); err != nil {
+				return wrong(err)
+			}
+			if opt.Loss, err = numbers("loss", loss, parseLoss); err != nil {
+				return wrong(err)
+			}
+			if opt.Types, err = numbers("types", types, func(s string) (string, error) { return s, nil }); err != nil {
+				return wrong(err)
+			}
+			opt.Rate = int64(rateMbit * 1e6)
+			opt.Bootstrap = clusterBootstrap
+			opt.Fill()
+			if err := opt.Check(); err != nil {
+				return wrong(err)
+			}
+			show := progressLine(cmd.ErrOrStderr(), progress)
+			opt.Progress = show.step
+			r, err := icbench.Run(cmd.Context(), opt)
+			show.clear()
+			if err != nil {
+				if errors.Is(err, context.Canceled) {
+					return exitWith(130, errors.New("interrupted; the clusters are removed"))
+				}
+				return err
+			}
+			if asJSON {
+				return r.JSON(cmd.OutOrStdout())
+			}
+			return r.Table(cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&types, "types", "", "`LIST` of interconnect types (default udpifc,tcp,proxy)")
+	f.StringVar(&segments, "segments", "", "`LIST` of numbers of segments; a cluster for each (default 2,4,8,16)")
+	f.StringVar(&sessions, "sessions", "", "`LIST` of numbers of sessions (default 1,4,16,32)")
+	f.StringVar(&rtt, "rtt", "", "`LIST` of round trips of the WAN, in ms or as 50ms (default 1,10,50,100)")
+	f.StringVar(&loss, "loss", "", "`LIST` of losses of the WAN, in per cent (default 0,0.1,1)")
+	f.BoolVar(&opt.NoWAN, "no-wan", false, "loopback only")
+	f.BoolVar(&opt.NoLoopback, "no-loopback", false, "WAN only")
+	f.IntVar(&opt.Size, "size", 0, "`MB` that a gather brings over the WAN (default 100)")
+	f.Float64Var(&rateMbit, "rate", 0, "`Mbit/s` of the WAN's links (default 100)")
+	f.DurationVar(&opt.Limit, "limit", 0, "how long a query over the WAN may take (default 5s)")
+	f.IntVar(&opt.WANSegments, "wan-segments", 0, "segments of the cluster over the WAN (default 4)")
+	f.IntVar(&opt.Rounds, "rounds", 0, "rounds (default 3)")
+	f.IntVar(&opt.WANRounds, "wan-rounds", 0, "rounds over the WAN (default 3)")
+	f.DurationVar(&opt.Slot, "slot", 0, "how long a round runs a query on loopback (default 300ms)")
+	f.IntVar(&opt.Rows, "rows", 0, "rows of the tables that are joined (default 20000)")
+	f.IntVar(&opt.GatherRows, "gather-rows", 0, "rows of a gather on loopback (default 20000)")
+	f.BoolVar(&opt.Quick, "quick", false, "a smaller matrix in a minute and a half")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
+	return cmd
+}
+
+// numbers reads a list separated by commas; nil when it is empty.
+func numbers[T any](flag, list string, parse func(string) (T, error)) ([]T, error) {
+	var all []T
+	if strings.TrimSpace(list) == "" {
+		return nil, nil
+	}
+	for s := range strings.SplitSeq(list, ",") {
+		v, err := parse(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %q is not one of a list like that of the default", flag, s)
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// parseRTT reads "50ms", or "50", which is the same.
+func parseRTT(s string) (time.Duration, error) {
+	if n, err := strconv.ParseFloat(s, 64); err == nil {
+		return time.Duration(n * float64(time.Millisecond)), nil
+	}
+	return time.ParseDuration(s)
+}
+
+// parseLoss reads per cents.
+func parseLoss(s string) (float64, error) {
+	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	return n / 100, err
+}
+
+// toFile writes a file by f.
+func toFile(path string, f func(io.Writer) error) error {
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(out), out.Close())
+}

@@ -1,0 +1,158 @@
+package icbench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// slotLimit bounds a query on loopback, however many sessions run it.
+	slotLimit = 60 * time.Second
+	// holdTime bounds the wait until all sessions are where they shall be.
+	holdTime = 60 * time.Second
+)
+
+// loopback measures on a cluster of that many segments, all on this machine.
+func (b *bench) loopback(ctx context.Context, segments int) (err error) {
+	where := fmt.Sprintf("%d segments", segments)
+	b.say("%s: making the cluster", where)
+	s, err := b.makeSite(ctx, segments, false)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		b.say("%s: removing the cluster", where)
+		err = errors.Join(err, s.remove(ctx))
+	}()
+	b.say("%s: loading", where)
+	if err := b.load(ctx, s, 0); err != nil {
+		return err
+	}
+	if err := s.awaitProxies(ctx); err != nil {
+		return err
+	}
+	set := queries(b.opt.Rows, b.opt.GatherRows)
+	if err := b.explain(ctx, s, where, set); err != nil {
+		return err
+	}
+	for _, n := range b.opt.Sessions {
+		for round := range b.opt.Rounds {
+			for _, typ := range b.opt.Types {
+				b.say("%s, %d sessions, round %d of %d, %s", where, n, round+1, b.opt.Rounds, typ)
+				p := Place{Segments: segments, Sessions: n}
+				if err := b.loopbackRound(ctx, s, p, typ, set); err != nil {
+					return err
+				}
+				if round == 0 {
+					b.say("%s, %d sessions, %s: counting connections", where, n, typ)
+					b.peaks(ctx, s, p, typ, set)
+				}
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// loopbackRound runs each query of the set for a slot of time in sessions of
+// its own. A query that fails is recorded, and left out in the rounds to come.
+func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, typ string, set []query) error {
+	m, err := s.meter(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := s.openSessions(ctx, typ, p.Sessions)
+	if err != nil {
+		for _, q := range set {
+			b.report.cell(p, q.name, typ).fail(err)
+		}
+		return ctx.Err()
+	}
+	defer func() { closeSessions(list) }()
+	for i := range set {
+		q := &set[i]
+		cell := b.report.cell(p, q.name, typ)
+		if cell.Error != "" {
+			continue
+		}
+		if err := b.slot(ctx, s, m, list, q, cell); err != nil {
+			cell.fail(err)
+			// The sessions may be in any state, or gone.
+			closeSessions(list)
+			if list, err = s.openSessions(ctx, typ, p.Sessions); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// slot runs a query in all sessions at once for a slot and adds a round to the
+// cell. The first run of each session is not counted: its executors are
+// started for it.
+func (b *bench) slot(ctx context.Context, s *site, m *meter, list []*session, q *query, cell *Cell) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, slotLimit, fmt.Errorf("not done after %v", slotLimit))
+	defer cancel()
+	if err := together(list, func(_ int, c *session) error { _, err := c.ask(ctx, q); return err }); err != nil {
+		return err
+	}
+	marks := s.markLogs()
+	before, err := m.read()
+	if err != nil {
+		return err
+	}
+	client := movedBy(list)
+	var mu sync.Mutex
+	var elapsed []float64
+	var rows int64
+	start := time.Now()
+	err = together(list, func(_ int, c *session) error {
+		for first := true; first || time.Since(start) < b.opt.Slot; first = false {
+			t := time.Now()
+			r, err := c.ask(ctx, q)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			elapsed = append(elapsed, ms(time.Since(t)))
+			rows += r.bytes
+			mu.Unlock()
+		}
+		return nil
+	})
+	wall := time.Since(start).Seconds()
+	if err != nil {
+		return err
+	}
+	after, err := m.read()
+	if err != nil {
+		return err
+	}
+	moved := after.minus(before)
+	moved.bytes -= movedBy(list) - client
+	runs := float64(len(elapsed))
+	f := Figures{
+		ElapsedP50: median(elapsed), ElapsedP95: quantile(elapsed, 0.95), Runs: runs, PerSecond: runs / wall,
+		NetKB: float64(moved.bytes) / 1e3 / runs, Retransmits: float64(moved.retransmits),
+	}
+	if q.rows > 0 {
+		f[Rate] = float64(rows) / 1e6 / wall
+	}
+	if cell.Type == "udpifc" {
+		delete(f, Retransmits)
+		if own, ok := marks.since(); ok {
+			f[Retransmits], f[NetPackets] = float64(own.retransmits), float64(own.packets)/runs
+		}
+	}
+	cell.Rounds = append(cell.Rounds, f)
+	cell.elapsed = append(cell.elapsed, elapsed...)
+	return nil
+}
