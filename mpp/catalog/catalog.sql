@@ -271,10 +271,9 @@ BEGIN
   RETURN QUERY EXECUTE p->>'sql';
 END $f$;
 
-{{if .Coordinator -}}
--- The row source: a slice's rows, read from the QD over a local socket. dblink
--- streams them into a tuplestore. The variants differ in the rows PostgreSQL's
--- planner is told to expect.
+-- The row source: a slice's rows, read from the QD or QE over a local socket.
+-- dblink streams them into a tuplestore. The variants differ in the rows
+-- PostgreSQL's planner is told to expect.
 CREATE FUNCTION pg_catalog.gp_motion_recv(text, text) RETURNS SETOF record
   LANGUAGE c STRICT PARALLEL RESTRICTED ROWS 1000 AS '$libdir/dblink', 'dblink_record';
 {{range .RowCounts}}CREATE FUNCTION pg_catalog.gp_motion_recv_{{.Exp}}(text, text) RETURNS SETOF record
@@ -288,7 +287,11 @@ CREATE FUNCTION pg_catalog.gp_motion_connect() RETURNS void
 BEGIN
   PERFORM gp_motion_connect_u('gp_motion', {{lit (printf "host=%s port=%d user=%s dbname=motion connect_timeout=10" .RowsDir .Port .Superuser)}});
 END $f$;
+-- pg_dump leaves alone what stands in pg_init_privs.
+INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
+  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_motion_connect_u';
 
+{{if .Coordinator -}}
 -- A function on the coordinator reads the coordinator's copy of a table. For
 -- the time of a statement the copy gets the table's rows, read from a row
 -- source, by a temporary table that inherits from it. ALTER TABLE ... INHERIT
@@ -399,9 +402,6 @@ BEGIN
           'The user of the session needs the right to SELECT from it.' END;
   END IF;
 END $f$;
--- pg_dump leaves alone what stands in pg_init_privs.
-INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
-  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_motion_connect_u';
 {{end}}
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
   SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_lock_to_read';
