@@ -57,7 +57,7 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 	})}
 	if role == qd.Segment {
 		servers = append(servers, &executors{dir: info.Dir, server: execute.NewServer(execute.Config{
-			Dir: info.Dir, Content: info.Content, Dbid: info.Dbid, Address: info.Address, NewInterconnect: newInterconnect, Log: info.Log,
+			Dir: info.Dir, Content: info.Content, Dbid: info.Dbid, Port: info.Port, Address: info.Address, NewInterconnect: newInterconnect, Log: info.Log,
 		})})
 	}
 	return servers, nil

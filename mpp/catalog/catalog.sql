@@ -286,6 +286,8 @@ CREATE FUNCTION pg_catalog.gp_motion_connect() RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
   PERFORM gp_motion_connect_u('gp_motion', {{lit (printf "host=%s port=%d user=%s dbname=motion connect_timeout=10" .RowsDir .Port .Superuser)}});
+EXCEPTION WHEN duplicate_object THEN
+  NULL; -- it is connected, but who asked has not heard of it
 END $f$;
 -- pg_dump leaves alone what stands in pg_init_privs.
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)

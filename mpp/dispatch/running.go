@@ -13,7 +13,7 @@ import (
 )
 
 // Slice is one slice of a distributed statement: SQL that some segments run
-// and whose rows go through a motion.
+// and whose rows go through a motion, to whom Run says or to another slice.
 type Slice struct {
 	Index         int16 // above 0
 	SQL           string
@@ -27,6 +27,24 @@ type Slice struct {
 	Read *execute.Read
 	// Segments are the content ids that run the slice; nil means all.
 	Segments []int
+	// Input says which slice reads the rows of this one, on the segments that
+	// run it; nil: the receivers of Run do.
+	Input *Input
+}
+
+// Input is a motion from a slice to another. Such a slice runs before the one
+// that reads it, whose Run it needs.
+type Input struct {
+	To int16 // Index of the slice that reads it
+	// Keys are the key by which rows are distributed over the segments that run
+	// To, in their order; with none every row goes to each.
+	Keys []execute.Key
+	// Token is how the SQL of To asks for the rows, Columns how many they have.
+	Token   string
+	Columns int
+	// Styles are the session's DateStyle and IntervalStyle, by which values are
+	// printed and read; nil: PostgreSQL's defaults.
+	Styles map[string]string
 }
 
 // Run says which slice to run and who receives its rows. With more than one
@@ -46,6 +64,7 @@ type Running struct {
 	o       *op
 	command uint32
 	slices  []Slice
+	started map[int16]bool // that have been told to run
 	parts   []*runPart
 	ctx     context.Context
 	stop    context.CancelCauseFunc
@@ -78,7 +97,13 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	if g.busy.Load() {
 		return nil, errBusy()
 	}
-	r := &Running{g: g, command: command, slices: slcs}
+	r := &Running{g: g, command: command, slices: slcs, started: map[int16]bool{}}
+	later := run
+	if run != nil && !r.reads(run.Slice) {
+		later, r.started[run.Slice] = nil, true
+	} else {
+		run = nil // what it reads runs first
+	}
 	ms, err := r.plan(run)
 	if err != nil {
 		return nil, err
@@ -119,7 +144,19 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 			return nil, canceled(ctx)
 		}
 	}
+	if later != nil {
+		if err := r.Run(*later); err != nil {
+			r.o.cancel()
+			_ = r.end()
+			return nil, err
+		}
+	}
 	return r, nil
+}
+
+// reads says whether a slice has inputs.
+func (r *Running) reads(slice int16) bool {
+	return slices.ContainsFunc(r.slices, func(s Slice) bool { return s.Input != nil && s.Input.To == slice })
 }
 
 // plan finds out which members run what.
@@ -146,6 +183,11 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 				return nil, newError("XX000", fmt.Sprintf("slice %d is twice on seg%d", s.Index, m.seg.Content), nil)
 			}
 			p.slices = append(p.slices, s.Index)
+		}
+	}
+	for _, s := range r.slices {
+		if s.Input != nil && (r.slice(s.Input.To) == nil || s.Input.To == s.Index) {
+			return nil, newError("XX000", fmt.Sprintf("slice %d is the input of slice %d, which is not there", s.Index, s.Input.To), nil)
 		}
 	}
 	if run != nil && r.slice(run.Slice) == nil {
@@ -187,6 +229,7 @@ func (r *Running) encode(run *Run) error {
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}
+			r.addMotions(&e, s)
 			c.Slices = append(c.Slices, e)
 		}
 		if p.ran != 0 {
@@ -198,6 +241,19 @@ func (r *Running) encode(run *Run) error {
 		}
 	}
 	return nil
+}
+
+// addMotions adds the motions between segments that a slice has a part in.
+func (r *Running) addMotions(e *execute.Slice, s *Slice) {
+	if in := s.Input; in != nil {
+		e.Out = &execute.Run{Slice: s.Index, RecvSlice: in.To, Receivers: r.Senders(in.To), Keys: in.Keys}
+	}
+	for i := range r.slices {
+		from := &r.slices[i]
+		if in := from.Input; in != nil && in.To == s.Index {
+			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Styles: in.Styles, Senders: r.Senders(from.Index)})
+		}
+	}
 }
 
 // work is the part's goroutine.
@@ -273,12 +329,23 @@ func (r *Running) Senders(slice int16) []motion.Peer {
 	return peers
 }
 
-// Run starts an open slice on its segments and returns at once. A segment runs
-// one slice after the other, in the order of the calls; a slice can be run
-// only once.
+// Run starts an open slice, and before it those it reads, on their segments and
+// returns at once. A segment runs one slice after the other, in the order of
+// the calls; a slice can be run only once.
 func (r *Running) Run(run Run) error {
 	if r.ended {
 		return newError("XX000", "the statement is finished", nil)
+	}
+	if r.started[run.Slice] {
+		return newError("XX000", fmt.Sprintf("slice %d has been run already", run.Slice), nil)
+	}
+	r.started[run.Slice] = true
+	for i := range r.slices {
+		if in := r.slices[i].Input; in != nil && in.To == run.Slice {
+			if err := r.Run(Run{Slice: r.slices[i].Index, RecvSlice: in.To}); err != nil {
+				return err
+			}
+		}
 	}
 	found := false
 	for _, p := range r.parts {
@@ -343,12 +410,15 @@ func (r *Running) end() error {
 	return r.endErr
 }
 
-// Rows is the number of rows that all executors have sent. Valid after Finish.
+// Rows is the number of rows that all executors have sent, but for those they
+// have sent each other. Valid after Finish.
 func (r *Running) Rows() int64 {
 	var n int64
 	for _, p := range r.parts {
-		for _, t := range p.tags {
-			n += pgconn.NewCommandTag(t).RowsAffected()
+		for index, t := range p.tags {
+			if r.slice(index).Input == nil {
+				n += pgconn.NewCommandTag(t).RowsAffected()
+			}
 		}
 	}
 	return n

@@ -52,6 +52,12 @@ type Slice struct {
 	// the content of one CopyData message; otherwise it is the body of one
 	// DataRow message. A copy slice takes its snapshot when it runs.
 	Copy bool `json:"copy,omitempty"`
+	// Out is the slice's motion when other executors receive it: it is opened
+	// with the slice, and not again when that runs. Nil: Run has the motion.
+	Out *Run `json:"out,omitempty"`
+	// Inputs are motions that SQL reads by pg_catalog.gp_motion_recv. They are
+	// received from the moment the slice is opened, whether it runs or not.
+	Inputs []Input `json:"inputs,omitempty"`
 	// Read is what pg_catalog.gp_owner_rows() in SQL may read; its argument
 	// is the parameter after Params. Nil when SQL does not call it.
 	Read *Read `json:"read,omitempty"`
@@ -78,12 +84,32 @@ type Param struct {
 	Value  []byte `json:"value"`
 }
 
+// Input is the receiving end of a motion that a slice reads.
+type Input struct {
+	Slice   int16  `json:"slice"` // the sending one
+	Token   string `json:"token"` // by which the reading slice's SQL asks for the rows
+	Columns int    `json:"columns"`
+	// Styles are the values of DateStyle and IntervalStyle that the rows are
+	// printed with; nil: PostgreSQL's defaults.
+	Styles  map[string]string `json:"styles,omitempty"`
+	Senders []motion.Peer     `json:"senders"`
+}
+
 // Run names the slice to run and the receiving end of its motion. With more
-// than one receiver every row is sent to all of them.
+// than one receiver every row is sent to all of them, or, with Keys, to the one
+// that they hash to.
 type Run struct {
 	Slice     int16         `json:"slice"`
 	RecvSlice int16         `json:"recvSlice"`
-	Receivers []motion.Peer `json:"receivers"`
+	Receivers []motion.Peer `json:"receivers,omitempty"`
+	Keys      []Key         `json:"keys,omitempty"`
+}
+
+// Key is a column of the key by which rows are redistributed, as a table would
+// be distributed by it. The slice's values are text.
+type Key struct {
+	Column int    `json:"column"` // from 0
+	OID    uint32 `json:"oid"`    // of its type
 }
 
 // Query returns the text of the Query message that carries c.
@@ -116,6 +142,7 @@ func (c *Command) check() error {
 		if len(c.Slices) == 0 {
 			return errors.New("no slices")
 		}
+		toOthers := false // the slice to run has its motion
 		seen := make(map[int16]bool, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
@@ -123,11 +150,15 @@ func (c *Command) check() error {
 				return fmt.Errorf("slice %d is there twice", s.Index)
 			}
 			seen[s.Index] = true
+			toOthers = toOthers || s.Out != nil && c.Run != nil && c.Run.Slice == s.Index
 			if bytes.IndexByte([]byte(s.SQL), 0) >= 0 {
 				return fmt.Errorf("slice %d has a zero byte in its SQL", s.Index)
 			}
 			if s.Read != nil && s.Copy {
 				return fmt.Errorf("slice %d is a COPY with parameters", s.Index)
+			}
+			if err := s.checkMotions(); err != nil {
+				return fmt.Errorf("slice %d: %w", s.Index, err)
 			}
 			if len(s.Params) > 65534 || len(s.ResultFormats) > 65535 {
 				return fmt.Errorf("slice %d has too many parameters or result formats", s.Index)
@@ -135,6 +166,9 @@ func (c *Command) check() error {
 		}
 		if c.Run != nil && !seen[c.Run.Slice] {
 			return fmt.Errorf("slice %d is to run but not among those to open", c.Run.Slice)
+		}
+		if c.Run != nil && len(c.Run.Receivers) == 0 && !toOthers {
+			return fmt.Errorf("slice %d has no receivers", c.Run.Slice)
 		}
 	case OpRun:
 		if c.Run == nil {
@@ -147,11 +181,43 @@ func (c *Command) check() error {
 	if c.Op != OpOpen && (len(c.Slices) > 0 || c.Begin != "") {
 		return errors.New("slices are given but not opened")
 	}
-	if c.Run != nil && len(c.Run.Receivers) == 0 {
-		return fmt.Errorf("slice %d has no receivers", c.Run.Slice)
+	if c.Run != nil {
+		if err := c.Run.check(); err != nil {
+			return fmt.Errorf("slice %d: %w", c.Run.Slice, err)
+		}
 	}
 	if bytes.IndexByte([]byte(c.Begin), 0) >= 0 {
 		return errors.New("zero byte in begin")
+	}
+	return nil
+}
+
+func (s *Slice) checkMotions() error {
+	if s.Copy && s.Out != nil {
+		return errors.New("a COPY is no input of another slice")
+	}
+	if s.Out != nil {
+		if s.Out.Slice != s.Index || len(s.Out.Receivers) == 0 {
+			return errors.New("its motion is another's, or has no receivers")
+		}
+		if err := s.Out.check(); err != nil {
+			return err
+		}
+	}
+	for i := range s.Inputs {
+		in := &s.Inputs[i]
+		if in.Token == "" || in.Columns < 1 || len(in.Senders) == 0 {
+			return fmt.Errorf("its input from slice %d has no token, columns or senders", in.Slice)
+		}
+	}
+	return nil
+}
+
+func (r *Run) check() error {
+	for _, k := range r.Keys {
+		if k.Column < 0 || k.Column > 1663 {
+			return fmt.Errorf("there is no key column %d", k.Column)
+		}
 	}
 	return nil
 }

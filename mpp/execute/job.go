@@ -29,12 +29,13 @@ type job struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	oneShot bool // open, run and close in one command
-	inBlock bool // the slices run inside a transaction block
-	syncs   int  // Sync messages sent whose ReadyForQuery is to come
-	binds   int  // BindComplete messages to come
-	run     *portal
-	head    []byte // of the answer
+	connects bool // PostgreSQL is told to connect to the row source first
+	oneShot  bool // open, run and close in one command
+	inBlock  bool // the slices run inside a transaction block
+	syncs    int  // Sync messages sent whose ReadyForQuery is to come
+	binds    int  // BindComplete messages to come
+	run      *portal
+	head     []byte // of the answer
 }
 
 // newJob checks c against the state of the session.
@@ -56,10 +57,13 @@ func (q *session) newJob(c *Command) (*job, error) {
 		if c.Begin != "" {
 			j.binds++
 		}
+		if j.connects = !q.rowsConnected && c.hasInputs(); j.connects {
+			j.binds++
+		}
 		q.open = make(map[int16]*portal, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
-			p := &portal{copy: s.Copy, readOnly: readOnly(s.SQL)}
+			p := &portal{copy: s.Copy, out: s.Out != nil, readOnly: readOnly(s.SQL)}
 			if !j.oneShot {
 				p.name = fmt.Sprintf("trunkline_%d", s.Index)
 			}
@@ -78,14 +82,28 @@ func (q *session) newJob(c *Command) (*job, error) {
 		}
 	}
 	if j.run != nil {
-		if err := j.run.pass.issue(); err != nil {
+		err := j.run.pass.issue()
+		if err == nil && len(c.Run.Receivers) == 0 && !j.run.out {
+			err = &motion.Error{Code: "08P01", Message: fmt.Sprintf("slice %d has no receivers", c.Run.Slice)}
+		}
+		if err != nil {
 			if c.Op == OpOpen {
 				q.open = nil
 			}
 			return nil, err
 		}
 	}
-	j.ctx, j.cancel = context.WithCancelCause(q.ctx)
+	if c.Op == OpOpen {
+		if err := q.openMotions(c); err != nil {
+			q.open = nil
+			return nil, err
+		}
+	}
+	parent := q.ctx
+	if st := q.stmt.Load(); st != nil {
+		parent = st.ctx
+	}
+	j.ctx, j.cancel = context.WithCancelCause(parent)
 	return j, nil
 }
 
@@ -115,6 +133,11 @@ func (j *job) request() []byte {
 		if c.Begin != "" {
 			// In the extended protocol, so that nothing runs when it fails.
 			b = appendFrontend(b, &pgproto3.Parse{Query: c.Begin})
+			b = appendFrontend(b, &pgproto3.Bind{})
+			b = appendFrontend(b, &pgproto3.Execute{})
+		}
+		if j.connects {
+			b = appendFrontend(b, &pgproto3.Parse{Query: "SELECT pg_catalog.gp_motion_connect()"})
 			b = appendFrontend(b, &pgproto3.Bind{})
 			b = appendFrontend(b, &pgproto3.Execute{})
 		}

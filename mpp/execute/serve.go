@@ -59,6 +59,13 @@ func (j *job) serve() error {
 		q.mu.Lock()
 		q.open = nil
 		q.mu.Unlock()
+		var why error
+		if f != nil {
+			why = f
+		}
+		if err := q.endStatement(why); err != nil && f == nil {
+			f = &failure{err: j.cause(err)}
+		}
 		q.statementEnds(j.cmd.Command)
 	}
 	q.busy.Store(false)
@@ -116,11 +123,23 @@ func (j *job) next() (byte, []byte, error) {
 func (j *job) pgFailure(body []byte) error {
 	raw := binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(body)+4))
 	raw = append(raw, body...)
+	if st := j.q.stmt.Load(); st != nil {
+		if err := st.failed(); err != nil && follows(errorField(body, 'C'), err) {
+			return &failure{err: err}
+		}
+	}
 	if sev := errorField(body, 'V'); sev == "FATAL" || sev == "PANIC" {
 		_ = j.q.reply(raw)
 		return errors.New("PostgreSQL ended the connection")
 	}
 	return &failure{raw: raw}
+}
+
+// follows says whether an error of PostgreSQL's with that code is what the
+// failure of a motion has brought about: a cancellation, or what the row source
+// has said.
+func follows(code string, err error) bool {
+	return code == "57014" || code == errorResponse(err).Code
 }
 
 // errorField returns one field of an ErrorResponse's body, "" when absent.
@@ -149,9 +168,15 @@ func (j *job) work() (string, error) {
 		}
 		return j.rows()
 	}
-	for range j.binds {
+	for i := range j.binds {
 		if err := j.await('2'); err != nil {
 			return "", err
+		}
+		if j.connects && i == j.binds-len(j.cmd.Slices)-1 {
+			if err := j.await('C'); err != nil {
+				return "", err
+			}
+			j.q.rowsConnected = true
 		}
 	}
 	if j.run != nil && j.run.copy {
@@ -188,14 +213,15 @@ func (j *job) await(typ byte) error {
 
 // rows moves the rows of the running slice into its motion.
 func (j *job) rows() (string, error) {
+	if j.run.out {
+		return j.q.stmt.Load().send(j)
+	}
 	q, r := j.q, j.cmd.Run
-	sender, err := q.ic.Send(j.ctx,
-		motion.ID{Session: q.sessionID, Command: j.cmd.Command, SendSlice: r.Slice, RecvSlice: r.RecvSlice},
-		motion.Peer{Content: q.srv.cfg.Content, Dbid: q.srv.cfg.Dbid, Pid: q.pid, Addr: q.ic.Addr()}, r.Receivers)
+	sender, err := q.ic.Send(j.ctx, q.motionID(j.cmd.Command, r), q.self(), r.Receivers)
 	if err != nil {
 		return "", j.abandon(err)
 	}
-	tag, err := j.copyRows(sender)
+	tag, err := j.copyRows(sender, r)
 	if err != nil {
 		sender.Abort()
 		return "", err
@@ -221,12 +247,15 @@ func (j *job) cause(err error) error {
 }
 
 // copyRows hands every row to the sender, as long as it wants any.
-func (j *job) copyRows(sender motion.Sender) (tag string, err error) {
+func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {
 	var rows int64
 	stopped := false
 	var stop stopper
 	defer stop.wait() // a late cancel must not hit the next statement
-	broadcast := len(j.cmd.Run.Receivers) > 1
+	to, err := newPlacer(r)
+	if err != nil {
+		return "", j.abandon(err)
+	}
 	for {
 		t, body, err := j.next()
 		if err != nil {
@@ -238,12 +267,7 @@ func (j *job) copyRows(sender motion.Sender) (tag string, err error) {
 			if stopped {
 				continue
 			}
-			if broadcast {
-				err = sender.Broadcast(j.ctx, body)
-			} else {
-				err = sender.Send(j.ctx, 0, body)
-			}
-			if err == nil {
+			if err = to.send(j.ctx, sender, body); err == nil {
 				rows++
 				continue
 			}

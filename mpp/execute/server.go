@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
 const (
@@ -35,6 +37,10 @@ type Config struct {
 	Dir     datadir.Dir
 	Content int16
 	Dbid    uint16
+	// Port is the instance's: its PostgreSQL looks for the row source of
+	// motions between segments under that number in Dir.RowsDir. 0: there is
+	// none, and no slice can have inputs.
+	Port int
 	// Address is where the built-in interconnects udpifc and tcp listen; see
 	// Interconnects.
 	Address string
@@ -51,8 +57,9 @@ type Config struct {
 
 // Server accepts dispatch connections. Its methods may be called concurrently.
 type Server struct {
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	rows *rowsource.Server // nil: none
 
 	mu       sync.Mutex
 	sessions map[string]*session // by the local PostgreSQL's key data
@@ -82,6 +89,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
+	if s.cfg.Port != 0 {
+		rows, err := rowsource.Listen(rowsource.Config{
+			Path:    filepath.Join(s.cfg.Dir.RowsDir(), fmt.Sprintf(".s.PGSQL.%d", s.cfg.Port)),
+			Failure: errorResponse, Log: s.log,
+		})
+		if err != nil {
+			return fmt.Errorf("row source: %w", err)
+		}
+		s.rows = rows
+		wg.Go(func() { rows.Serve(ctx) })
+	}
 	for {
 		c, err := l.Accept()
 		if err != nil {

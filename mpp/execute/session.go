@@ -42,6 +42,9 @@ type session struct {
 
 	warnings sync.WaitGroup // being sent
 
+	stmt          atomic.Pointer[statement] // of the open slices, when they have motions
+	rowsConnected bool                      // PostgreSQL to the row source; the pump's and the feeder's in turn
+
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
 }
@@ -50,6 +53,7 @@ type session struct {
 type portal struct {
 	name     string
 	copy     bool
+	out      bool // its motion is the statement's
 	readOnly bool
 	pass     *pass // nil: it reads as the user
 }
@@ -79,6 +83,7 @@ func (q *session) run(ctx context.Context) {
 	}
 	q.pg.Close() // ends the pump
 	wg.Wait()
+	_ = q.endStatement(context.Canceled)
 	if j := q.job.Load(); j != nil && j.run != nil {
 		j.run.pass.revoke()
 	}
@@ -212,6 +217,9 @@ func (q *session) protocolViolation(err error) error {
 
 // cancelJob ends the motion of the slice under way, if any.
 func (q *session) cancelJob(cause error) {
+	if st := q.stmt.Load(); st != nil {
+		st.cancel(cause)
+	}
 	if j := q.job.Load(); j != nil {
 		j.cancel(cause)
 	}

@@ -50,7 +50,10 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
-	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText, NoMotions: true}
+	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	// Rows between segments are in UTF-8, which a server reads with no other
+	// encoding of the database.
+	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"
 	opt.Eval = func(sql string) (string, error) {
 		res, err := s.local(sql)
 		if err != nil {
@@ -198,7 +201,7 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 			s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
 		}
 		rows := 0
-		err := s.gather(req.ctx, &q.Slices[0], req.params, req.formats, func(row []byte) error {
+		err := s.gather(req.ctx, q.Slices, req.params, req.formats, func(row []byte) error {
 			rows++
 			s.out.send(rowBody(row))
 			return s.out.err
@@ -247,8 +250,9 @@ func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3
 	return out
 }
 
-// gather runs one slice and sinks its rows (DataRow bodies).
-func (s *Session) gather(ctx context.Context, sl *plan.Slice, params []dispatch.Param, formats []int16, sink func([]byte) error) error {
+// gather runs the first of the slices, whose inputs the others are, and sinks
+// its rows (DataRow bodies).
+func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []dispatch.Param, formats []int16, sink func([]byte) error) error {
 	if _, err := s.interconnect(); err != nil {
 		return err
 	}
@@ -256,9 +260,9 @@ func (s *Session) gather(ctx context.Context, sl *plan.Slice, params []dispatch.
 		return err
 	}
 	s.command++
-	run, err := s.gang.Open(ctx, s.command,
-		[]dispatch.Slice{{Index: 1, SQL: sl.SQL, Params: pickParams(params, sl.Params), ResultFormats: formats, Segments: sl.Segments}},
-		&dispatch.Run{Slice: 1, Receivers: s.selfPeers()})
+	ds := s.dispatched(slices, params)
+	ds[0].ResultFormats = formats
+	run, err := s.gang.Open(ctx, s.command, ds, &dispatch.Run{Slice: 1, Receivers: s.selfPeers()})
 	if err != nil {
 		return err
 	}
@@ -293,7 +297,7 @@ func (s *Session) rows(ctx context.Context, node *pg.Node, params []dispatch.Par
 // rowsOf is rows for a query that is planned already.
 func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, params []dispatch.Param, types []uint32, formats []int16, sink func([]byte) error) (err error) {
 	if q.Kind == plan.Gather {
-		return s.gather(ctx, &q.Slices[0], params, formats, sink)
+		return s.gather(ctx, q.Slices, params, formats, sink)
 	}
 	done, err := s.shadow(&request{ctx: ctx, params: params}, node)
 	if err != nil {
@@ -397,5 +401,5 @@ func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []pl
 		defs = "c0 boolean"
 	}
 	sql += " FROM pg_catalog.gp_motion_recv('gp_motion', '" + sl.Token + "') AS t(" + defs + ")"
-	return sql, []plan.Slice{sl}, q, nil
+	return sql, append([]plan.Slice{sl}, q.Slices[1:]...), q, nil
 }

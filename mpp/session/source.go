@@ -60,18 +60,15 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	}
 	s.command++
 	set := &sources{s: s, cmd: s.command}
-	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
-		ds[i] = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
-		if r := sl.Read; r != nil {
-			ds[i].Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
+		if sl.Motion == plan.GatherMotion {
+			set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
 		}
-		set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
 	}
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, err
 	}
-	run, err := s.gang.Open(ctx, s.command, ds, nil)
+	run, err := s.gang.Open(ctx, s.command, s.dispatched(slices, params), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +77,33 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 		src.publish()
 	}
 	return set, nil
+}
+
+// dispatched are the slices of a plan as the dispatcher takes them; each has its
+// place in the list, from 1, as its index.
+func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
+	ds := make([]dispatch.Slice, len(slices))
+	for i, sl := range slices {
+		d := &ds[i]
+		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
+		if r := sl.Read; r != nil {
+			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
+		}
+		if sl.Motion == plan.GatherMotion {
+			continue
+		}
+		d.Input = &dispatch.Input{To: int16(sl.To + 1), Token: sl.Token, Columns: max(len(sl.Columns), 1), Styles: s.styles()}
+		for _, k := range sl.Keys {
+			d.Input.Keys = append(d.Input.Keys, execute.Key{Column: k, OID: sl.Columns[k].TypeOID})
+		}
+	}
+	return ds
+}
+
+// styles are the parameters by which values are printed now, and have to be
+// read.
+func (s *Session) styles() map[string]string {
+	return map[string]string{"DateStyle": s.link.params["DateStyle"], "IntervalStyle": s.link.params["IntervalStyle"]}
 }
 
 func pickParams(all []dispatch.Param, numbers []int) []dispatch.Param {
@@ -109,11 +133,7 @@ func (s *Session) connectRows() error {
 // publish makes the source's token known to the row server. The values come in
 // the styles that the session has now.
 func (src *source) publish() {
-	params := src.set.s.link.params
-	styles := map[string]string{}
-	for _, name := range []string{"DateStyle", "IntervalStyle"} {
-		styles[name] = params[name]
-	}
+	styles := src.set.s.styles()
 	src.set.s.srv.rows.Add(src.slice.Token, rowsource.Source{
 		Columns: max(len(src.slice.Columns), 1), Styles: func() map[string]string { return styles }, Rows: src.serve,
 	})

@@ -176,6 +176,7 @@ func (s *Session) segmentView(r *relation) *plan.Relation {
 	if err != nil {
 		return nil
 	}
+	opt.NoMotions = true
 	assumeUser(node)
 	q, err := plan.Select(node, planCatalog{s: s, inView: true}, opt)
 	if err != nil || q.Kind != plan.Gather || len(q.Slices) != 1 {
