@@ -40,7 +40,7 @@ func newICCluster(t testing.TB, typ string) *icCluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := execute.NewServer(execute.Config{Dir: segs[i].Dir, Content: int16(i), Dbid: uint16(i + 2)})
+		s := execute.NewServer(execute.Config{Dir: segs[i].Dir, Content: int16(i), Dbid: uint16(i + 2), Port: shared.segs[i].Port})
 		go func() {
 			_ = s.Serve(ctx, l)
 			done <- struct{}{}

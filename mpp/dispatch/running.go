@@ -251,7 +251,11 @@ func (r *Running) addMotions(e *execute.Slice, s *Slice) {
 	for i := range r.slices {
 		from := &r.slices[i]
 		if in := from.Input; in != nil && in.To == s.Index {
-			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Styles: in.Styles, Senders: r.Senders(from.Index)})
+			senders := r.Senders(from.Index)
+			for k := range senders {
+				senders[k] = execute.SendingEnd(senders[k])
+			}
+			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Styles: in.Styles, Senders: senders})
 		}
 	}
 }

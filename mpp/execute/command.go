@@ -91,8 +91,9 @@ type Input struct {
 	Columns int    `json:"columns"`
 	// Styles are the values of DateStyle and IntervalStyle that the rows are
 	// printed with; nil: PostgreSQL's defaults.
-	Styles  map[string]string `json:"styles,omitempty"`
-	Senders []motion.Peer     `json:"senders"`
+	Styles map[string]string `json:"styles,omitempty"`
+	// Senders are the executors that send, as SendingEnd names them.
+	Senders []motion.Peer `json:"senders"`
 }
 
 // Run names the slice to run and the receiving end of its motion. With more

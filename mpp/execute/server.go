@@ -27,8 +27,17 @@ const (
 	cancelTimeout = 5 * time.Second
 )
 
-// lastPid numbers the executors of the process; see motion.Peer.Pid.
+// lastPid numbers the executors of the process, two for each; see
+// motion.Peer.Pid and SendingEnd.
 var lastPid atomic.Int32
+
+// SendingEnd is an executor as the sender of a motion between segments. It may
+// be a receiver of the same motion, and the two ends of its rows to itself must
+// have two names, as they have in Greenplum, where they are two processes.
+func SendingEnd(p motion.Peer) motion.Peer {
+	p.Pid++
+	return p
+}
 
 // Config says which instance a Server executes for.
 type Config struct {

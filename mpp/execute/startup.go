@@ -179,7 +179,7 @@ func (q *session) authenticate(msg *pgproto3.StartupMessage, own map[string]stri
 			return errors.New("refused by PostgreSQL")
 		case 'Z':
 			q.txStatus.Store(uint32(body[0]))
-			q.pid = lastPid.Add(1)
+			q.pid = lastPid.Add(2) - 1
 			q.openInterconnect(own)
 			out = appendMessage(out, &pgproto3.ParameterStatus{Name: "gp_qe_pid", Value: strconv.Itoa(int(q.pid))})
 			addr := ""

@@ -88,7 +88,7 @@ func (q *session) openMotions(c *Command) error {
 			st.senders[s.Index] = o
 			st.wg.Go(func() {
 				defer close(o.ready)
-				if o.sender, o.err = q.ic.Send(st.ctx, q.motionID(c.Command, o.run), q.self(), o.run.Receivers); o.err != nil {
+				if o.sender, o.err = q.ic.Send(st.ctx, q.motionID(c.Command, o.run), SendingEnd(q.self()), o.run.Receivers); o.err != nil {
 					st.fail(o.err)
 				}
 			})

@@ -73,8 +73,10 @@ func Start(template, dir string, port int) (*Postgres, error) {
 		return nil, fmt.Errorf("cp: %w\n%s", err, out)
 	}
 	d := datadir.Dir(dir)
-	if err := mkdir(d.Private()); err != nil {
-		return nil, err
+	for _, sub := range []string{d.Private(), d.RowsDir()} {
+		if err := mkdir(sub); err != nil {
+			return nil, err
+		}
 	}
 	conf := fmt.Sprintf(`
 listen_addresses = ''
