@@ -13,21 +13,16 @@ import (
 )
 
 var (
-	worlds  = flag.Int("plan.worlds", 10, "sets of random tables that TestEquivalence makes")
-	queries = flag.Int("plan.queries", 40, "random queries over each")
+	worlds  = flag.Int("plan.worlds", 10, "sets of random tables that TestEquivalence and TestModifyEquivalence make")
+	queries = flag.Int("plan.queries", 40, "random queries over each, or a quarter as many changes")
 )
 
-// TestEquivalence is the proof of the rule in the package comment: over random
-// tables, distributions and queries, the plan's answer is the one of a
-// PostgreSQL that has every row in one place, with all optimisations and with
-// none.
-func TestEquivalence(t *testing.T) {
+// eachWorld calls f with many sets of random tables. script is what made them.
+func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []string)) {
 	w := newWorld(t)
 	for _, db := range allDatabases() {
 		w.exec(db, "SET statement_timeout = '5s'; SET extra_float_digits = 0")
 	}
-	var stats struct{ queries, refused, gather, top, island int }
-	reasons := map[string]int{}
 	old := flag.Lookup("rapid.checks").Value.String()
 	flag.Set("rapid.checks", fmt.Sprint(*worlds))
 	defer flag.Set("rapid.checks", old)
@@ -37,13 +32,41 @@ func TestEquivalence(t *testing.T) {
 		w.reset()
 		g := &gen{t: rt}
 		var script []string
+		make := func(create, rows string, segments int, size float64) {
+			script = append(script, fmt.Sprintf("%s -- on %d segments, %g rows", create, segments, size))
+			w.createOn(create, segments)
+			name := strings.Fields(create)[2]
+			if t := w.tables[name]; t != nil {
+				t.size = size
+				w.cat.forget()
+			}
+			if rows != "" {
+				script = append(script, "load "+name+": "+rows)
+				w.load(name, rows)
+			}
+		}
 		for i := range 2 + g.n(3) {
 			tab, create, rows := g.table(i)
-			script = append(script, create, "load "+tab.name+": "+rows)
-			w.create(create)
+			make(create, "", tab.segments, tab.size)
+			for _, m := range tab.more {
+				make(m[0], m[1], tab.segments, tab.size)
+			}
+			script = append(script, "load "+tab.name+": "+rows)
 			w.load(tab.name, rows)
 			g.tables = append(g.tables, tab)
 		}
+		f(rt, w, g, script)
+	})
+}
+
+// TestEquivalence is the proof of the rule in the package comment: over random
+// tables, distributions and queries, the plan's answer is the one of a
+// PostgreSQL that has every row in one place, with all optimisations and with
+// none.
+func TestEquivalence(t *testing.T) {
+	var stats struct{ queries, refused, gather, top, island, redistribute, broadcast int }
+	reasons := map[string]int{}
+	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
 		if g.one(2) {
 			body, kinds := g.sel(nil, 1)
 			v := genTable{name: "v0"}
@@ -60,7 +83,14 @@ func TestEquivalence(t *testing.T) {
 		}
 		for range *queries {
 			sql, ordered, any := g.query()
-			want := w.ask("plain", sql)
+			want := w.askWith("plain", sql, g.params)
+			if g.used {
+				// PostgreSQL knows no segments: all must say what the
+				// simplest plan says.
+				opt := w.options()
+				opt.NoPushdown = true
+				want = w.answer(sql, g.params, opt)
+			}
 			stats.queries++
 			var pe *pgconn.PgError
 			if errors.As(want.err, &pe) {
@@ -71,9 +101,11 @@ func TestEquivalence(t *testing.T) {
 			for mode := range 3 {
 				opt := w.options()
 				opt.noIslands, opt.NoPushdown = mode == 1, mode == 2
-				why := w.check(sql, want, ordered, any, opt, func(q *Query) {
+				why := w.check(sql, g.params, want, ordered, any, opt, func(q *Query) {
+					if mode > 0 {
+						return
+					}
 					switch {
-					case mode > 0:
 					case q.Kind == Gather:
 						stats.gather++
 					case q.Reason == "":
@@ -82,24 +114,51 @@ func TestEquivalence(t *testing.T) {
 						stats.top++
 						reasons[q.Reason]++
 					}
+					for _, s := range q.Slices {
+						switch s.Motion {
+						case RedistributeMotion:
+							stats.redistribute++
+						case BroadcastMotion:
+							stats.broadcast++
+						}
+					}
 				})
 				if why != "" {
-					rt.Fatalf("%s\n%s\n%s", strings.Join(script, "\n"), sql, why)
+					rt.Fatalf("%s\n%s\n%v\n%s", strings.Join(script, "\n"), sql, g.params, why)
 				}
 			}
 		}
 	})
 	t.Logf("%+v, not pushed down: %v", stats, reasons)
-	if stats.queries > 100 && stats.refused*4 > stats.queries {
-		t.Errorf("%d of %d queries are not valid: the generator proves nothing", stats.refused, stats.queries)
+	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.redistribute == 0 || stats.broadcast == 0) {
+		t.Errorf("%+v: the generator proves nothing", stats)
 	}
 }
 
+// answer plans and runs a query.
+func (w *world) answer(sql string, params [][2]string, opt Options) result {
+	st, err := Parse(sql)
+	if err != nil {
+		return result{err: err}
+	}
+	for _, p := range params {
+		opt.ParamTypes = append(opt.ParamTypes, p[1])
+	}
+	q, err := Select(st.Node, w.cat, opt)
+	if err != nil {
+		return result{err: &pgconn.PgError{Message: err.Error()}} // as one that PostgreSQL refuses
+	}
+	return w.runWith(sql, q, params)
+}
+
 // check plans and runs a query and says how its answer differs from want.
-func (w *world) check(sql string, want result, ordered, any bool, opt Options, see func(*Query)) string {
+func (w *world) check(sql string, params [][2]string, want result, ordered, any bool, opt Options, see func(*Query)) string {
 	st, err := Parse(sql)
 	if err != nil {
 		return err.Error()
+	}
+	for _, p := range params {
+		opt.ParamTypes = append(opt.ParamTypes, p[1])
 	}
 	q, err := Select(st.Node, w.cat, opt)
 	if err != nil {
@@ -111,9 +170,65 @@ func (w *world) check(sql string, want result, ordered, any bool, opt Options, s
 			return fmt.Sprintf("slice %s: %v", s.SQL, err)
 		}
 	}
-	got := w.run(sql, q)
+	got := w.runWith(sql, q, params)
 	if out := compare(got, want, ordered, any); !strings.HasPrefix(out, "  same") {
 		return out + showQuery(q)
 	}
 	return ""
+}
+
+// TestModifyEquivalence is TestEquivalence for UPDATE and DELETE: after each,
+// the table is the same as PostgreSQL's.
+func TestModifyEquivalence(t *testing.T) {
+	var stats struct{ changes, refused, direct, rows, motions int }
+	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
+		for range *queries/4 + 1 {
+			table, sql := g.change()
+			st, err := Parse(sql)
+			if err != nil {
+				rt.Fatalf("%s: %v", sql, err)
+			}
+			script = append(script, sql)
+			stats.changes++
+			m, err := Modify(st.Node, w.cat, w.options())
+			if err != nil {
+				rt.Fatalf("%s\n%v", strings.Join(script, "\n"), err)
+			}
+			want := w.ask("plain", "EXPLAIN "+sql)
+			if want.err != nil {
+				stats.refused++
+				continue
+			}
+			switch m.Kind {
+			case ModifyDirect:
+				stats.direct++
+			case ModifyRows:
+				stats.rows++
+				if q, err := Select(m.Rows, w.cat, w.options()); err == nil {
+					for _, s := range q.Slices {
+						if s.Motion != GatherMotion {
+							stats.motions++
+						}
+					}
+				}
+			}
+			got := w.modify(sql, m)
+			want = w.ask("plain", sql)
+			got.cols = want.cols
+			out := compare(got, want, false, false)
+			if strings.HasPrefix(out, "  same") || strings.HasPrefix(out, "  both") {
+				out = w.sameTable(table, false)
+			}
+			if want.err == nil && !strings.HasPrefix(out, "  same") {
+				rt.Fatalf("%s\n%s\n%s", strings.Join(script, "\n"), out, showModification(m))
+			}
+			if want.err != nil {
+				return // what has become of the segments' rows is not to be known
+			}
+		}
+	})
+	t.Logf("%+v", stats)
+	if stats.changes > 50 && (stats.refused*4 > stats.changes || stats.motions == 0) {
+		t.Errorf("%+v: the generator proves nothing", stats)
+	}
 }

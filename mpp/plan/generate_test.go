@@ -17,13 +17,17 @@ const (
 	kindDate = 'd'
 	kindBool = 'b'
 	kindReal = 'r'
+	kindChar = 'c'
+	kindUUID = 'u'
 )
 
-var columnKinds = map[string]byte{"a": kindInt, "b": kindInt, "c": kindText, "d": kindNum, "e": kindDate, "f": kindBool, "g": kindReal, "h": kindText}
+var columnKinds = map[string]byte{"a": kindInt, "b": kindInt, "c": kindText, "d": kindNum, "e": kindDate, "f": kindBool, "g": kindReal, "h": kindText,
+	"k": kindChar, "u": kindUUID}
 
 var kindTypes = map[byte][]string{
-	kindInt: {"int", "bigint", "smallint"}, kindText: {"text", "varchar(20)", "text"}, kindNum: {"numeric", "numeric(10,2)"},
-	kindDate: {"date"}, kindBool: {"bool"}, kindReal: {"float8", "float4"},
+	kindInt: {"int", "bigint", "smallint"}, kindText: {"text", "varchar(20)", "text", "text", "varchar(20)", `text collate "C"`},
+	kindNum: {"numeric", "numeric(10,2)"}, kindDate: {"date"}, kindBool: {"bool"}, kindReal: {"float8", "float4"},
+	kindChar: {"char(4)", "char(6)"}, kindUUID: {"uuid"},
 }
 
 // genColumn is a column an expression may use.
@@ -38,6 +42,13 @@ type genTable struct {
 	cols []genColumn // ref is the bare name
 	base bool
 	pk   bool
+
+	segments int     // that it lies on
+	size     float64 // what the planner takes for its number of rows
+	spread   bool    // its rows have a gp_segment_id
+	// more are definitions to be made after the table's own, with the rows
+	// of the tables among them.
+	more [][2]string
 }
 
 type gen struct {
@@ -47,6 +58,10 @@ type gen struct {
 	// focus: base tables only and shallow expressions, so that most levels
 	// can run on the segments.
 	focus bool
+	// params are the values of the query's parameters, with their types.
+	params [][2]string
+	// segment: the query may use gp_segment_id, and does when used says so.
+	segment, used bool
 }
 
 // n draws a number below n. rapid prefers small ones, here all are as likely;
@@ -73,8 +88,8 @@ func (g *gen) alias() string {
 
 // table draws a table: its definition and its rows.
 func (g *gen) table(i int) (t genTable, create, rows string) {
-	t = genTable{name: fmt.Sprintf("t%d", i), base: true}
-	names := strings.Split("abcdefgh", "")
+	t = genTable{name: fmt.Sprintf("t%d", i), base: true, segments: testSegments, spread: true}
+	names := strings.Split("abcdefghku", "")
 	count := 2 + g.n(4)
 	var defs, vals []string
 	t.pk = g.one(3)
@@ -97,6 +112,8 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 			kindDate: fmt.Sprintf("date '2020-01-01' + %s %% 5", h),
 			kindBool: fmt.Sprintf("%s %% 2 = 0", h),
 			kindReal: fmt.Sprintf("(%s %% 9) / 2.0", h),
+			kindChar: fmt.Sprintf("'k' || %s %% %d", h, 2+g.n(12)),
+			kindUUID: fmt.Sprintf("('%s' || %s %% 6)::uuid", uuidStart, h),
 		}[kind]
 		switch {
 		case k == 0 && t.pk:
@@ -108,26 +125,49 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 		vals = append(vals, val)
 	}
 	dist := "distributed randomly"
-	switch n := g.n(8); {
-	case t.pk || n < 4:
+	switch n := g.n(9); {
+	case t.pk || n < 3:
 		dist = "distributed by (a)"
 		if !t.pk && g.one(3) {
 			dist = "distributed by (a, " + t.cols[1].ref + ")"
 		}
-	case n == 4:
-		dist = "distributed by (" + t.cols[1].ref + ")"
-	case n == 5 || n == 6:
+	case n < 6:
+		dist = "distributed by (" + t.cols[g.n(len(t.cols))].ref + ")"
+	case n == 6 || n == 7:
 		dist = "distributed replicated"
+		t.spread = false
 	}
-	create = fmt.Sprintf("create table %s (%s) %s", t.name, strings.Join(defs, ", "), dist)
-	rows = fmt.Sprintf("select %s from generate_series(1, %d) g", strings.Join(vals, ", "), g.n(20))
+	if g.one(6) {
+		t.segments = 1 + g.n(testSegments)
+	}
+	t.size = []float64{0, 1, 20, 1e3, 1e3, 1e5, 1e7}[g.n(7)]
+	series := func(from, to int) string {
+		return fmt.Sprintf("select %s from generate_series(%d, %d) g", strings.Join(vals, ", "), from, to)
+	}
+	n := g.n(20)
+	rows = series(1, n)
+	part := ""
+	switch {
+	case t.spread && g.one(8):
+		part = " partition by hash (a)"
+		for k := range 2 {
+			t.more = append(t.more, [2]string{fmt.Sprintf("create table %s_%d partition of %s for values with (modulus 2, remainder %d)", t.name, k, t.name, k), ""})
+		}
+	case t.spread && !t.pk && g.one(8):
+		child := fmt.Sprintf("create table %s_0 () inherits (%s) distributed by (%s)", t.name, t.name, t.cols[g.n(len(t.cols))].ref)
+		t.more = append(t.more, [2]string{child, series(n+1, n+g.n(9))})
+	}
+	create = fmt.Sprintf("create table %s (%s)%s %s", t.name, strings.Join(defs, ", "), part, dist)
 	return t, create, rows
 }
+
+const uuidStart = "00000000-0000-4000-8000-00000000000"
 
 // query draws a whole query. ordered: its rows have a definite order; any:
 // only their number is definite.
 func (g *gen) query() (sql string, ordered, any bool) {
-	g.aliases, g.focus = 0, g.one(2)
+	g.aliases, g.focus, g.params, g.used = 0, g.one(2), nil, false
+	g.segment = g.one(8)
 	saved := g.tables
 	defer func() { g.tables = saved }()
 	with := ""
@@ -183,6 +223,7 @@ func (g *gen) query() (sql string, ordered, any bool) {
 type genScope struct {
 	cols  []genColumn
 	rows  []string // aliases of base tables, for whole rows
+	segs  []string // aliases of tables that have gp_segment_id
 	pks   []string // aliases of tables with primary key a
 	outer *genScope
 
@@ -298,7 +339,7 @@ func (g *gen) kind(sc *genScope) byte {
 	if len(sc.cols) > 0 && !g.one(6) {
 		return sc.cols[g.n(len(sc.cols))].kind
 	}
-	return []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal}[g.n(6)]
+	return []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal, kindChar, kindUUID}[g.n(8)]
 }
 
 func isConst(e string) bool {
@@ -326,7 +367,7 @@ func (g *gen) from(outer *genScope, depth int) (string, *genScope) {
 
 func (s *genScope) with(o *genScope) *genScope {
 	return &genScope{cols: append(append([]genColumn(nil), s.cols...), o.cols...), rows: append(append([]string(nil), s.rows...), o.rows...),
-		pks: append(append([]string(nil), s.pks...), o.pks...)}
+		pks: append(append([]string(nil), s.pks...), o.pks...), segs: append(append([]string(nil), s.segs...), o.segs...)}
 }
 
 // joins draws a tree of joins of n items.
@@ -337,7 +378,7 @@ func (g *gen) joins(n, depth int) (string, *genScope) {
 	k := 1 + g.n(n-1)
 	left, lsc := g.joins(k, depth)
 	right, rsc := g.joins(n-k, depth)
-	if n-k > 1 {
+	if n-k > 1 && right[0] != '(' {
 		right = "(" + right + ")"
 	}
 	both := lsc.with(rsc)
@@ -357,7 +398,20 @@ func (g *gen) joins(n, depth int) (string, *genScope) {
 	if join != "full join" && g.one(3) {
 		on += " and " + g.cond(both, 0)
 	}
-	return left + " " + join + " " + right + " on " + on, both
+	text := left + " " + join + " " + right + " on " + on
+	if g.one(15) {
+		// One name for it all, and for its columns.
+		j := g.alias()
+		var list []string
+		named := &genScope{}
+		for i, c := range both.cols {
+			name := fmt.Sprintf("j%d", i+1)
+			list = append(list, name)
+			named.cols = append(named.cols, genColumn{j + "." + name, c.kind})
+		}
+		return "(" + text + ") as " + j + "(" + strings.Join(list, ", ") + ")", named
+	}
+	return text, both
 }
 
 // commonNames are the columns of the same name and kind on both sides.
@@ -365,7 +419,7 @@ func commonNames(l, r *genScope) (out []string) {
 	for _, a := range l.cols {
 		for _, b := range r.cols {
 			an, bn := a.ref[strings.IndexByte(a.ref, '.')+1:], b.ref[strings.IndexByte(b.ref, '.')+1:]
-			if an == bn && a.kind == b.kind {
+			if an == bn && a.kind == b.kind && !strings.Contains(an, "y") {
 				out = append(out, an)
 			}
 		}
@@ -436,14 +490,86 @@ func (g *gen) tableItem(a string) (string, *genScope) {
 		t = g.tables[g.n(len(g.tables))]
 	}
 	sc := &genScope{}
-	for _, c := range t.cols {
-		sc.cols = append(sc.cols, genColumn{a + "." + c.ref, c.kind})
+	text := t.name + " " + a
+	renamed := t.base && g.one(12)
+	var list []string
+	for i, c := range t.cols {
+		name := c.ref
+		if renamed && i < 2 {
+			name = fmt.Sprintf("y%d", i+1)
+			list = append(list, name)
+		}
+		sc.cols = append(sc.cols, genColumn{a + "." + name, c.kind})
+	}
+	if renamed {
+		text += "(" + strings.Join(list, ", ") + ")"
 	}
 	if t.base {
 		sc.rows = []string{a}
+		switch {
+		case g.one(20):
+			text += " tablesample bernoulli (100)"
+		case g.one(20):
+			text = "only " + text
+		}
 	}
-	if t.pk {
+	if t.base && t.spread {
+		sc.segs = []string{a}
+	}
+	if t.pk && !renamed {
 		sc.pks = []string{a}
 	}
-	return t.name + " " + a, sc
+	return text, sc
+}
+
+// change draws an UPDATE or DELETE whose effect does not depend on the order
+// of rows, and the table it changes.
+func (g *gen) change() (table, sql string) {
+	g.aliases, g.focus, g.params, g.segment = 0, true, nil, false
+	t := g.tables[g.n(len(g.tables))]
+	a := g.alias()
+	sc := &genScope{}
+	var returned []string
+	for _, c := range t.cols {
+		sc.cols = append(sc.cols, genColumn{a + "." + c.ref, c.kind})
+		returned = append(returned, a+"."+c.ref)
+	}
+	from, where := "", g.cond(sc, g.n(2))
+	if g.one(4) {
+		where = "true"
+	}
+	if !g.one(4) {
+		text, fsc := g.joins(1+g.n(2), 0)
+		if on := g.joinCond(sc, fsc); on != "" {
+			from, where = text, on+" and "+where
+			if g.one(3) {
+				where += " and " + g.cond(fsc, 0)
+			}
+		}
+	}
+	tail := " where " + where
+	if g.one(3) {
+		tail += " returning " + strings.Join(returned, ", ")
+	}
+	if g.one(3) {
+		if from != "" {
+			from = " using " + from
+		}
+		return t.name, "delete from " + t.name + " " + a + from + tail
+	}
+	var sets []string
+	for i, c := range t.cols {
+		if i == 0 && t.pk || i > 0 && !g.one(2) {
+			continue
+		}
+		sets = append(sets, c.ref+" = "+g.pick(g.literal(c.kind), g.expr(sc, c.kind, 1)))
+	}
+	if len(sets) == 0 {
+		c := t.cols[1]
+		sets = []string{c.ref + " = " + g.literal(c.kind)}
+	}
+	if from != "" {
+		from = " from " + from
+	}
+	return t.name, "update " + t.name + " " + a + " set " + strings.Join(sets, ", ") + from + tail
 }

@@ -13,6 +13,10 @@ func (g *gen) expr(sc *genScope, kind byte, depth int) string {
 			return cols[g.n(len(cols))]
 		}
 	}
+	if kind == kindInt && g.segment && len(sc.segs) > 0 && g.one(4) {
+		g.used = true
+		return sc.segs[g.n(len(sc.segs))] + ".gp_segment_id"
+	}
 	if depth > 0 {
 		x := func(k byte) string { return g.expr(sc, k, depth-1) }
 		switch kind {
@@ -61,7 +65,21 @@ func (g *gen) expr(sc *genScope, kind byte, depth int) string {
 	return g.constant(kind)
 }
 
+// constant draws a constant, or a parameter.
 func (g *gen) constant(kind byte) string {
+	if typ := paramTypes[kind]; typ != "" && g.one(12) {
+		v := map[byte]string{kindInt: fmt.Sprint(g.n(10)), kindText: g.pick("s0", "s1", "s3"), kindNum: g.pick("1.5", "3"),
+			kindDate: g.pick("2020-01-02", "2020-01-04")}[kind]
+		g.params = append(g.params, [2]string{v, typ})
+		return fmt.Sprintf("$%d::%s", len(g.params), typ)
+	}
+	return g.literal(kind)
+}
+
+// paramTypes are the types of parameters of each kind.
+var paramTypes = map[byte]string{kindInt: "integer", kindText: "text", kindNum: "numeric", kindDate: "date"}
+
+func (g *gen) literal(kind byte) string {
 	switch kind {
 	case kindInt:
 		return fmt.Sprint(g.n(10))
@@ -73,6 +91,10 @@ func (g *gen) constant(kind byte) string {
 		return g.pick("date '2020-01-02'", "date '2020-01-04'")
 	case kindBool:
 		return g.pick("true", "false", "null::bool")
+	case kindChar:
+		return g.pick("'k1'::char(4)", "'k3'::bpchar", "null::bpchar")
+	case kindUUID:
+		return fmt.Sprintf("'%s%d'::uuid", uuidStart, g.n(6))
 	}
 	return g.pick("1.5::float8", "2::float8")
 }
@@ -163,6 +185,11 @@ func (g *gen) agg(sc *genScope, kind byte, depth int) string {
 		return g.pick("min(", "max(") + x(kindDate) + ")" + filter
 	case kindBool:
 		return g.pick("bool_and", "bool_or", "every") + "(" + x(kindBool) + ")" + filter
+	case kindChar:
+		return g.pick("min(", "max(") + x(kindChar) + ")" + filter
+	case kindUUID:
+		e := x(kindUUID)
+		return "(array_agg(" + e + " order by " + e + ")" + filter + ")[1]"
 	}
 	return g.pick("sum(", "avg(", "max(") + x(kindReal) + ")" + filter
 }

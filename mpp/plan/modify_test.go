@@ -176,7 +176,7 @@ func (w *world) modify(sql string, m *Modification) result {
 	}
 	out := result{cols: []string{}}
 	for _, s := range all {
-		db := "seg" + strconv.Itoa(s)
+		db := segmentDB(s)
 		w.exec(db, "DROP TABLE IF EXISTS pg_temp.source; CREATE TEMP TABLE source ("+strings.Join(def, ", ")+")")
 		var mine [][]string
 		for _, row := range rows.rows {

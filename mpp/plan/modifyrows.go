@@ -162,9 +162,9 @@ func looseType(typ string) *pg.TypeName {
 	}
 	switch base {
 	case "character":
-		base = "pg_catalog.bpchar"
+		base = "bpchar" // qualified, the deparser would make char(1) of it
 	case "bit":
-		base = `pg_catalog."bit"`
+		base = "varbit" // bit is bit(1)
 	}
 	if dims {
 		base += "[]"

@@ -54,7 +54,7 @@ func orAll(segments []int) []int {
 }
 
 // inputs runs the slices that segments read, and gives them the rows.
-func (w *world) inputs(q *Query) error {
+func (w *world) inputs(q *Query, params [][2]string) error {
 	for i := len(q.Slices) - 1; i >= 0; i-- {
 		s := &q.Slices[i]
 		if s.Motion == GatherMotion {
@@ -66,7 +66,7 @@ func (w *world) inputs(q *Query) error {
 		if s.To < 0 || s.To >= i || strings.Count(q.Slices[s.To].SQL, "'"+s.Token+"'") != 1 {
 			return fmt.Errorf("slice %q goes to slice %d, which does not read it once", s.Token, s.To)
 		}
-		rows, err := w.gather(s)
+		rows, err := w.gather(s, params)
 		if err != nil {
 			return err
 		}

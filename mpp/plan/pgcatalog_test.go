@@ -88,7 +88,7 @@ func (c *pgCatalog) Relation(schema, name string) (*Relation, error) {
 				}
 			}
 		}
-		r.Policy = &pol
+		r.Policy, r.Rows = &pol, t.size
 	}
 	c.rels[key] = r
 	return r, nil

@@ -144,6 +144,7 @@ type testTable struct {
 	name   string // as in SQL, without schema
 	policy Policy
 	keys   []string
+	size   float64 // Relation.Rows
 }
 
 // newWorld empties the databases and makes the functions that are everywhere.
@@ -330,8 +331,17 @@ type result struct {
 }
 
 // ask runs a query in one database. A NULL shows as null.
-func (w *world) ask(db, sql string) result {
-	res := w.conns[db].PgConn().ExecParams(context.Background(), sql, nil, nil, nil, nil)
+func (w *world) ask(db, sql string) result { return w.askWith(db, sql, nil) }
+
+// askWith is ask with the values of parameters and their types.
+func (w *world) askWith(db, sql string, params [][2]string) result {
+	var values [][]byte
+	var types []uint32
+	for _, p := range params {
+		values = append(values, []byte(p[0]))
+		types = append(types, paramOIDs[p[1]])
+	}
+	res := w.conns[db].PgConn().ExecParams(context.Background(), sql, values, types, nil, nil)
 	var r result
 	for _, f := range res.FieldDescriptions() {
 		r.cols = append(r.cols, fmt.Sprintf("%s:%d", f.Name, commonType(f.DataTypeOID)))
@@ -351,6 +361,8 @@ func (w *world) ask(db, sql string) result {
 	return r
 }
 
+var paramOIDs = map[string]uint32{"integer": 23, "text": 25, "numeric": 1700, "date": 1082}
+
 // commonType is a type's OID, or 0 for one that is another in each database.
 func commonType(oid uint32) uint32 {
 	if oid >= 16384 {
@@ -360,19 +372,22 @@ func commonType(oid uint32) uint32 {
 }
 
 // run executes a plan as the cluster would.
-func (w *world) run(sql string, q *Query) result {
+func (w *world) run(sql string, q *Query) result { return w.runWith(sql, q, nil) }
+
+// runWith is run with the values of the statement's parameters.
+func (w *world) runWith(sql string, q *Query, params [][2]string) result {
 	if q.Kind == Local {
 		if q.Top != "" {
 			sql = q.Top
 		}
-		return w.ask("coord", sql)
+		return w.askWith("coord", sql, params)
 	}
 	describe := q.Describe
 	if describe == "" {
 		describe = sql
 	}
 	defer w.forgetMotions(q)
-	if err := w.inputs(q); err != nil {
+	if err := w.inputs(q, params); err != nil {
 		return result{err: err}
 	}
 	if q.Kind == Gather {
@@ -384,7 +399,7 @@ func (w *world) run(sql string, q *Query) result {
 		for _, c := range cols {
 			out.cols = append(out.cols, fmt.Sprintf("%s:%d", c.Name, commonType(c.TypeOID)))
 		}
-		rows, err := w.gather(&q.Slices[0])
+		rows, err := w.gather(&q.Slices[0], params)
 		out.rows, out.err = rows, err
 		return out
 	}
@@ -393,7 +408,7 @@ func (w *world) run(sql string, q *Query) result {
 		if s.Motion != GatherMotion {
 			continue
 		}
-		rows, err := w.gather(s)
+		rows, err := w.gather(s, params)
 		if err == nil {
 			err = w.deliver("coord", s, rows)
 		}
@@ -401,13 +416,17 @@ func (w *world) run(sql string, q *Query) result {
 			return result{err: err}
 		}
 	}
-	return w.ask("coord", q.Top)
+	return w.askWith("coord", q.Top, params)
 }
 
-func (w *world) gather(s *Slice) ([][]string, error) {
+func (w *world) gather(s *Slice, params [][2]string) ([][]string, error) {
 	var rows [][]string
+	var given [][2]string
+	for _, n := range s.Params {
+		given = append(given, params[n-1])
+	}
 	for _, i := range orAll(s.Segments) {
-		r := w.ask(segmentDB(i), s.SQL)
+		r := w.askWith(segmentDB(i), s.SQL, given)
 		if r.err != nil {
 			return nil, fmt.Errorf("slice %s: %w", s.SQL, r.err)
 		}
