@@ -63,7 +63,9 @@ func (p *planner) typeColumns(sh *shape, s *pg.SelectStmt, vals []outVal, names 
 
 // describe asks for the columns of a slice.
 func (p *planner) describe(s *pg.SelectStmt) ([]Column, error) {
+	p.describing = true
 	sql, _, err := p.sliceSQL(selectNode(proto.CloneOf(s)))
+	p.describing = false
 	if err != nil {
 		return nil, err
 	}

@@ -137,14 +137,14 @@ func TestEquivalence(t *testing.T) {
 
 // answer plans and runs a query.
 func (w *world) answer(sql string, params [][2]string, opt Options) result {
-	st, err := Parse(sql)
-	if err != nil {
-		return result{err: err}
-	}
 	for _, p := range params {
 		opt.ParamTypes = append(opt.ParamTypes, p[1])
 	}
-	q, err := Select(st.Node, w.cat, opt)
+	st, err := Parse(sql)
+	var q *Query
+	if err == nil {
+		q, err = Select(st.Node, w.cat, opt)
+	}
 	if err != nil {
 		return result{err: &pgconn.PgError{Message: err.Error()}} // as one that PostgreSQL refuses
 	}

@@ -99,8 +99,22 @@ func commonColumns(lv *level, n *pg.Node, refs map[*pg.Node]*ref) map[colID]bool
 	if r != nil && r.kind == refOutput && r.col >= 0 && r.col < len(lv.sel.TargetList) {
 		r = refs[lv.sel.TargetList[r.col].GetResTarget().GetVal()]
 	}
-	if r != nil && r.kind == refColumn && r.rte.scope.level == lv {
-		out[colID{r.rte, r.col}] = true
+	if r == nil {
+		return out
+	}
+	add := func(id colID, ok bool) {
+		if ok && id.rte != nil && id.rte.scope.level == lv {
+			out[id] = true
+		}
+	}
+	switch {
+	case r.kind == refColumn:
+		add(colID{r.rte, r.col}, true)
+	case r.kind == refMerged && r.merged.join != pg.JoinType_JOIN_FULL:
+		// Of USING: which side's column it is to PostgreSQL depends on
+		// their types; taking both for grouped leaves none out.
+		add(r.merged.left.id())
+		add(r.merged.right.id())
 	}
 	return out
 }

@@ -23,6 +23,7 @@ type move struct {
 
 	mark  string // stands for the source in the island's tree
 	text  string // of the source
+	typed string // of the source where nothing is read
 	slice Slice
 }
 
@@ -50,8 +51,6 @@ func (p *planner) movable(lv *level, r *rte) string {
 	switch {
 	case r.owner != "" || r.filtered:
 		return "a table that is read as the owner of a view"
-	case r.rel.Temp:
-		return "a temporary table"
 	case r.whole:
 		return "a whole row"
 	case len(r.sys) > 0:
@@ -60,7 +59,7 @@ func (p *planner) movable(lv *level, r *rte) string {
 		return "a table without columns"
 	}
 	for i, c := range r.rel.Columns {
-		if _, asText := typeFit(c.Type); asText && (r.all || i < len(r.need) && r.need[i]) {
+		if _, asText := typeFit(c.Type); asText && r.sends(i) {
 			return "a column of type " + c.Type
 		}
 	}
@@ -165,6 +164,7 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 	}
 	m.slice = s
 	m.text = recvText(&Slice{Token: s.Token, Rows: perSegment}, r.alias, cols)
+	m.typed = recvText(&Slice{}, r.alias, cols)
 	return nil
 }
 
@@ -177,7 +177,11 @@ func (p *planner) newMark() string {
 // moved puts the sources of moved tables into a slice's text.
 func (p *planner) moved(sql string) string {
 	for _, m := range p.moves {
-		sql = strings.Replace(sql, quote(m.mark), m.text, 1)
+		text := m.text
+		if p.describing {
+			text = m.typed
+		}
+		sql = strings.Replace(sql, quote(m.mark), text, 1)
 	}
 	return sql
 }

@@ -73,12 +73,16 @@ type mover struct {
 	leaves []*leaf
 	eq     equalities
 	cols   []colID // that the query equates or groups by
+	links  []link  // tables that it joins by some equality
 }
+
+// link is an equality of what comes from two tables.
+type link struct{ a, b *rte }
 
 // moveTables finds the cheapest moves that let the segments run a level, and
 // sets them. why says why there are none.
 func (p *planner) moveTables(lv *level, why string) (*shape, string) {
-	if p.opt.NoMotions || !strings.Contains(why, apart) && !strings.Contains(why, subGroups) && !strings.Contains(why, copySample) {
+	if p.opt.NoMotions || !movesHelp(why) {
 		return nil, why
 	}
 	mv := &mover{p: p, lv: lv}
@@ -100,7 +104,11 @@ func (p *planner) moveTables(lv *level, why string) (*shape, string) {
 			break
 		}
 		c.set(p, mv.leaves)
-		sh, _ := p.shapeOf(lv)
+		sh, still := p.shapeOf(lv)
+		if sh == nil && !movesHelp(still) {
+			p.moves = nil
+			return nil, still
+		}
 		if sh != nil && mv.swells(sh, gather) {
 			why += ", and there are more pairs of rows than rows"
 			p.moves = nil
@@ -119,6 +127,12 @@ func (p *planner) moveTables(lv *level, why string) (*shape, string) {
 		}
 	}
 	return nil, why
+}
+
+// movesHelp says whether a level that is no island for that reason may be one
+// when tables are moved.
+func movesHelp(why string) bool {
+	return strings.Contains(why, apart) || strings.Contains(why, subGroups) || strings.Contains(why, copySample)
 }
 
 // collect finds the tables of a level and its sub-selects, and the columns
@@ -210,6 +224,7 @@ func (mv *mover) same(a, b colID) {
 	mv.note(a)
 	mv.note(b)
 	mv.eq.equal(a, b)
+	mv.link([]*rte{a.rte}, []*rte{b.rte})
 }
 
 func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
@@ -218,6 +233,7 @@ func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
 		if x == nil || !isEquals(x) {
 			continue
 		}
+		mv.link(tablesOf(x.Lexpr, refs), tablesOf(x.Rexpr, refs))
 		a, b := refs[x.Lexpr], refs[x.Rexpr]
 		if a == nil || b == nil {
 			continue
@@ -228,6 +244,28 @@ func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
 			mv.same(l, r)
 		}
 	}
+}
+
+// link notes that all of a and b are joined.
+func (mv *mover) link(a, b []*rte) {
+	for _, x := range a {
+		for _, y := range b {
+			mv.links = append(mv.links, link{x, y})
+		}
+	}
+}
+
+// tablesOf are the base tables whose columns an expression uses as they are.
+func tablesOf(n *pg.Node, refs map[*pg.Node]*ref) (out []*rte) {
+	walk(n, func(m any) bool {
+		if n, ok := m.(*pg.Node); ok && refs[n] != nil {
+			if id, ok := refs[n].columnID(); ok {
+				out = append(out, inner(id).rte)
+			}
+		}
+		return true
+	})
+	return out
 }
 
 // placing is a way to place rows: by one column of each class.
@@ -262,7 +300,7 @@ func (mv *mover) start() candidates {
 		}
 	}
 	for _, c := range mv.cols {
-		if sentFamilies[family(baseColumn(c))] {
+		if sentFamilies[family(baseColumn(c))] && c.rte.sends(c.col) {
 			add(placing{segs: n, classes: []colID{mv.eq.root(c)}})
 		}
 	}
@@ -331,7 +369,7 @@ func (mv *mover) keys(l *leaf, t placing) []int {
 	var keys []int
 	for _, class := range t.classes {
 		i := slices.IndexFunc(mv.cols, func(id colID) bool {
-			return id.rte == l.rte && mv.eq.root(id) == class && sentFamilies[family(baseColumn(id))]
+			return id.rte == l.rte && id.rte.sends(id.col) && mv.eq.root(id) == class && sentFamilies[family(baseColumn(id))]
 		})
 		if i < 0 {
 			return nil
@@ -404,12 +442,10 @@ func (mv *mover) joined(i int) int {
 		return slices.IndexFunc(mv.leaves, func(l *leaf) bool { return l.rte == r })
 	}
 	for range mv.leaves {
-		for _, a := range mv.cols {
-			for _, b := range mv.cols {
-				if x, y := of(a.rte), of(b.rte); x >= 0 && y >= 0 && x != y && mv.eq.same(a, b) {
-					g := min(group[x], group[y])
-					group[x], group[y] = g, g
-				}
+		for _, ln := range mv.links {
+			if x, y := of(ln.a), of(ln.b); x >= 0 && y >= 0 {
+				g := min(group[x], group[y])
+				group[x], group[y] = g, g
 			}
 		}
 	}

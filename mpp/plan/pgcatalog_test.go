@@ -76,7 +76,7 @@ func (c *pgCatalog) Relation(schema, name string) (*Relation, error) {
 		r.PrimaryKey = append(r.PrimaryKey, index[k])
 	}
 	lookup := r.Name
-	if r.Schema != "public" {
+	if r.Schema != "public" && !r.Temp {
 		lookup = r.Schema + "." + r.Name
 	}
 	if t := c.w.tables[lookup]; t != nil {

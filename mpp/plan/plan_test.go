@@ -18,6 +18,7 @@ import (
 //
 //	exec [segments=n]    a definition, made everywhere; DISTRIBUTED clauses count
 //	load table=t         rows for a table: VALUES or SELECT
+//	size table=t rows=n  what the planner takes for the table's number of rows
 //	select [flags]       a query; "ordered": in the answer's order, "any": only
 //	                     the number of rows is compared (LIMIT without ORDER BY),
 //	                     "rows": the answer itself is printed and not compared
@@ -36,6 +37,14 @@ func TestPlans(t *testing.T) {
 				var table string
 				d.ScanArgs(t, "table", &table)
 				w.load(table, d.Input)
+				return ""
+			case "size":
+				var table string
+				var n int
+				d.ScanArgs(t, "table", &table)
+				d.ScanArgs(t, "rows", &n)
+				w.tables[table].size = float64(n)
+				w.cat.forget()
 				return ""
 			case "select":
 				return w.showSelect(d)

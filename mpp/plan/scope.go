@@ -55,6 +55,9 @@ func (r *rte) isRelation() bool {
 	return r.kind == rteGather || r.kind == rteLocal && r.rel != nil && r.rel.Kind != 'v'
 }
 
+// sends says whether a base table's column is among those the query uses.
+func (r *rte) sends(col int) bool { return r.all || col < len(r.need) && r.need[col] }
+
 func (r *rte) needAll() {
 	r.all = true
 	for _, i := range r.inner {

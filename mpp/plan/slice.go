@@ -22,6 +22,9 @@ type planner struct {
 	read    *Read             // of the slice that is being made
 	direct  bool              // the one slice's rows go to the client
 	values  map[string]string // what opt.Eval said
+	// describing: the text of a slice is only to be described, and should be
+	// the same whenever the query is planned.
+	describing bool
 }
 
 // because notes why something was not pushed down; the first reason stays.
