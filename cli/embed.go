@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/instance"
 	mppcatalog "github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/execute"
@@ -51,13 +52,15 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 		role = qd.Coordinator
 	}
 	newInterconnect := interconnects(info).New
+	own := motionParameters(info)
 	servers := []instance.Server{qd.NewServer(qd.Config{
 		Dir: info.Dir, Dbid: info.Dbid, Content: info.Content, Port: info.Port, Address: info.Address,
 		Role: role, Listener: info.Listener, Instances: conf.instances, NewInterconnect: newInterconnect, Log: info.Log,
 	})}
 	if role == qd.Segment {
 		servers = append(servers, &executors{dir: info.Dir, server: execute.NewServer(execute.Config{
-			Dir: info.Dir, Content: info.Content, Dbid: info.Dbid, Port: info.Port, Address: info.Address, NewInterconnect: newInterconnect, Log: info.Log,
+			Dir: info.Dir, Content: info.Content, Dbid: info.Dbid, Port: info.Port, Address: info.Address,
+			NewInterconnect: newInterconnect, Own: own, Log: info.Log,
 		})})
 	}
 	return servers, nil
@@ -73,6 +76,22 @@ func interconnects(info instance.Info) execute.Interconnects {
 		}
 		return st.Cause(dbid)
 	}}
+}
+
+// motionParameters reads what the instance's postgresql.conf says of Greenplum's
+// parameters. While the file cannot be read the last values stay in force, as
+// they do in the server.
+func motionParameters(info instance.Info) func() map[string]string {
+	var last map[string]string
+	return func() map[string]string {
+		conf, err := guc.ReadConf(info.Dir.Conf())
+		if err != nil {
+			info.Log.Warn("parameters of motions were not read", "error", err)
+			return last
+		}
+		_, last, _ = guc.Split(conf) // what is wrong in it has been reported
+		return last
+	}
 }
 
 // executors serves a segment's executors on their unix socket.
@@ -94,7 +113,7 @@ func (e *executors) Serve(ctx context.Context) error {
 	return e.server.Serve(ctx, l)
 }
 
-func (e *executors) Reload() {}
+func (e *executors) Reload() { e.server.Reload() }
 
 // configuration is the cluster's list of instances, read again when the file
 // changes.

@@ -51,6 +51,9 @@ type Parameter struct {
 	Default  string   // canonical
 	Context  Context
 	Hidden   bool // not in SHOW ALL nor pg_settings, and no gpconfig without --skipvalidation in Greenplum
+	// NoSync: dispatchers do not pass it on to executors, each instance obeys
+	// its own postgresql.conf (facts 1.0).
+	NoSync   bool
 	Short    string
 	Long     string // may be empty
 	Category string // as pg_settings.category

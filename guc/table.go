@@ -35,6 +35,8 @@ const (
 	DropSegment        = "gp_udpic_dropseg"
 	DropAcks           = "gp_udpic_dropacks_percent"
 	DropData           = "gp_udpic_dropxmit_percent"
+	FaultPercent       = "gp_udpic_fault_inject_percent"
+	FaultBitmap        = "gp_udpic_fault_inject_bitmap"
 	DisableIPv6        = "gp_udpic_network_disable_ipv6"
 	Role               = "gp_role"
 	SessionRole        = "gp_session_role"
@@ -61,9 +63,9 @@ var (
 	byName = index()
 )
 
-// Motions lists the names of the parameters that an executor's motions obey.
-// Those of the context Backend it is given when it starts, the others whenever
-// they change. Do not change the list.
+// Motions lists the names of the parameters that an executor's motions obey,
+// sorted. Those of the context Backend it is given when it starts, the others
+// whenever they change. Do not change the list.
 func Motions() []string { return motions }
 
 var motions = motionNames()
@@ -104,6 +106,11 @@ func hidden(p *Parameter) *Parameter {
 	return p
 }
 
+func noSync(p *Parameter) *Parameter {
+	p.NoSync = true
+	return p
+}
+
 func long(text string, p *Parameter) *Parameter {
 	p.Long = text
 	return p
@@ -118,7 +125,8 @@ func table() []*Parameter {
 // interconnect lists what the types share, and what tcp and proxy have.
 func interconnect() []*Parameter {
 	addresses := hidden(&Parameter{
-		Name: ProxyAddresses, Type: String, Context: Sighup, Category: categoryTuning,
+		NoSync: true,
+		Name:   ProxyAddresses, Type: String, Context: Sighup, Category: categoryTuning,
 		Short: "Sets the addresses and ports of the interconnect proxies of all instances.",
 		Long:  "The format is dbid:content:host:port[,...], with an entry for the coordinator, its standby and each segment instance.",
 		check: func(s string) error {
@@ -140,8 +148,8 @@ func interconnect() []*Parameter {
 			"Sets how long the interconnect waits for an answer before it gives a query up."),
 		number(TCPListenerBacklog, "", 0, 65535, "256", Userset, categoryTuning,
 			"Sets the listen backlog of the interconnect type tcp."),
-		hidden(flag(AggressiveRetry, "on", Userset, categoryTuning,
-			"Retries connections of the interconnect type tcp on a fast schedule when a listener's backlog is exceeded.")),
+		noSync(hidden(flag(AggressiveRetry, "on", Userset, categoryTuning,
+			"Retries connections of the interconnect type tcp on a fast schedule when a listener's backlog is exceeded."))),
 		number(MaxPacketSize, "", 512, 65507, "8192", Backend, categoryTuning,
 			"Sets the greatest size in bytes of an interconnect packet, its header included."),
 		hidden(choice(LogInterconnect, []string{"off", "terse", "verbose", "debug"}, "terse", Userset, categoryLogging,
@@ -176,8 +184,8 @@ func udp() []*Parameter {
 			"Sets how often a packet is sent again at least before the query fails.")),
 		tuning(number(RetryInterval, "", 1, 4096, "10", Userset, "",
 			"Sets which retransmissions are logged: each one whose number is a multiple of it.")),
-		tuning(flag(CacheFuture, "on", Userset, "",
-			"Keeps packets that come before the receiver is set up.")),
+		noSync(tuning(flag(CacheFuture, "on", Userset, "",
+			"Keeps packets that come before the receiver is set up."))),
 		hidden(tuning(flag(FullCRC, "off", Userset, "",
 			"Guards whole packets by a checksum."))),
 		hidden(tuning(flag(LogStats, "off", Userset, "",

@@ -101,7 +101,7 @@ func (m *member) connect(ctx context.Context, resolving bool) error {
 	if err != nil {
 		return m.connectError(ctx, err)
 	}
-	m.conn, m.pid = conn, conn.PID()
+	m.conn, m.pid, m.tuned = conn, conn.PID(), told(params)
 	g.setBackend(m.seg.Content, m.pid)
 	m.peer = motion.Peer{Content: m.seg.Content, Dbid: m.seg.Dbid, Addr: conn.ParameterStatus("gp_qe_addr")}
 	if n, err := strconv.ParseInt(conn.ParameterStatus("gp_qe_pid"), 10, 32); err == nil {
@@ -150,7 +150,7 @@ func (m *member) applySettings(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.g.d.p.ConnectTimeout)
 	defer cancel()
-	return m.set(ctx, m.g.cfg.unlikeStartup(set))
+	return m.set(ctx, set)
 }
 
 // set applies parameters in one round trip. The role comes last, since it may

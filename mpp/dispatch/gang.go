@@ -19,10 +19,12 @@ type GangConfig struct {
 	// CoordinatorPID is the session's backend in the coordinator's
 	// PostgreSQL, so that deadlocks through it are found; 0 when it has none.
 	CoordinatorPID uint32
-	// Startup holds further startup parameters of the connections.
+	// Startup holds further startup parameters of the connections. Those that
+	// begin with gp_ are the executor's.
 	Startup map[string]string
 	// Settings returns the parameters to apply to a new connection, as
-	// set_config would with is_local false. May be nil.
+	// set_config would with is_local false; those that begin with gp_ are
+	// parameters of the executor's motions. May be nil.
 	Settings func(context.Context) (map[string]string, error)
 	// OnNotice gets the segments' notices and the dispatcher's own warnings;
 	// nil drops them. It may be called from several goroutines at a time.
@@ -54,7 +56,8 @@ type member struct {
 	conn    *pgconn.PgConn // nil: not connected
 	pid     uint32         // of the segment's PostgreSQL backend
 	peer    motion.Peer
-	onError func() // told of an ErrorResponse; see CopyIn
+	onError func()            // told of an ErrorResponse; see CopyIn
+	tuned   map[string]string // parameters of motions the executor has
 
 	begun     bool // a transaction block is open there
 	wrote     bool

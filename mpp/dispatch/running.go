@@ -74,6 +74,9 @@ type Running struct {
 	endErr  error
 }
 
+// Command is the number that the slices' motions have.
+func (r *Running) Command() uint32 { return r.command }
+
 // runPart is one segment's share; its goroutine is the only user of the
 // member's connection meanwhile.
 type runPart struct {

@@ -60,6 +60,10 @@ type Config struct {
 	// means the types built in. An error is reported when the session first
 	// uses a motion, not when it connects.
 	NewInterconnect func(typ string, params map[string]string) (motion.Interconnect, error)
+	// Own returns the instance's values of the parameters in guc.Motions that
+	// no dispatcher passes on (NoSync), as they are in force now. It is called
+	// by NewServer and Reload. Nil, or an absent value, means the default.
+	Own func() map[string]string
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -68,7 +72,8 @@ type Config struct {
 type Server struct {
 	cfg  Config
 	log  *slog.Logger
-	rows *rowsource.Server // nil: none
+	rows *rowsource.Server                 // nil: none
+	own  atomic.Pointer[map[string]string] // never nil; the map is not changed
 
 	mu       sync.Mutex
 	sessions map[string]*session // by the local PostgreSQL's key data
@@ -83,6 +88,7 @@ func NewServer(cfg Config) *Server {
 	if s.cfg.NewInterconnect == nil {
 		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log}.New
 	}
+	s.readOwn()
 	return s
 }
 
@@ -169,6 +175,7 @@ func (s *Server) register(key string, q *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions[key] = q
+	q.tuneOwn() // a Reload since it was made has not seen it
 }
 
 func (s *Server) unregister(key string) {

@@ -33,6 +33,7 @@ type session struct {
 	pid       int32
 	ic        motion.Interconnect
 	icErr     error
+	own       *map[string]string // the instance's parameters that ic was given
 
 	ctx      context.Context // ends with the dispatch connection
 	outMu    sync.Mutex      // client writes

@@ -41,14 +41,17 @@ func (q *session) tune(text []byte) []byte {
 }
 
 // openInterconnect makes the executor's interconnect from the startup
-// parameters. A failure is kept for the first motion: a session without motions
-// never needs one.
-func (q *session) openInterconnect(own map[string]string) {
-	typ := own[guc.InterconnectType]
+// parameters and the instance's own. A failure is kept for the first motion: a
+// session without motions never needs one.
+func (q *session) openInterconnect(given map[string]string) {
+	typ := given[guc.InterconnectType]
 	if p, ok := guc.Lookup(guc.InterconnectType); ok && typ == "" {
 		typ = p.Default
 	}
-	q.ic, q.icErr = q.srv.cfg.NewInterconnect(typ, maps.Clone(own))
+	q.own = q.srv.own.Load()
+	params := maps.Clone(*q.own)
+	maps.Copy(params, given)
+	q.ic, q.icErr = q.srv.cfg.NewInterconnect(typ, params)
 	if ic, ok := q.ic.(*Interconnect); ok {
 		ic.OnWarning(q.warn)
 	}
@@ -72,5 +75,48 @@ func (q *session) closeInterconnect() {
 func (q *session) statementEnds(command uint32) {
 	if ic, ok := q.ic.(*Interconnect); ok {
 		ic.EndStatement(q.sessionID, command)
+	}
+}
+
+// readOwn takes over the instance's own values.
+func (s *Server) readOwn() {
+	var now map[string]string
+	if s.cfg.Own != nil {
+		now = s.cfg.Own()
+	}
+	own := map[string]string{}
+	for _, name := range guc.Motions() {
+		if p, _ := guc.Lookup(name); p.NoSync {
+			own[name] = p.Default
+			if v, ok := now[name]; ok {
+				own[name] = v
+			}
+		}
+	}
+	s.own.Store(&own)
+}
+
+// Reload reads the instance's own parameters of motions again, for the motions
+// that its executors open from now on.
+func (s *Server) Reload() {
+	s.readOwn()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.sessions {
+		q.tuneOwn()
+	}
+}
+
+// tuneOwn brings the executor's motions up to date with the instance's
+// parameters. Under the server's mutex.
+func (q *session) tuneOwn() {
+	ic, ok := q.ic.(*Interconnect)
+	own := q.srv.own.Load()
+	if !ok || q.own == own {
+		return
+	}
+	q.own = own
+	if err := ic.Tune(*own); err != nil {
+		q.srv.log.Warn("an executor keeps its parameters of motions", "session", q.sessionID, "pid", q.pid, "err", err)
 	}
 }

@@ -305,7 +305,7 @@ func (s *Session) localForm(p *prepared) error {
 			p.local = q.Describe
 		}
 	case *pg.Node_VariableShowStmt:
-		if sql := showSQL(st.VariableShowStmt); sql != "" {
+		if sql := s.showSQL(st.VariableShowStmt); sql != "" {
 			p.local, p.rewritten = sql, true
 		}
 	case *pg.Node_VariableSetStmt:

@@ -281,6 +281,7 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 func (s *Session) finishRunning(run *dispatch.Running) error {
 	ctx, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
 	defer done()
+	defer s.motionsEnd(run.Command())
 	return run.Finish(ctx)
 }
 

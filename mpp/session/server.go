@@ -59,6 +59,7 @@ type Server struct {
 	nextID      atomic.Int32
 	estimates   estimates
 	catalogTick atomic.Uint64 // counts DDL; sessions drop what they know of relations
+	reloads     atomic.Uint64 // sessions look at their parameters again
 	hidden      hiddenCalls   // coordinator only
 
 	mu       sync.Mutex
@@ -158,6 +159,7 @@ func (s *Server) Reload() {
 	s.hbaStale = true
 	s.mu.Unlock()
 	s.catalogTick.Add(1)
+	s.reloads.Add(1)
 }
 
 // Sessions counts the clients that are connected.

@@ -31,7 +31,8 @@ type Session struct {
 	log    func(msg string, args ...any)
 
 	icType string
-	// motionParams are the parameters of motions at connection start.
+	// motionParams are the parameters of motions as the QD's end has them.
+	// The map is replaced, not changed.
 	motionParams map[string]string
 	ic           motion.Interconnect // made when first needed
 	command      uint32              // of the last dispatched command
@@ -51,6 +52,7 @@ type Session struct {
 	rowsConnected bool              // the link's row source connection is open
 	path          uint64            // counts what may have changed the meaning of names
 	settingsDirty bool              // parameters may differ from the gang's
+	reloads       uint64            // of the server, when they were last read
 	settingsLost  bool              // applied is not what the gang's connections have
 	applied       map[string]string // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
@@ -62,9 +64,6 @@ type Session struct {
 	notices   []*pgconn.Notice   // segments' that wait for the end of the statement
 	hushed    bool               // segments' notices are of no interest
 }
-
-// motionParameters are what executors make their interconnect with.
-var motionParameters = []string{guc.InterconnectType, guc.SetupTimeout, guc.TransmitTimeout, guc.TCPListenerBacklog, guc.MaxPacketSize}
 
 // newSession connects the session to its PostgreSQL and greets the client.
 func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettings) (*Session, error) {
@@ -82,12 +81,7 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	}
 	// Parameters that are fixed at connection start keep the value they have
 	// now, whatever a later reload brings; the motions' are read with them.
-	var names []string
-	for _, n := range motionParameters {
-		names = append(names, "('"+gucPrefix+n+"')")
-	}
-	res, err := l.query("SELECT n, CASE WHEN n LIKE '%.gp_interconnect_type' THEN pg_catalog.set_config(n, pg_catalog.current_setting(n), false) " +
-		"ELSE pg_catalog.current_setting(n) END FROM (VALUES " + strings.Join(names, ", ") + ") v(n)")
+	res, err := l.query(motionSettings(nil))
 	if err != nil {
 		l.close()
 		return nil, err
@@ -98,7 +92,7 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	}
 	sess.icType = sess.motionParams[guc.InterconnectType]
 	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
-		InterconnectType: sess.icType, CoordinatorPID: l.pid, Startup: sess.motionParams,
+		InterconnectType: sess.icType, CoordinatorPID: l.pid, Startup: passedOn(sess.motionParams),
 		Settings: sess.gangSettings, OnNotice: sess.segmentNotice})
 	l.onNotice = sess.fromLink
 	l.onBegin = func() { sess.txn.implicit = true }
@@ -246,19 +240,6 @@ func (s *Session) local(sql string) (*result, error) {
 func (s *Session) evaluate(sql string) (*result, error) {
 	s.unnamedLost = true
 	return s.link.query(sql)
-}
-
-// interconnect returns the session's access to motions.
-func (s *Session) interconnect() (motion.Interconnect, error) {
-	if s.ic != nil {
-		return s.ic, nil
-	}
-	ic, err := s.srv.cfg.NewInterconnect(s.icType, s.motionParams)
-	if err != nil {
-		return nil, err
-	}
-	s.ic = ic
-	return ic, nil
 }
 
 // self is the QD's end of a motion.

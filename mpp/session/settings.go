@@ -20,9 +20,9 @@ const unsent = "'client_encoding','session_replication_role','idle_in_transactio
 	"'transaction_isolation','transaction_read_only','transaction_deferrable'"
 
 // settings are the parameters this session has that a fresh one would not
-// have; the gang's connections take them over.
+// have, and those of its motions; the gang's connections take them over.
 func (s *Session) settings() (map[string]string, error) {
-	res, err := s.local("SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
+	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
 		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT IN (" + unsent + ") " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
 		"UNION ALL SELECT 'session_authorization', session_user WHERE session_user <> " + catalog.Literal(s.client.User))
@@ -31,9 +31,18 @@ func (s *Session) settings() (map[string]string, error) {
 	}
 	m := make(map[string]string, len(res.rows)+1)
 	m[encodingParameter] = "UTF8" // whatever the role's or the database's is
+	motions := make(map[string]string, len(guc.Motions()))
 	for _, r := range res.rows {
-		m[string(r[0])] = string(r[1])
+		if name, ok := strings.CutPrefix(string(r[0]), gucPrefix); ok {
+			motions[name] = string(r[1])
+		} else {
+			m[string(r[0])] = string(r[1])
+		}
 	}
+	if err := s.tune(motions); err != nil {
+		return nil, err
+	}
+	maps.Copy(m, passedOn(motions))
 	return m, nil
 }
 
@@ -57,7 +66,8 @@ func (s *Session) gangSettings(context.Context) (map[string]string, error) { ret
 // syncSettings brings live segment connections up to date after a statement
 // that may have changed parameters.
 func (s *Session) syncSettings(ctx context.Context) error {
-	if !s.settingsDirty && s.applied != nil {
+	reloads := s.srv.reloads.Load()
+	if !s.settingsDirty && s.applied != nil && s.reloads == reloads {
 		return nil
 	}
 	before := s.applied
@@ -66,7 +76,7 @@ func (s *Session) syncSettings(ctx context.Context) error {
 		return err
 	}
 	s.applied = now
-	s.settingsDirty = false
+	s.settingsDirty, s.reloads = false, reloads
 	if before == nil {
 		return nil // no connection was made yet: each will start with these
 	}
@@ -148,6 +158,7 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 	if _, err := s.local(sql); err != nil {
 		return err
 	}
+	s.settingsChanged()
 	s.complete(tag)
 	return nil
 }
@@ -176,7 +187,7 @@ func settingValue(args []*pg.Node) string {
 
 // showSQL is a SHOW of one of Greenplum's parameters, or of all, in terms the
 // local server understands; "" for its own.
-func showSQL(st *pg.VariableShowStmt) string {
+func (s *Session) showSQL(st *pg.VariableShowStmt) string {
 	if strings.EqualFold(st.Name, "all") {
 		return "SELECT name, setting, short_desc AS description FROM pg_catalog.gp_pg_settings ORDER BY 1"
 	}
@@ -184,6 +195,9 @@ func showSQL(st *pg.VariableShowStmt) string {
 		return "SELECT pg_catalog.current_setting('" + encodingParameter + "') AS " + encodingParameter
 	}
 	if p, ok := guc.Lookup(st.Name); ok {
+		if value, ok := s.motionParams[p.Name]; ok && p.Context <= guc.Backend {
+			return "SELECT " + catalog.Literal(value) + " AS " + catalog.Ident(p.Name) // though RESET ALL has brought another
+		}
 		return "SELECT COALESCE(pg_catalog.current_setting(" + catalog.Literal(gucPrefix+p.Name) + ", true), " +
 			catalog.Literal(p.Default) + ") AS " + catalog.Ident(p.Name)
 	}
@@ -192,7 +206,7 @@ func showSQL(st *pg.VariableShowStmt) string {
 
 // runShow runs SHOW.
 func (s *Session) runShow(req *request, st *pg.VariableShowStmt) error {
-	sql := showSQL(st)
+	sql := s.showSQL(st)
 	if sql == "" {
 		return s.runLocal(req, req.text)
 	}
