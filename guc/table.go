@@ -163,7 +163,7 @@ func udp() []*Parameter {
 		return p
 	}
 	fault := func(name string, low, high float64, def string, short string) *Parameter {
-		return hidden(long("Loses packets on purpose, to test the interconnect type udpifc.", number(name, "", low, high, def, Userset, categoryDeveloper, short)))
+		return hidden(long("Harms packets on purpose, to test the interconnect type udpifc.", number(name, "", low, high, def, Userset, categoryDeveloper, short)))
 	}
 	list := []*Parameter{
 		tuning(choice(FlowControl, []string{"loss", "capacity"}, "loss", Userset, "",
@@ -195,8 +195,8 @@ func udp() []*Parameter {
 		fault(DropSegment, -2, intMax, "-2", "Sets the content id whose packets are lost, -2 for all."),
 		fault(DropAcks, 0, 100, "0", "Sets the share of acknowledgements lost."),
 		fault(DropData, 0, 100, "0", "Sets the share of data packets lost."),
-		fault("gp_udpic_fault_inject_percent", 0, 100, "0", "Sets the share of system calls that fail."),
-		fault("gp_udpic_fault_inject_bitmap", 0, intMax, "0", "Sets the kinds of faults, a bit each."),
+		fault(FaultPercent, 0, 100, "0", "Sets the share of datagrams that something happens to."),
+		fault(FaultBitmap, 0, intMax, "0", "Sets the kinds of faults, a bit each."),
 		fault(DisableIPv6, 0, 1, "0", "Sets whether IPv6 is left alone."),
 	}
 	return list

@@ -8,6 +8,16 @@ const (
 	// defaultBacklog is gp_interconnect_tcp_listener_backlog unless set.
 	defaultBacklog = 128
 
+	// Unless gp_enable_interconnect_aggressive_retry is off, a connection that
+	// is not made within retryFirst is tried anew, and again after as long;
+	// from the retryFast-th time on after ever longer, up to retryLast, so that
+	// a network as slow as that is connected too. Greenplum has 500 ms and 4 s.
+	// The kernel alone would ask again after 1, 3, 7, 15 seconds, and give up
+	// after two minutes.
+	retryFirst = 500 * time.Millisecond
+	retryFast  = 4
+	retryLast  = 4 * time.Second
+
 	// registerLimit is how long a connection may take to register: senders do
 	// so at once.
 	registerLimit = 10 * time.Second

@@ -34,11 +34,18 @@ type Config struct {
 	// TransmitTimeout is gp_interconnect_transmit_timeout: how long Close of a
 	// sender waits for its receivers. 0 is 1 hour.
 	TransmitTimeout time.Duration
+	// SlowRetry is gp_enable_interconnect_aggressive_retry = off: a connection
+	// that takes long, because the listener's backlog is full for example, is
+	// left to the kernel's own schedule.
+	SlowRetry bool
 	// MaxPacket is gp_max_packet_size in bytes, 512 to 65507; 0 is 8192.
 	MaxPacket int
 	// Warn is told of a motion with more senders than Backlog; the error's
 	// Code is 01000. It may be nil.
 	Warn func(*motion.Error)
+	// Log is told of each connection that is tried again. It is called on any
+	// goroutine and must not call the interconnect. It may be nil.
+	Log func(message string)
 }
 
 // Interconnect is a motion.Interconnect of type tcp.
@@ -76,7 +83,7 @@ func New(cfg Config) (motion.Interconnect, error) {
 	if err := ic.opt.Check(); err != nil {
 		return nil, err
 	}
-	t := Tuning{SetupTimeout: cfg.SetupTimeout, TransmitTimeout: cfg.TransmitTimeout, Backlog: cfg.Backlog}
+	t := Tuning{SetupTimeout: cfg.SetupTimeout, TransmitTimeout: cfg.TransmitTimeout, Backlog: cfg.Backlog, SlowRetry: cfg.SlowRetry}
 	if err := t.check(); err != nil {
 		return nil, err
 	}
@@ -101,7 +108,8 @@ func (ic *Interconnect) Addr() string {
 
 // Send implements motion.Interconnect.
 func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer, receivers []motion.Peer) (motion.Sender, error) {
-	limit := ic.tuning.Load().SetupTimeout
+	tuning := ic.tuning.Load()
+	limit := tuning.SetupTimeout
 	ctx, cancel := ic.setup(ctx, limit)
 	defer cancel()
 	ic.mu.Lock()
@@ -119,7 +127,7 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 	g.SetLimit(dialling)
 	for i, peer := range receivers {
 		g.Go(func() (err error) {
-			if conns[i], err = dial(gctx, peer, msg); err == nil {
+			if conns[i], err = ic.dial(gctx, peer, msg, tuning.SlowRetry); err == nil {
 				made.Add(1)
 			}
 			return err
@@ -175,12 +183,11 @@ func setupTimeout(limit time.Duration, in, ofIn, out, ofOut int) *motion.Error {
 }
 
 // dial connects to a receiver and registers.
-func dial(ctx context.Context, peer motion.Peer, msg []byte) (net.Conn, error) {
+func (ic *Interconnect) dial(ctx context.Context, peer motion.Peer, msg []byte, slow bool) (net.Conn, error) {
 	if peer.Addr == "" {
 		return nil, motion.Errorf("interconnect could not connect to seg%d: it has no listener (%v)", peer.Content, peer)
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", peer.Addr)
+	c, err := ic.connect(ctx, peer, slow)
 	if err != nil {
 		return nil, motion.Errorf("interconnect could not connect to seg%d %s: %w", peer.Content, peer.Addr, bare(err))
 	}
@@ -190,6 +197,34 @@ func dial(ctx context.Context, peer motion.Peer, msg []byte) (net.Conn, error) {
 		return nil, motion.Errorf("interconnect error writing registration message to seg%d at %s: %w", peer.Content, peer.Addr, bare(err))
 	}
 	return c, nil
+}
+
+// connect connects to a receiver. Time alone, up to the end of ctx, is no
+// reason to give up.
+func (ic *Interconnect) connect(ctx context.Context, peer motion.Peer, slow bool) (net.Conn, error) {
+	limit := retryFirst
+	for try := 1; ; try++ {
+		var d net.Dialer
+		if !slow {
+			d.Timeout = limit
+		}
+		start := time.Now()
+		c, err := d.DialContext(ctx, "tcp", peer.Addr)
+		var ne net.Error
+		if err == nil || ctx.Err() != nil || !errors.As(err, &ne) || !ne.Timeout() {
+			return c, err
+		}
+		if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+			return c, err // the dialler has looked at the clock before ctx
+		}
+		if ic.cfg.Log != nil {
+			ic.cfg.Log(fmt.Sprintf("Interconnect timeout: Connection to seg%d %s was not complete after %dms.  Will retry.",
+				peer.Content, peer.Addr, time.Since(start).Milliseconds()))
+		}
+		if try >= retryFast {
+			limit = min(2*limit, retryLast)
+		}
+	}
 }
 
 // bare is err without the addresses, which the message has already.

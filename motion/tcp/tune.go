@@ -13,6 +13,7 @@ type Tuning struct {
 	SetupTimeout    time.Duration
 	TransmitTimeout time.Duration
 	Backlog         int
+	SlowRetry       bool
 }
 
 func (t *Tuning) check() error {

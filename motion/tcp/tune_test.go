@@ -44,12 +44,12 @@ func TestTune(t *testing.T) {
 	if err := ic.Tune(Tuning{Backlog: 65536}); err == nil || !strings.Contains(err.Error(), "65536") {
 		t.Errorf("a backlog of 65536: %v", err)
 	}
-	for given, want := range map[int]int{1: 1, -1: 0, 0: defaultBacklog} {
-		if err := ic.Tune(Tuning{Backlog: given}); err != nil {
+	for _, c := range []struct{ given, want int }{{-1, 0}, {0, defaultBacklog}, {1, 1}} {
+		if err := ic.Tune(Tuning{Backlog: c.given}); err != nil {
 			t.Fatal(err)
 		}
-		if n := backlog(t, ic); n != want {
-			t.Errorf("the listener's backlog after %d is %d, expected %d", given, n, want)
+		if n := backlog(t, ic); n != c.want {
+			t.Errorf("the listener's backlog after %d is %d, expected %d", c.given, n, c.want)
 		}
 	}
 

@@ -117,5 +117,8 @@ func (ic *Interconnect) say(s packetConn, h *icwire.UDPHeader, to netip.AddrPort
 func (ic *Interconnect) send(s packetConn, b []byte, to netip.AddrPort) error {
 	ic.stats.sent.Add(1)
 	ic.stats.sentBytes.Add(int64(len(b)))
+	if t := ic.tuning.Load(); drop(t.FaultPercent) && t.Faults&allFaults != 0 {
+		return ic.faulty(s, b, to, t.Faults&allFaults)
+	}
 	return s.send(b, to)
 }

@@ -56,6 +56,11 @@ type Tuning struct {
 	// DropData and DropAcks are gp_udpic_dropxmit_percent and
 	// gp_udpic_dropacks_percent: how many of 100 packets to lose on purpose.
 	DropData, DropAcks int
+	// FaultPercent is gp_udpic_fault_inject_percent: what happens to so many
+	// of 100 datagrams is one of Faults, gp_udpic_fault_inject_bitmap, which
+	// has bit 1<<f for each Fault f.
+	FaultPercent int
+	Faults       uint32
 	// OnlyIPv4 is gp_udpic_network_disable_ipv6: sockets opened from now on
 	// are of IPv4.
 	OnlyIPv4 bool
@@ -65,9 +70,9 @@ func (t *Tuning) check() error {
 	if t.RetryInterval < 0 || t.RetryInterval > 4096 {
 		return fmt.Errorf("motion/udpifc: %d is outside the valid range for parameter %q (1 .. 4096)", t.RetryInterval, "gp_interconnect_debug_retry_interval")
 	}
-	for what, v := range map[string]int{"data packets": t.DropData, "acks": t.DropAcks} {
+	for what, v := range map[string]int{"data packets to lose": t.DropData, "acks to lose": t.DropAcks, "faults": t.FaultPercent} {
 		if v < 0 || v > 100 {
-			return fmt.Errorf("motion/udpifc: percentage of %s to lose %d is not between 0 and 100", what, v)
+			return fmt.Errorf("motion/udpifc: percentage of %s %d is not between 0 and 100", what, v)
 		}
 	}
 	return t.Params.Check()

@@ -74,7 +74,8 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 			MaxPacket: s.packet, BufferKB: s.bufferKB, Tuning: s.udp, Warn: ic.warning, Log: ic.retried})
 	case "tcp":
 		ic.Interconnect, err = tcp.New(tcp.Config{ListenHost: listen, AdvertiseHost: advertise,
-			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet, Backlog: s.backlog, Warn: ic.warning})
+			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet,
+			Backlog: s.backlog, SlowRetry: s.slowRetry, Warn: ic.warning, Log: ic.connecting})
 	case "proxy":
 		ic.Interconnect, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(),
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet})
@@ -146,7 +147,7 @@ func (ic *Interconnect) Tune(params map[string]string) error {
 	case *udpifc.Interconnect:
 		err = t.Tune(s.udp)
 	case *tcp.Interconnect:
-		err = t.Tune(tcp.Tuning{SetupTimeout: s.setup, TransmitTimeout: s.transmit, Backlog: s.backlog})
+		err = t.Tune(tcp.Tuning{SetupTimeout: s.setup, TransmitTimeout: s.transmit, Backlog: s.backlog, SlowRetry: s.slowRetry})
 	case *proxied.Interconnect:
 		err = t.Tune(proxied.Tuning{SetupTimeout: s.setup, TransmitTimeout: s.transmit})
 	}
@@ -173,6 +174,14 @@ func (ic *Interconnect) warning(e *motion.Error) {
 
 func (ic *Interconnect) retried(message string) {
 	if ic.now.Load().level >= logDebug {
+		ic.log.Info("interconnect: " + message)
+	}
+}
+
+// connecting takes what Greenplum logs in any case, but not when nothing is to
+// be logged.
+func (ic *Interconnect) connecting(message string) {
+	if ic.now.Load().level >= logTerse {
 		ic.log.Info("interconnect: " + message)
 	}
 }
@@ -242,6 +251,7 @@ type settings struct {
 	setup, transmit time.Duration
 	packet          int
 	backlog         int
+	slowRetry       bool
 	bufferKB        int
 	udp             udpifc.Tuning
 	level           logLevel
@@ -252,13 +262,14 @@ type settings struct {
 func (i Interconnects) read(params map[string]string) (*settings, error) {
 	p := parameters{values: params}
 	s := &settings{
-		setup:    p.duration(guc.SetupTimeout, time.Second),
-		transmit: p.duration(guc.TransmitTimeout, time.Second),
-		packet:   p.number(guc.MaxPacketSize),
-		backlog:  p.number(guc.TCPListenerBacklog),
-		bufferKB: p.number(guc.UDPBufferSize),
-		level:    map[string]logLevel{"terse": logTerse, "verbose": logVerbose, "debug": logDebug}[p.canonical(guc.LogInterconnect)],
-		stats:    p.flag(guc.LogStats),
+		setup:     p.duration(guc.SetupTimeout, time.Second),
+		transmit:  p.duration(guc.TransmitTimeout, time.Second),
+		packet:    p.number(guc.MaxPacketSize),
+		backlog:   p.number(guc.TCPListenerBacklog),
+		slowRetry: !p.flag(guc.AggressiveRetry),
+		bufferKB:  p.number(guc.UDPBufferSize),
+		level:     map[string]logLevel{"terse": logTerse, "verbose": logVerbose, "debug": logDebug}[p.canonical(guc.LogInterconnect)],
+		stats:     p.flag(guc.LogStats),
 	}
 	if s.setup == 0 {
 		s.setup = -1 // no limit
@@ -282,6 +293,7 @@ func (i Interconnects) read(params map[string]string) (*settings, error) {
 	u.OnlyIPv4 = p.number(guc.DisableIPv6) != 0
 	if seg := p.number(guc.DropSegment); seg == allSegments || seg == int(i.Content) {
 		u.DropData, u.DropAcks = p.number(guc.DropData), p.number(guc.DropAcks)
+		u.FaultPercent, u.Faults = p.number(guc.FaultPercent), uint32(p.number(guc.FaultBitmap))
 	}
 	if p.err != nil {
 		return nil, p.err

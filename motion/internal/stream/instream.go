@@ -41,6 +41,10 @@ func (in *inStream) read(conn net.Conn) {
 	in.r.mu.Lock()
 	in.gone = true
 	in.r.mu.Unlock()
+	if in.r.life.err() != nil {
+		Reset(conn) // or a stream that ends just now looks received
+		return
+	}
 	// In the end, or when nobody cares how it ended. What the sender could
 	// still want to say is nothing.
 	conn.Close()
