@@ -146,7 +146,7 @@ func startProxies(t *testing.T) (stop [nsegs + 1]func()) {
 }
 
 func TestInterconnects(t *testing.T) {
-	for _, typ := range []string{"tcp", "proxy"} {
+	for _, typ := range []string{"udpifc", "tcp", "proxy"} {
 		t.Run(typ, func(t *testing.T) { testInterconnect(t, typ) })
 	}
 }
