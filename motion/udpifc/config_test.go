@@ -3,13 +3,16 @@ package udpifc
 import (
 	"errors"
 	"net"
+	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/udpifc/link"
@@ -149,4 +152,63 @@ func TestErrors(t *testing.T) {
 func mustPair(t *testing.T, ic *Interconnect) (motion.Sender, motion.Receiver) {
 	n := node{ic, motion.Peer{Pid: 1, Addr: ic.Addr()}}
 	return open(t, mid(77), n, n)
+}
+
+// TestSocketParams: what the kernel has of gp_udp_bufsize_k and of
+// gp_udpic_network_disable_ipv6.
+func TestSocketParams(t *testing.T) {
+	limit := func(name string) int {
+		b, err := os.ReadFile("/proc/sys/net/core/" + name)
+		if err != nil {
+			t.Skip(err) // a network namespace that does not say
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	rmem, wmem := limit("rmem_max"), limit("wmem_max")
+	option := func(s packetConn, opt int) (n int) {
+		t.Helper()
+		err := s.(*socket).raw.Control(func(fd uintptr) { n, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, opt) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for kb, ask := range map[int]int{0: 2048, 128: 128, 160: 160} {
+		s, err := openSocket("udp", "127.0.0.1", kb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The kernel doubles what it grants, for its own needs.
+		if r, w := option(s, unix.SO_RCVBUF), option(s, unix.SO_SNDBUF); r != 2*min(ask<<10, rmem) || w != 2*min(ask<<10, wmem) {
+			t.Errorf("%d kB: buffers of %d and %d bytes; at most 2 x %d and 2 x %d", kb, r, w, rmem, wmem)
+		}
+		s.Close()
+	}
+	if probe, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
+		t.Skip(err)
+	} else {
+		probe.Close()
+	}
+	ic, err := New(Config{ListenHost: "0.0.0.0", AdvertiseHost: "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ic.Close()
+	for _, only := range []bool{false, true} {
+		if err := ic.Tune(Tuning{OnlyIPv4: only}); err != nil {
+			t.Fatal(err)
+		}
+		s, err := ic.socket()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if family := option(s, unix.SO_DOMAIN); (family == unix.AF_INET) != only {
+			t.Errorf("IPv6 disabled: %v; the socket is of family %d", only, family)
+		}
+		s.Close()
+	}
 }
