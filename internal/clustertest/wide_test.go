@@ -43,7 +43,10 @@ func newWide(t *testing.T, segments int) *wideCluster {
 	if err := wan.Available(); err != nil {
 		t.Skipf("no emulated network can be made here: %v", err)
 	}
-	binary := filepath.Join(shared(t).Dir, "bin", "trunkline")
+	binary, err := testkit.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
 	network, err := wan.New(wan.Config{Hosts: segments + 1})
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +96,9 @@ func newWide(t *testing.T, segments int) *wideCluster {
 		if err := c.Destroy(ctx); err != nil {
 			t.Error(err)
 		}
+		if left := processesOf(dir); len(left) > 0 {
+			t.Errorf("processes that are left of the cluster:\n%s", strings.Join(left, "\n"))
+		}
 	})
 	return w
 }
@@ -113,4 +119,17 @@ func (w *wideCluster) connect(options ...string) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// processesOf returns the processes that have the directory on their command
+// line.
+func processesOf(dir string) (found []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if line := strings.ReplaceAll(string(b), "\x00", " "); err == nil && strings.Contains(line, dir+"/") {
+			found = append(found, filepath.Base(filepath.Dir(file))+" "+line)
+		}
+	}
+	return found
 }

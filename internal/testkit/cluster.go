@@ -128,6 +128,16 @@ var home = sync.OnceValues(func() (*homeDir, error) {
 	return h, nil
 })
 
+// Binary returns the path of the program as this process has built it. It goes
+// with the process.
+func Binary() (string, error) {
+	h, err := home()
+	if err != nil {
+		return "", err
+	}
+	return h.bin, nil
+}
+
 func startReaper(h *homeDir) (io.WriteCloser, error) {
 	const script = `
 		read -r _ # until end of file
