@@ -27,6 +27,8 @@ const (
 	// the motions remembered because they failed before all had come. Both are
 	// a few for each slice of a running query.
 	maxKept = 16384
+	// mostNamed is how many missing peers an error names.
+	mostNamed = 4
 	// dialling is how many connections one Send makes at a time.
 	dialling = 64
 	// acceptRetry is the pause after accept has failed, for want of

@@ -40,6 +40,7 @@ type registry struct {
 // awaited is a receiver some of whose senders have not connected yet.
 type awaited struct {
 	r        *stream.Receiver
+	senders  []motion.Peer
 	keys     []key // of the senders, in order
 	complete chan struct{}
 	missing  int // of the registry's mutex
@@ -98,7 +99,7 @@ func (g *registry) keep(m map[key]*kept, k key, conn net.Conn) {
 
 // expect announces a receiver and gives it the connections that are there.
 func (g *registry) expect(id motion.ID, r *stream.Receiver, senders []motion.Peer) (*awaited, error) {
-	w := &awaited{r: r, complete: make(chan struct{}), missing: len(senders)}
+	w := &awaited{r: r, senders: senders, complete: make(chan struct{}), missing: len(senders)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range senders {
@@ -162,11 +163,16 @@ func (g *registry) arrive(k key, conn net.Conn) {
 	g.keep(g.early, k, conn)
 }
 
-// came is how many of the senders have connected.
-func (g *registry) came(w *awaited) int {
+// absent are the senders that have not connected.
+func (g *registry) absent(w *awaited) (peers []motion.Peer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(w.keys) - w.missing
+	for i, k := range w.keys {
+		if g.expected[k] == w {
+			peers = append(peers, w.senders[i])
+		}
+	}
+	return peers
 }
 
 // forget is called when a receiver has ended before all its senders came. They

@@ -225,7 +225,7 @@ func TestSetupTimeout(t *testing.T) {
 	start := time.Now()
 	_, _, err = r.Receive(t.Context())
 	wantError(t, err, "Interconnect timeout: Unable to complete setup of all connections within time limit.",
-		"Completed 1 of 3 incoming and 0 of 0 outgoing connections.  gp_interconnect_setup_timeout = 1 seconds.")
+		"Completed 1 of 3 incoming and 0 of 0 outgoing connections.  gp_interconnect_setup_timeout = 1 seconds.  No connection from seg")
 	if d := time.Since(start); d > 2*time.Second {
 		t.Errorf("after %v", d)
 	}
@@ -337,7 +337,7 @@ func TestFullBacklog(t *testing.T) {
 		all[i] = to
 	}
 	_, err = ic.Send(t.Context(), id, motion.Peer{}, all)
-	wantError(t, err, "Interconnect timeout: Unable to complete setup", "of 10 outgoing connections.  gp_interconnect_setup_timeout = 1 seconds.")
+	wantError(t, err, "Interconnect timeout: Unable to complete setup", "of 10 outgoing connections.  gp_interconnect_setup_timeout = 1 seconds.  No connection to seg1 "+to.Addr, " more.")
 
 	cause := errors.New("enough")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, cause)

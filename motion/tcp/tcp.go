@@ -122,14 +122,11 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 	}.Append(nil)
 
 	conns := make([]net.Conn, len(receivers))
-	var made atomic.Int32
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(dialling)
 	for i, peer := range receivers {
 		g.Go(func() (err error) {
-			if conns[i], err = ic.dial(gctx, peer, msg, tuning.SlowRetry); err == nil {
-				made.Add(1)
-			}
+			conns[i], err = ic.dial(gctx, peer, msg, tuning.SlowRetry)
 			return err
 		})
 	}
@@ -146,7 +143,13 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 		case ctx.Err() == nil:
 			return nil, err
 		case errors.Is(context.Cause(ctx), errSetup):
-			return nil, setupTimeout(limit, 0, 0, int(made.Load()), len(receivers))
+			var absent []motion.Peer
+			for i, c := range conns {
+				if c == nil {
+					absent = append(absent, receivers[i])
+				}
+			}
+			return nil, setupTimeout(limit, 0, len(receivers), absent)
 		}
 		return nil, context.Cause(ctx)
 	}
@@ -173,13 +176,36 @@ func (ic *Interconnect) setup(ctx context.Context, limit time.Duration) (context
 	}
 }
 
-func setupTimeout(limit time.Duration, in, ofIn, out, ofOut int) *motion.Error {
-	return &motion.Error{
+// setupTimeout is for connections, of so many incoming or outgoing ones, that
+// were not made within the limit. Greenplum does not say which.
+func setupTimeout(limit time.Duration, ofIn, ofOut int, absent []motion.Peer) *motion.Error {
+	in, out, prep := ofIn, ofOut, "to"
+	if ofIn > 0 {
+		in, prep = ofIn-len(absent), "from"
+	} else {
+		out = ofOut - len(absent)
+	}
+	e := &motion.Error{
 		Code:    motion.CodeInterconnect,
 		Message: "Interconnect timeout: Unable to complete setup of all connections within time limit.",
 		Detail: fmt.Sprintf("Completed %d of %d incoming and %d of %d outgoing connections.  gp_interconnect_setup_timeout = %d seconds.",
 			in, ofIn, out, ofOut, int(limit.Seconds())),
 	}
+	for i, p := range absent {
+		sep := ","
+		if i == 0 {
+			sep = "  No connection " + prep
+		}
+		if i == mostNamed {
+			e.Detail += fmt.Sprintf(" and %d more", len(absent)-i)
+			break
+		}
+		e.Detail += fmt.Sprintf("%s seg%d %s", sep, p.Content, stream.At(p))
+	}
+	if len(absent) > 0 {
+		e.Detail += "."
+	}
+	return e
 }
 
 // dial connects to a receiver and registers.
@@ -279,7 +305,7 @@ func (ic *Interconnect) attend(w *awaited, limit time.Duration) {
 		return
 	case <-w.r.Done():
 	case <-late:
-		w.r.Fail(setupTimeout(limit, ic.registry.came(w), len(w.keys), 0, 0))
+		w.r.Fail(setupTimeout(limit, len(w.keys), 0, ic.registry.absent(w)))
 	}
 	ic.registry.forget(w)
 }
