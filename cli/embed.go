@@ -69,12 +69,16 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 // interconnects makes executors' access to motions; what its proxy knows goes
 // into the errors.
 func interconnects(info instance.Info) execute.Interconnects {
-	return execute.Interconnects{Dir: info.Dir, Content: info.Content, Address: info.Address, Log: info.Log, Cause: func(ctx context.Context, dbid uint16) string {
+	return execute.Interconnects{Dir: info.Dir, Content: info.Content, Address: info.Address, Log: info.Log, Cause: func(ctx context.Context, dbid uint16, lost bool) string {
 		st, err := proxy.ReadStatus(ctx, info.Dir.ProxySocket())
-		if err != nil {
+		switch {
+		case err == nil:
+		case lost:
 			return fmt.Sprintf("the proxy of dbid %d does not answer: %v", info.Dbid, err)
+		default:
+			return "" // it has died and is being started again
 		}
-		return st.Cause(dbid)
+		return st.Explain(dbid, lost)
 	}}
 }
 

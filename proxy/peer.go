@@ -37,6 +37,8 @@ type peer struct {
 	doing     string // what dialling waits for
 	err       string
 	since     time.Time // of the state it is in
+	lost      string    // why the last trunk ended, also when there is another
+	lostAt    time.Time
 }
 
 func (p *Proxy) newPeer(e topology.Entry, role Role) *peer {
@@ -198,7 +200,11 @@ func (pr *peer) lose(why string) {
 	for _, d := range pr.table.Lost() {
 		pr.do(d.Conn, d.Effect)
 	}
-	pr.trunk, pr.err, pr.since = nil, why, time.Now()
+	now := time.Now()
+	if pr.trunk != nil {
+		pr.lost, pr.lostAt = why, now
+	}
+	pr.trunk, pr.err, pr.since = nil, why, now
 }
 
 // remove ends everything there is with the peer.

@@ -27,6 +27,7 @@ type Proxy struct {
 	content int16
 	label   string
 	budget  *logical.Budget
+	started time.Time
 
 	wg      sync.WaitGroup // every goroutine but Run's own
 	reloads chan chan error
@@ -74,6 +75,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg: cfg, log: &limitLog{Logger: cfg.Log},
 		dbid: f.Dbid, content: f.Content, label: instanceName(f.Content, f.Dbid),
 		budget:  &logical.Budget{},
+		started: time.Now(),
 		reloads: make(chan chan error), done: make(chan struct{}),
 		peers: map[uint16]*peer{}, facts: f,
 	}

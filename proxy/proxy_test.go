@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -221,6 +222,27 @@ func TestProxyDies(t *testing.T) {
 	r, s = nodes[0].hello(back(k)), nodes[1].hello(k)
 	mustWrite(t, s, ictcp(1, 100, 0))
 	mustRead(t, r, ictcp(1, 100, 0))
+
+	// A backend that asks only now what has become of its connection.
+	st := nodes[0].p.Status()
+	at := st.Peers[0].LostAt
+	if why := st.Explain(2, false); why != "" {
+		t.Errorf("cause of nothing: %q", why)
+	}
+	want := "the connection of the proxy of seg-1 (dbid 1) with that of seg0 (dbid 2) at " + list[1].Addr() + " was lost 2.5 s ago: the peer closed the connection"
+	if why := st.Loss(2, at.Add(2500*time.Millisecond)); why != want {
+		t.Errorf("loss %q, want %q", why, want)
+	}
+	if why := st.Explain(2, true); !strings.Contains(why, "the peer closed the connection") {
+		t.Errorf("explanation %q", why)
+	}
+	if why := st.Loss(2, time.Now().Add(time.Minute)); why != "" {
+		t.Errorf("loss of long ago: %q", why)
+	}
+	st = nodes[1].p.Status() // the new one has lost nothing
+	if why := st.Loss(1, st.Started.Add(time.Second)); why != "the proxy of seg0 (dbid 2) was started again 1.0 s ago" {
+		t.Errorf("loss with the proxy: %q", why)
+	}
 }
 
 func TestPlain32(t *testing.T) {

@@ -41,6 +41,8 @@ type Status struct {
 	Dbid    uint16 `json:"dbid"`
 	Content int16  `json:"content"`
 	Pid     int    `json:"pid"` // of the proxy's process
+	// Started is when the proxy was made.
+	Started time.Time `json:"started"`
 	// Socket is where backends register; empty while no server runs.
 	Socket      string `json:"socket"`
 	SocketError string `json:"socket_error,omitempty"`
@@ -121,6 +123,10 @@ type PeerStatus struct {
 	State   string    `json:"state"`
 	Error   string    `json:"error,omitempty"` // why the last attempt failed, or the last connection ended
 	Since   time.Time `json:"since"`           // of being connected, or of not being it
+	// Lost says why the last connection ended that there was, and LostAt when;
+	// both stay when there is another. Empty and zero if none has ended.
+	Lost   string    `json:"lost,omitempty"`
+	LostAt time.Time `json:"lost_at,omitzero"`
 	// Trunkline is true when the peer is a Trunkline proxy too.
 	Trunkline   bool   `json:"trunkline"`
 	Connections int    `json:"connections"` // logical ones, those without a backend included
@@ -149,6 +155,37 @@ func (s Status) Cause(dbid uint16) string {
 		}
 	}
 	return fmt.Sprintf("dbid %d is not in the address list of the proxy of %s", dbid, instanceName(s.Content, s.Dbid))
+}
+
+// lossTime is for how long a connection's end is looked upon as the reason for
+// what backends complain of. They notice it at once, but may be slow to ask.
+const lossTime = 5 * time.Second
+
+// Explain is what Cause says, or, of a logical connection that has been lost
+// for a reason that is gone by now, what Loss says.
+func (s Status) Explain(dbid uint16, lost bool) string {
+	why := s.Cause(dbid)
+	if why == "" && lost {
+		why = s.Loss(dbid, time.Now())
+	}
+	return why
+}
+
+// Loss is one plain sentence why a logical connection with the instance has
+// ended of late although the instance can be reached now, "" if nothing is
+// known to have happened in the seconds before.
+func (s Status) Loss(dbid uint16, now time.Time) string {
+	own := instanceName(s.Content, s.Dbid)
+	for _, p := range s.Peers {
+		if ago := now.Sub(p.LostAt); p.Dbid == dbid && p.Lost != "" && ago < lossTime {
+			return fmt.Sprintf("the connection of the proxy of %s with that of %s at %s was lost %.1f s ago: %s",
+				own, instanceName(p.Content, p.Dbid), p.Address, ago.Seconds(), p.Lost)
+		}
+	}
+	if ago := now.Sub(s.Started); ago < lossTime {
+		return fmt.Sprintf("the proxy of %s was started again %.1f s ago", own, ago.Seconds())
+	}
+	return ""
 }
 
 // Healthy says whether the proxy can serve backends and every peer that should
@@ -205,7 +242,7 @@ func (p *Proxy) Status() Status {
 	p.mu.RLock()
 	own, _ := p.facts.Addresses.Lookup(p.dbid)
 	s := Status{
-		Dbid: p.dbid, Content: p.content, Pid: os.Getpid(), Dialect: DialectAuto.String(),
+		Dbid: p.dbid, Content: p.content, Pid: os.Getpid(), Started: p.started, Dialect: DialectAuto.String(),
 		SocketError: p.socketErr, Server: p.server, ServerError: p.serverErr,
 		ConfigError: joinText(p.confErr, p.paramErr), Problem: p.unfit(),
 		Listener: ListenerStatus{Bound: p.listener != nil, Error: p.listenErr},
@@ -253,6 +290,7 @@ func (pr *peer) status() (s PeerStatus, backends, early int) {
 	defer pr.mu.Unlock()
 	s = PeerStatus{
 		Dbid: pr.entry.Dbid, Content: pr.entry.Content, Role: pr.role, Error: pr.err, Since: pr.since,
+		Lost: pr.lost, LostAt: pr.lostAt,
 		Trunkline: pr.trunk != nil && pr.agreement.Trunkline, Connections: pr.table.Len(), Cause: pr.cause(),
 	}
 	early, _ = pr.table.Early()

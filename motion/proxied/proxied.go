@@ -25,9 +25,11 @@ type Config struct {
 	// cannot be told. It is asked before each attempt to connect.
 	Socket func() (string, error)
 	// Cause returns why connections with the instance of that dbid fail, by
-	// name, or "" when it finds nothing wrong. It must return soon after ctx
-	// has ended. The proxy's status is where to look. May be nil.
-	Cause func(ctx context.Context, dbid uint16) string
+	// name, or "" when it finds nothing wrong. With lost, one that was made has
+	// ended; the reason may be gone by now, and is told all the same. It must
+	// return soon after ctx has ended. The proxy's status is where to look. May
+	// be nil.
+	Cause func(ctx context.Context, dbid uint16, lost bool) string
 	// Dialect is the proxy packet header the cluster speaks.
 	Dialect icwire.Dialect
 	// Restart is how long to wait for a proxy that does not listen, because
@@ -71,7 +73,7 @@ func New(cfg Config) (motion.Interconnect, error) {
 	ic.opt = stream.Options{
 		MaxPacket: cfg.MaxPacket,
 		HalfClose: true,
-		Explain:   func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid) },
+		Explain:   func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid, true) },
 	}
 	if err := ic.opt.Check(); err != nil {
 		return nil, err
@@ -210,14 +212,15 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 	}
 }
 
-// cause asks why the instance cannot be reached.
-func (ic *Interconnect) cause(ctx context.Context, dbid uint16) string {
+// cause asks why the instance cannot be reached, or why a connection with it
+// was lost.
+func (ic *Interconnect) cause(ctx context.Context, dbid uint16, lost bool) string {
 	if ic.cfg.Cause == nil {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, causeLimit)
 	defer cancel()
-	return ic.cfg.Cause(ctx, dbid)
+	return ic.cfg.Cause(ctx, dbid, lost)
 }
 
 // interconnectError puts what is wrong into the words of SQL.

@@ -153,7 +153,10 @@ func TestRefused(t *testing.T) {
 	rel.refuse = true
 	const why = "ic-proxy: gp_interconnect_proxy_addresses is empty"
 	asked := make(chan uint16, 10)
-	ic := newIC(t, proxied.Config{Socket: rel.socket, Cause: func(_ context.Context, dbid uint16) string {
+	ic := newIC(t, proxied.Config{Socket: rel.socket, Cause: func(_ context.Context, dbid uint16, lost bool) string {
+		if lost {
+			t.Error("asked why a connection was lost that never was")
+		}
 		asked <- dbid
 		return why
 	}})
@@ -266,7 +269,12 @@ func TestSilentProxy(t *testing.T) {
 func TestProxyDies(t *testing.T) {
 	rel := startRelay(t)
 	const why = "ic-proxy: seg1 (dbid 3) at 127.0.0.1:35001: connection reset by peer"
-	a := newIC(t, proxied.Config{Socket: rel.socket, Cause: func(context.Context, uint16) string { return why }})
+	a := newIC(t, proxied.Config{Socket: rel.socket, Cause: func(_ context.Context, _ uint16, lost bool) string {
+		if !lost {
+			return "the instance can be reached"
+		}
+		return why
+	}})
 	b := newIC(t, proxied.Config{Socket: rel.socket})
 	s, err := a.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
 	if err != nil {

@@ -116,8 +116,10 @@ func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Op
 	name := filepath.Base(datadir.ICProxySocket(instance+1, os.Getpid()))
 	return motiontest.Node{
 		Interconnect: newIC(t, proxied.Config{
-			Socket:       func() (string, error) { return filepath.Join(is.dir, name), nil },
-			Cause:        func(_ context.Context, dbid uint16) string { return is.proxies[instance].Status().Cause(dbid) },
+			Socket: func() (string, error) { return filepath.Join(is.dir, name), nil },
+			Cause: func(_ context.Context, dbid uint16, lost bool) string {
+				return is.proxies[instance].Status().Explain(dbid, lost)
+			},
 			SetupTimeout: opt.SetupTimeout, TransmitTimeout: opt.TransmitTimeout, MaxPacket: opt.MaxPacket,
 		}),
 		Peer: motion.Peer{Content: int16(instance - 1), Dbid: uint16(instance + 1), Pid: int32(pid)},

@@ -32,7 +32,7 @@ func (ic *Interconnect) register(ctx context.Context, key icwire.Key) (net.Conn,
 		// A proxy that closes instead of answering refuses, and knows why,
 		// unless it has just died.
 		if errors.Is(err, errRefused) {
-			if why := ic.cause(ctx, key.Remote.Dbid); why != "" {
+			if why := ic.cause(ctx, key.Remote.Dbid, false); why != "" {
 				return nil, interconnectError(why, err)
 			}
 		} else if errors.Is(err, errAnswer) {

@@ -32,7 +32,7 @@ type Interconnects struct {
 	Address string
 	// Cause says why the instance of that dbid cannot be reached through the
 	// proxy; see proxied.Config. Nil asks the status of the instance's proxy.
-	Cause func(ctx context.Context, dbid uint16) string
+	Cause func(ctx context.Context, dbid uint16, lost bool) string
 	// Log takes what gp_log_interconnect and gp_interconnect_log_stats ask
 	// for. It may be nil.
 	Log *slog.Logger
@@ -108,19 +108,19 @@ func (i Interconnects) hosts(params map[string]string) (listen, advertise string
 }
 
 // cause is i.Cause or its default.
-func (i Interconnects) cause() func(context.Context, uint16) string {
+func (i Interconnects) cause() func(context.Context, uint16, bool) string {
 	if i.Cause != nil {
 		return i.Cause
 	}
-	return func(ctx context.Context, dbid uint16) string {
+	return func(ctx context.Context, dbid uint16, lost bool) string {
 		s, err := proxy.ReadStatus(ctx, i.Dir.ProxySocket())
-		if errors.Is(err, proxy.ErrStopped) {
-			return err.Error()
-		}
 		if err != nil {
-			return ""
+			if lost && errors.Is(err, proxy.ErrStopped) {
+				return err.Error()
+			}
+			return "" // it has died and is being started again
 		}
-		return s.Cause(dbid)
+		return s.Explain(dbid, lost)
 	}
 }
 

@@ -54,7 +54,7 @@ type Config struct {
 	// Interconnects.
 	Address string
 	// Cause is for the built-in interconnect proxy; see Interconnects.
-	Cause func(ctx context.Context, dbid uint16) string
+	Cause func(ctx context.Context, dbid uint16, lost bool) string
 	// NewInterconnect makes the interconnect of one QE; typ and params are
 	// the session's gp_interconnect_type and all gp_… startup parameters. Nil
 	// means the types built in. An error is reported when the session first
