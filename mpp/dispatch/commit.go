@@ -27,7 +27,10 @@ func (g *Gang) CommitDistributed(ctx context.Context, coord CoordinatorTxn) erro
 		return errBusy()
 	}
 	if m := g.failed(); m != nil {
-		e := newError(codeInFailedTx, fmt.Sprintf("current transaction is aborted on seg%d and was rolled back", m.seg.Content), nil)
+		e := newError(codeInFailedTx, fmt.Sprintf("current transaction is aborted on seg%d and was rolled back", m.seg.Content), m.why)
+		if m.why != nil {
+			e.Detail = m.why.Error()
+		}
 		g.rollback(ctx)
 		return e
 	}

@@ -2,8 +2,10 @@ package dispatch
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/motion"
@@ -200,26 +203,63 @@ func (m *member) alive() bool {
 	if m.conn == nil || m.conn.IsClosed() {
 		return false
 	}
+	var b [1]byte
+	switch n, err := m.peek(b[:]); {
+	case errors.Is(err, unix.EAGAIN):
+		return true
+	case err == nil && n == 1:
+		return b[0] != 'E' // an error out of turn is the server's farewell
+	}
+	return false
+}
+
+// peek looks at what has come on the idle connection, without taking it.
+func (m *member) peek(b []byte) (n int, err error) {
 	sc, ok := m.conn.Conn().(*net.UnixConn)
 	if !ok {
-		return true
+		return 0, unix.EAGAIN
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return false
+		return 0, err
 	}
-	ok = false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			ok = true
-		case err == nil && n == 1:
-			ok = b[0] != 'E' // an error out of turn is the server's farewell
+	if cerr := raw.Control(func(fd uintptr) {
+		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}); cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
+// gone gives up a connection that is not alive in the middle of a transaction
+// and says why, in the server's own last words if it had any.
+func (m *member) gone() *Error {
+	err := io.EOF
+	if m.conn != nil && !m.conn.IsClosed() {
+		if pe := m.farewell(); pe != nil {
+			err = pe
 		}
-	})
-	return err == nil && ok
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = m.conn.Close(ctx)
+	}
+	return m.fail(err, 0, "")
+}
+
+// farewell is an error that has come out of turn, nil for none.
+func (m *member) farewell() error {
+	const header = 5
+	b := make([]byte, 8<<10) // such a message has no text of a user's
+	n, err := m.peek(b)
+	if err != nil || n < header || b[0] != 'E' {
+		return nil
+	}
+	end := 1 + int64(binary.BigEndian.Uint32(b[1:header]))
+	var msg pgproto3.ErrorResponse
+	if end > int64(n) || end < header || msg.Decode(b[header:end]) != nil {
+		return nil
+	}
+	return pgconn.ErrorResponseToPgError(&msg)
 }
 
 // drop forgets the connection. Its transaction, if any, is rolled back by the

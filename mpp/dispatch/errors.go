@@ -89,6 +89,9 @@ func (m *member) fail(err error, slice int16, prefix string) *Error {
 			Seg: int(m.seg.Content), Lost: true, Err: err,
 		}
 	}
+	if m.begun && m.why == nil {
+		m.why = e
+	}
 	if lost {
 		m.drop()
 	}
@@ -105,14 +108,15 @@ func (m *member) describe(slice int16) string {
 }
 
 // rank orders the errors of one statement by how likely they are its cause:
-// a cancelled or cut-off segment is most often the victim of another's failure.
+// a cancelled or cut-off segment is most often the victim of another's failure,
+// and a failed transaction that of an earlier one.
 func rank(err error) int {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) {
 		return 3
 	}
 	switch pe.Code {
-	case codeCanceled:
+	case codeCanceled, codeInFailedTx:
 		return 1
 	case motion.CodeInterconnect:
 		return 2

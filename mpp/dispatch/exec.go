@@ -126,6 +126,9 @@ func copyRow(values [][]byte) [][]byte {
 func (m *member) noteStatus() {
 	if m.conn != nil && !m.conn.IsClosed() {
 		m.begun = m.conn.TxStatus() != 'I'
+		if m.conn.TxStatus() == 'T' {
+			m.why = nil // a savepoint has mended it
+		}
 	}
 }
 

@@ -62,7 +62,8 @@ type member struct {
 	begun     bool // a transaction block is open there
 	wrote     bool
 	noPrepare bool
-	lost      bool // the connection went away in the transaction
+	lost      bool  // the connection went away in the transaction
+	why       error // what failed the transaction there, if it has failed
 	prepared  bool
 }
 
@@ -219,11 +220,17 @@ func (g *Gang) ready(ctx context.Context, ms []*member) error {
 		if m.lost {
 			e := newError(codeInFailedTx, "current transaction is aborted, commands ignored until end of transaction block", nil)
 			e.Detail = fmt.Sprintf("The connection to seg%d %s was lost.", m.seg.Content, m.seg.Address)
+			if m.why != nil {
+				e.Detail += " " + m.why.Error()
+			}
 			e.Seg, e.Lost = int(m.seg.Content), true
 			return e
 		}
-		if m.begun || m.alive() {
+		if m.alive() {
 			continue
+		}
+		if m.begun {
+			return m.gone()
 		}
 		m.drop()
 		todo = append(todo, m)

@@ -174,6 +174,14 @@ func killBackend(t *testing.T, seg int, pid uint32) {
 	time.Sleep(20 * time.Millisecond) // the executor closes its side
 }
 
+func detail(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Detail
+	}
+	return ""
+}
+
 func TestLostInTransaction(t *testing.T) {
 	c := newCluster(t, Params{})
 	g := c.gang()
@@ -190,11 +198,15 @@ func TestLostInTransaction(t *testing.T) {
 	if !g.Failed() {
 		t.Error("transaction should have failed")
 	}
-	if _, err = g.Exec(testContext(t), nil, "SELECT 2"); code(err) != codeInFailedTx {
-		t.Errorf("got %v", err)
+	// The reason is told again and again.
+	const why = "terminating connection due to administrator command (seg1 "
+	_, err = g.Exec(testContext(t), nil, "SELECT 2")
+	if code(err) != codeInFailedTx || !strings.Contains(detail(err), why) {
+		t.Errorf("got %v, %q", err, detail(err))
 	}
-	if err := g.CommitDistributed(testContext(t), nil); code(err) != codeInFailedTx {
-		t.Errorf("got %v", err)
+	err = g.CommitDistributed(testContext(t), nil)
+	if code(err) != codeInFailedTx || !strings.Contains(detail(err), why) {
+		t.Errorf("got %v, %q", err, detail(err))
 	}
 	exec(t, g, nil, "SELECT 3")
 }

@@ -191,7 +191,15 @@ func TestSliceErrorInTransaction(t *testing.T) {
 	if !g.Failed() {
 		t.Error("not failed")
 	}
+	if why := g.members[2].why; code(why) != "22012" && code(g.members[1].why) != "22012" && code(g.members[0].why) != "22012" {
+		t.Errorf("it is said to have failed because of %v", why)
+	}
 	exec(t, g, nil, "ROLLBACK TO a")
+	for _, m := range g.members {
+		if m.why != nil {
+			t.Errorf("after the savepoint it has failed because of %v", m.why)
+		}
+	}
 	if g.Failed() {
 		t.Error("still failed")
 	}

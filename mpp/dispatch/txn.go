@@ -55,7 +55,7 @@ func (g *Gang) Begin(ctx context.Context, modes string) error {
 		return err
 	}
 	for _, m := range g.members {
-		m.wrote, m.noPrepare, m.lost, m.prepared = false, false, false, false
+		m.forgetTx()
 	}
 	g.tx = txn{active: true, modes: modes}
 	up := strings.ToUpper(modes)
@@ -206,6 +206,10 @@ func (g *Gang) rollback(ctx context.Context) {
 func (g *Gang) endTx() {
 	g.tx = txn{}
 	for _, m := range g.members {
-		m.wrote, m.noPrepare, m.lost, m.prepared = false, false, false, false
+		m.forgetTx()
 	}
+}
+
+func (m *member) forgetTx() {
+	m.wrote, m.noPrepare, m.lost, m.prepared, m.why = false, false, false, false, nil
 }
