@@ -9,6 +9,8 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,15 +30,43 @@ func TestBetterError(t *testing.T) {
 	consequence := &pgconn.PgError{Code: motion.CodeInterconnect, Message: closedEarly + " (seg0 slice1 127.0.0.1:1 pid=2)", Detail: "from the coordinator"}
 	writing := &pgconn.PgError{Code: motion.CodeInterconnect, Message: "interconnect error writing an outgoing packet: broken pipe", Detail: "for the coordinator"}
 	caused := &pgconn.PgError{Code: motion.CodeInterconnect, Message: closedEarly + ": the proxy of seg1 is gone"}
+	aborted := &pgconn.PgError{Code: "25P02", Message: "current transaction is aborted"}
 	own := &pgconn.PgError{Code: "22012", Message: "division by zero"}
 	for _, tc := range []struct{ a, b, want error }{
 		{nil, nil, nil}, {nil, cancelled, cancelled}, {cancelled, nil, cancelled}, {cancelled, bare, bare}, {bare, named, named},
 		{named, bare, named}, {named, own, own}, {own, named, own}, {own, cancelled, own}, {cancelled, own, own},
 		{named, consequence, named}, {named, writing, named}, {named, caused, caused}, {caused, consequence, caused}, {caused, own, own},
+		{aborted, bare, bare}, {caused, aborted, caused},
 	} {
 		if got := betterError(tc.a, tc.b); got != tc.want {
 			t.Errorf("betterError(%v, %v) = %v, expected %v", tc.a, tc.b, got, tc.want)
 		}
+	}
+}
+
+// TestAwait: executors have a moment to say why a motion broke off, and no
+// time is lost where the reason is known.
+func TestAwait(t *testing.T) {
+	bare := &motion.Error{Code: motion.CodeInterconnect, Message: closedEarly, Detail: "from seg1"}
+	for _, tc := range []struct {
+		err          error
+		report, want time.Duration
+	}{
+		{bare, 100 * time.Millisecond, 100 * time.Millisecond},
+		{bare, time.Hour, reportLimit},
+		{&motion.Error{Code: motion.CodeInterconnect, Message: closedEarly + ": the proxy of seg1 is gone"}, time.Hour, 0},
+		{&motion.Error{Code: "57014"}, time.Hour, 0},
+		{io.ErrUnexpectedEOF, time.Hour, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), tc.report)
+			defer cancel()
+			start := time.Now()
+			await(ctx, tc.err)
+			if d := time.Since(start); d != tc.want {
+				t.Errorf("%v: %v, want %v", tc.err, d, tc.want)
+			}
+		})
 	}
 }
 

@@ -198,10 +198,7 @@ func (set *sources) settle() error {
 			first = err
 		}
 	}
-	if err := set.finishRun(); err != nil {
-		first = err
-	}
-	return first
+	return betterError(first, set.finishRun())
 }
 
 func (set *sources) finishRun() error {
@@ -271,6 +268,7 @@ func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start 
 			err = sink(row)
 		}
 		if err != nil {
+			await(ctx, err)
 			err = cause(ctx, err) // before the others fail for our stopping
 			rcv.Abort()
 			run.Cancel()
@@ -280,6 +278,26 @@ func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start 
 	closing, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
 	defer done()
 	return rcv.Close(closing)
+}
+
+// reportLimit is how long a motion that has failed without a reason waits for
+// its executors to give one.
+const reportLimit = 500 * time.Millisecond
+
+// await gives executors time to say why they have broken a motion off: that
+// goes another way than the motion's own end, and their being cancelled would
+// take the place of it.
+func await(ctx context.Context, err error) {
+	var me *motion.Error
+	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !causeless(me.Message) {
+		return
+	}
+	t := time.NewTimer(reportLimit)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 // cause prefers what ended ctx over the error that its end brought about.
@@ -312,7 +330,7 @@ func causeless(message string) bool {
 
 // betterError picks the error that says more: a segment's own error before the
 // interconnect's, a named cause before a broken connection, anything before a
-// cancellation that followed from it; of equals a, which should be what was
+// cancellation or a failed transaction that followed from it; of equals a, which should be what was
 // noticed here: what segments report then may only be that the others were
 // stopped.
 func betterError(a, b error) error {
@@ -322,7 +340,7 @@ func betterError(a, b error) error {
 		}
 		pe := pgError(err)
 		switch {
-		case pe.Code == "57014":
+		case pe.Code == "57014" || pe.Code == "25P02":
 			return 1
 		case pe.Code == motion.CodeInterconnect && causeless(pe.Message):
 			if pe.Detail == "" {
