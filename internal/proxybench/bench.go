@@ -1,7 +1,6 @@
 package proxybench
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 )
 
@@ -114,7 +112,7 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	// A blocked goroutine keeps its place until the runtime takes it away, so
 	// there must be places enough.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(32, runtime.NumCPU(), 4*opt.Streams)))
-	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Own: len(opt.Proxies) == 0, Pump: opt.Pump}}
+	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: benchreport.ThisMachine(), Own: len(opt.Proxies) == 0, Pump: opt.Pump}}
 	defer func() {
 		b.clean()
 		if ctx.Err() != nil {
@@ -206,24 +204,6 @@ func (b *bench) rounds(ctx context.Context, res Result, paths []path, rounds int
 func (b *bench) add(res Result) {
 	res.summarize()
 	b.report.Results = append(b.report.Results, res)
-}
-
-func machine() Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if f, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer f.Close()
-		for s := bufio.NewScanner(f); s.Scan(); {
-			if name, v, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
-				m.Model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	return m
 }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // fair measures setup beside heavy streams, and these beside setup.
@@ -210,7 +212,7 @@ func (b *bench) watchLive(ctx context.Context, p path, live *flow, what string, 
 		}
 		mbps, own = append(mbps, r.mbps), append(own, r.ownCPU)
 	}
-	m.mbps, m.ownCPU = median(mbps), median(own)
+	m.mbps, m.ownCPU = benchreport.Median(mbps), benchreport.Median(own)
 	return m, nil
 }
 

@@ -1,20 +1,9 @@
 package proxybench
 
-import (
-	"fmt"
-	"math"
-)
+import "github.com/trunkline-db/trunkline/internal/benchreport"
 
 // Bound is a figure that must hold, and what was measured.
-type Bound struct {
-	Figure   string   `json:"figure"`
-	Bound    string   `json:"bound"`
-	Measured *float64 `json:"measured,omitempty"` // nil when it was not
-	Unit     string   `json:"unit,omitempty"`
-	OK       bool     `json:"ok"`
-	Limit    float64  `json:"limit"` // smallest or largest value that is ok
-	AtLeast  bool     `json:"at_least"`
-}
+type Bound = benchreport.Bound
 
 // Held says whether nothing failed and every bound that was measured holds.
 func (r *Report) Held() bool {
@@ -22,7 +11,7 @@ func (r *Report) Held() bool {
 		return false
 	}
 	for _, b := range r.Bounds {
-		if b.Measured != nil && !b.OK {
+		if b.Missed() {
 			return false
 		}
 	}
@@ -31,29 +20,7 @@ func (r *Report) Held() bool {
 
 // bound adds a comparison. A value that is not there is shown as not measured.
 func (r *Report) bound(figure, unit string, atLeast bool, limit float64, v float64, ok bool) {
-	sign := "≤"
-	if atLeast {
-		sign = "≥"
-	}
-	b := Bound{Figure: figure, Unit: unit, Limit: limit, AtLeast: atLeast, Bound: sign + " " + short(limit)}
-	if unit != "" {
-		b.Bound += " " + unit
-	}
-	if ok && !math.IsNaN(v) {
-		b.Measured = &v
-		b.OK = v <= limit
-		if atLeast {
-			b.OK = v >= limit
-		}
-	}
-	r.Bounds = append(r.Bounds, b)
-}
-
-func short(v float64) string {
-	if v == math.Trunc(v) {
-		return fmt.Sprintf("%.0f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
+	r.Bounds = append(r.Bounds, benchreport.NewBound(figure, unit, atLeast, limit, v, ok))
 }
 
 // Labels of the standard set that bounds are about.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // Sizes of the drawing, in its units.
@@ -74,7 +76,7 @@ func (r *Report) Plot(w io.Writer) error {
 				text(plotLeft-8, y, `text-anchor="end"`, b.label)
 				fmt.Fprintf(&body, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"14\" fill=\"%s\"/>\n", plotLeft, y-11, at(b.value)-plotLeft, b.color)
 				fmt.Fprintf(&body, "<path d=\"M%.1f %dH%.1f\" stroke=\"#222\"/>\n", at(b.lo), y-4, at(b.hi))
-				text(plotRight+8, y, "", number(b.value))
+				text(plotRight+8, y, "", benchreport.Number(b.value))
 			}
 		}
 		y = res.drawSeries(&body, text, y)

@@ -3,8 +3,9 @@ package proxybench
 import (
 	"encoding/json"
 	"io"
-	"slices"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // Report is what Run returns. Its JSON form is for programs; a change of
@@ -27,12 +28,7 @@ type Report struct {
 }
 
 // Machine is where it was measured.
-type Machine struct {
-	CPUs   int    `json:"cpus"`
-	Model  string `json:"model,omitempty"`
-	Kernel string `json:"kernel"`
-	Go     string `json:"go"`
-}
+type Machine = benchreport.Machine
 
 // Result is one measurement.
 type Result struct {
@@ -161,15 +157,9 @@ func medians(rounds []Figures) Figures {
 	}
 	m := Figures{}
 	for k, v := range by {
-		m[k] = median(v)
+		m[k] = benchreport.Median(v)
 	}
 	return m
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	n := len(v)
-	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
 // JSON prints the report.

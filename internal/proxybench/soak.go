@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // What a soak does at the same time.
@@ -114,5 +116,5 @@ func trend(series []MemorySample) float64 {
 	if len(series) < 4 {
 		return 1
 	}
-	return median(quarter(3)) / median(quarter(1))
+	return benchreport.Median(quarter(3)) / benchreport.Median(quarter(1))
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // columns are the figures of a table, in order.
@@ -38,7 +40,7 @@ var columns = []struct {
 
 // Table prints the report to read. Ratios are to the byte pump.
 func (r *Report) Table(w io.Writer) error {
-	e := &errWriter{w: w}
+	e := &benchreport.Writer{W: w}
 	fmt.Fprintf(e, "%d CPUs %s, Linux %s, %s\n", r.Machine.CPUs, r.Machine.Model, r.Machine.Kernel, r.Machine.Go)
 	fmt.Fprint(e, "Medians of the rounds; MB is 10^6 bytes.")
 	switch r.Pump {
@@ -61,18 +63,11 @@ func (r *Report) Table(w io.Writer) error {
 		tw := tabwriter.NewWriter(e, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(tw, "  FIGURE\tMEASURED\tBOUND\t")
 		for _, b := range r.Bounds {
-			measured, verdict := "-", "not measured"
-			if b.Measured != nil {
-				measured, verdict = number(*b.Measured), "MISSED"
-				if b.OK {
-					verdict = "ok"
-				}
-			}
-			fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\n", b.Figure, measured, b.Bound, verdict)
+			fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\n", b.Figure, b.Value(), b.Bound, b.Verdict())
 		}
 		tw.Flush()
 	}
-	return e.err
+	return e.Err
 }
 
 func (r *Report) table(w io.Writer, res *Result) {
@@ -116,25 +111,4 @@ func (r *Report) table(w io.Writer, res *Result) {
 	for _, n := range res.Notes {
 		fmt.Fprintf(w, "    %s\n", n)
 	}
-}
-
-// number prints three digits at least.
-func number(v float64) string {
-	if v >= 1000 {
-		return fmt.Sprintf("%.0f", v)
-	}
-	return fmt.Sprintf("%.3g", v)
-}
-
-// errWriter remembers the first error.
-type errWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (e *errWriter) Write(b []byte) (int, error) {
-	if e.err == nil {
-		_, e.err = e.w.Write(b)
-	}
-	return len(b), e.err
 }
