@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +20,45 @@ func newBenchInterconnectCommand() *cobra.Command {
 	var (
 		segments, sessions, rtt, loss, types string
 		rateMbit                             float64
-		asJSON, progress                     bool
+		asJSON, check, progress              bool
+		htmlFile, report                     string
 		opt                                  icbench.Options
 	)
 	cmd := &cobra.Command{
 		Use:   "interconnect",
 		Short: "Compare the interconnect types by real queries",
-		Args:  cobra.NoArgs,
+		Long: `Makes clusters, runs the same queries on them in each interconnect type, and
+compares: how long they take, what connections and ports they hold at the peak,
+what goes over the network. Nothing that is there already is touched; what it
+makes lies below /tmp and is removed at the end, also after Ctrl-C.
+
+  loopback  a cluster for each number of segments; all sessions run the same
+            query at the same time. While a query is stopped in its middle,
+            the sockets of all processes are counted, and compared with what
+            "trunkline sim --engine trunkline" says.
+  WAN       a cluster each instance of which is in a network namespace of its
+            own, with emulated lines between them: a round trip, loss, a rate.
+            Beside the types, plain TCP connections carry as many bytes as the
+            gather, as the floor. It takes root and /dev/net/tun.
+
+The queries are a count over 100 rows, a gather of many rows, a join of which
+both sides are redistributed, one of which one side is broadcast, and a join of
+four tables, which has five slices.
+
+A query over the WAN that is not done after --limit is told to end: then its
+figures are the rate so far, and how long all would take at that rate.
+
+With root, the clusters on loopback have namespaces too, so that the counters
+of the network are theirs alone. PostgreSQL must be installed.
+
+A full run takes some 20 minutes, --quick less than three. The exit status is 0 when all
+was measured, 1 when something went wrong, 130 after Ctrl-C, with --check 3
+when a bound is missed.`,
+		Example: `  trunkline bench interconnect --quick
+  trunkline bench interconnect --html report.html --json > report.json
+  trunkline bench interconnect --no-loopback --rtt 50 --loss 0 --rounds 5
+  trunkline bench interconnect --no-wan --segments 16 --sessions 32 --check`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wrong := func(err error) error { return &usageError{cmd, err} }
 			var err error
@@ -50,6 +83,17 @@ func newBenchInterconnectCommand() *cobra.Command {
 			if err := opt.Check(); err != nil {
 				return wrong(err)
 			}
+			for _, path := range []string{htmlFile, report} {
+				if path == "" {
+					continue
+				}
+				// Not to find out after minutes.
+				f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
+				if err != nil {
+					return wrong(err)
+				}
+				f.Close()
+			}
 			show := progressLine(cmd.ErrOrStderr(), progress)
 			opt.Progress = show.step
 			r, err := icbench.Run(cmd.Context(), opt)
@@ -60,10 +104,21 @@ func newBenchInterconnectCommand() *cobra.Command {
 				}
 				return err
 			}
-			if asJSON {
-				return r.JSON(cmd.OutOrStdout())
+			if htmlFile != "" {
+				err = toFile(htmlFile, r.HTML)
 			}
-			return r.Table(cmd.OutOrStdout())
+			if report != "" {
+				err = errors.Join(err, writeReport(report, r))
+			}
+			if asJSON {
+				err = errors.Join(err, r.JSON(cmd.OutOrStdout()))
+			} else {
+				err = errors.Join(err, r.Table(cmd.OutOrStdout()))
+			}
+			if err == nil && check && !r.Held() {
+				err = exitWith(3, nil)
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -83,7 +138,10 @@ func newBenchInterconnectCommand() *cobra.Command {
 	f.DurationVar(&opt.Slot, "slot", 0, "how long a round runs a query on loopback (default 300ms)")
 	f.IntVar(&opt.Rows, "rows", 0, "rows of the tables that are joined (default 20000)")
 	f.IntVar(&opt.GatherRows, "gather-rows", 0, "rows of a gather on loopback (default 20000)")
-	f.BoolVar(&opt.Quick, "quick", false, "a smaller matrix in a minute and a half")
+	f.BoolVar(&opt.Quick, "quick", false, "a smaller matrix, less exact")
+	f.StringVar(&htmlFile, "html", "", "write the report with plots into `FILE`, which needs no other")
+	f.StringVar(&report, "report", "", "write the report as Markdown into `FILE.md`, and its plots beside it")
+	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
 	return cmd
@@ -117,6 +175,16 @@ func parseRTT(s string) (time.Duration, error) {
 func parseLoss(s string) (float64, error) {
 	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
 	return n / 100, err
+}
+
+// writeReport writes a page of Markdown, and its plots beside it.
+func writeReport(path string, r *icbench.Report) error {
+	stem := strings.TrimSuffix(path, filepath.Ext(path))
+	image := func(name string) string { return stem + "-" + name + ".svg" }
+	err := toFile(path, func(w io.Writer) error {
+		return r.Markdown(w, func(name string) string { return filepath.Base(image(name)) })
+	})
+	return errors.Join(err, r.Plots(func(name string, svg func(io.Writer) error) error { return toFile(image(name), svg) }))
 }
 
 // toFile writes a file by f.

@@ -1,20 +1,16 @@
 package icbench
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 )
 
@@ -33,7 +29,7 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	if err := opt.Check(); err != nil {
 		return nil, err
 	}
-	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: machine(), Quick: opt.Quick, Setup: setup(&opt)}}
+	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: benchreport.ThisMachine(), Quick: opt.Quick, Setup: setup(&opt)}}
 	// Short, for unix sockets lie below it, and open to the system user that
 	// runs the servers when root does this.
 	if b.dir, err = os.MkdirTemp("/tmp", "tlic"); err != nil {
@@ -62,9 +58,12 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 			}
 		}
 	}
-	for _, c := range b.report.Cells {
-		c.summarize()
+	if !opt.NoWAN {
+		if err := b.far(ctx); err != nil {
+			return nil, err
+		}
 	}
+	b.report.finish()
 	b.report.Seconds = time.Since(b.report.Started).Seconds()
 	return b.report, nil
 }
@@ -140,39 +139,6 @@ func movedBy(list []*session) (n int64) {
 		n += c.moved.Load()
 	}
 	return n
-}
-
-// machine describes this machine.
-func machine() Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	m.Model = field("/proc/cpuinfo", "model name")
-	kb, _, _ := strings.Cut(field("/proc/meminfo", "MemTotal"), " ")
-	if n, err := strconv.ParseInt(kb, 10, 64); err == nil {
-		m.Memory = n << 10
-	}
-	if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
-		m.CongestionControl = strings.TrimSpace(string(b))
-	}
-	return m
-}
-
-// field is the first value of that name in a file of "name: value" lines.
-func field(path, name string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if k, v, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(k) == name {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }
 
 // errLimit is the cause of a context whose time for a query is up.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 const (
@@ -140,7 +142,7 @@ func (b *bench) slot(ctx context.Context, s *site, m *meter, list []*session, q 
 	moved.bytes -= movedBy(list) - client
 	runs := float64(len(elapsed))
 	f := Figures{
-		ElapsedP50: median(elapsed), ElapsedP95: quantile(elapsed, 0.95), Runs: runs, PerSecond: runs / wall,
+		ElapsedP50: benchreport.Median(elapsed), ElapsedP95: benchreport.Quantile(elapsed, 0.95), Runs: runs, PerSecond: runs / wall,
 		NetKB: float64(moved.bytes) / 1e3 / runs, Retransmits: float64(moved.retransmits),
 	}
 	if q.rows > 0 {

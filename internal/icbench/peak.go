@@ -35,7 +35,7 @@ func (h *holder) do(ctx context.Context, sql string) error {
 	return together(h.segments, func(_ int, c *session) error { _, err := c.run(ctx, sql); return err })
 }
 
-// await waits until n slices on each segment wait for the lock.
+// await waits until n executors on each segment wait for the lock.
 func (h *holder) await(ctx context.Context, n int) error {
 	const waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
 	for content, c := range h.segments {
@@ -48,15 +48,16 @@ func (h *holder) await(ctx context.Context, n int) error {
 				break
 			}
 			if !pause(ctx, 20*time.Millisecond) {
-				return fmt.Errorf("%s of %d slices wait on segment %d: %w", r.text, n, content, context.Cause(ctx))
+				return fmt.Errorf("%s of %d executors wait on segment %d: %w", r.text, n, content, context.Cause(ctx))
 			}
 		}
 	}
 	return nil
 }
 
-// peaks counts sockets while all sessions are in the middle of a query: every
-// scan of it waits for a lock, so that each motion is open and none can end.
+// peaks counts sockets while all sessions are in the middle of a query: the
+// executors of each session have opened all motions of it and wait, in the scan
+// of the slice that comes first, for a lock.
 func (b *bench) peaks(ctx context.Context, s *site, p Place, typ string, set []query) {
 	for _, q := range set {
 		if q.held == "" {
@@ -131,7 +132,7 @@ func (s *site) peak(ctx context.Context, sessions int, typ string, q *query) (n 
 		}
 		ended <- err
 	}()
-	err = h.await(wctx, sessions*q.scans)
+	err = h.await(wctx, sessions)
 	if err == nil {
 		n, err = s.count(ctx, typ)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,11 +28,11 @@ type query struct {
 	rows   int64
 	// motions are those that the plan must have, by kind.
 	motions map[string]int
-	// held is the same query, the scans of which wait for the lock of
-	// holdLock on each segment; scans is how many they are.
-	held  string
-	scans int
-	plan  map[string]int // the motions that held has; see explain
+	// held is the same query, each scan of which waits for the lock of holdLock
+	// on its segment. An executor does one slice after the other, so one scan
+	// of each segment and session waits at a time.
+	held string
+	plan map[string]int // the motions that held has; see explain
 }
 
 const (
@@ -73,13 +74,12 @@ func queries(rows, gatherRows int) []query {
 		}, {
 			name: Gather, about: fmt.Sprintf("%d rows of some %d bytes to the client", gatherRows, padBytes+10),
 			sql: "select id, pad from wide", rows: int64(gatherRows), motions: map[string]int{gatherMotion: 1},
-			held: "select hold(id) from wide", scans: 1,
+			held: "select hold(id) from wide",
 		}, {
 			name: Redistribute, about: fmt.Sprintf("join of two tables of %d rows by a column that neither is distributed by", rows),
 			sql:    "select count(*), sum(length(a.pad) + length(b.pad)) from t1 a join t2 b on a.k = b.k",
 			answer: count + "|" + strconv.Itoa(2*padBytes*rows), motions: map[string]int{gatherMotion: 1, redistributeMotion: 2},
-			held:  "select count(*) from t1 a join t2 b on a.k = b.k where hold(a.id) > 0 and hold(b.id) > 0",
-			scans: 2,
+			held: "select count(*) from t1 a join t2 b on a.k = b.k where hold(a.id) > 0 and hold(b.id) > 0",
 		}, {
 			name: Broadcast, about: fmt.Sprintf("join of %d rows with %d by a column that neither is distributed by", shortRows, rows),
 			sql: "select count(*) from small s join t1 a on s.k = a.k", answer: strconv.Itoa(shortRows),
@@ -87,10 +87,24 @@ func queries(rows, gatherRows int) []query {
 		}, {
 			name: FiveSlices, about: fmt.Sprintf("join of four tables of %d rows: four motions and the gather", rows),
 			sql: five(""), answer: count, motions: map[string]int{gatherMotion: 1, redistributeMotion: 4},
-			held:  five(" where hold(a.id) > 0 and hold(b.id) > 0 and hold(c.id) > 0 and hold(d.id) > 0"),
-			scans: 4,
+			held: five(" where hold(a.id) > 0 and hold(b.id) > 0 and hold(c.id) > 0 and hold(d.id) > 0"),
 		},
 	}
+}
+
+// farQueries are those of the set over the WAN: with a bigger gather, and
+// what takes the most time last.
+func farQueries(rows, gatherRows, farRows int) []query {
+	set := queries(rows, gatherRows)
+	for i := range set {
+		if set[i].name == Gather {
+			q := set[i]
+			q.about = fmt.Sprintf("%d rows of %d bytes to the client", farRows, farPad)
+			q.sql, q.rows = "select id, pad from far", int64(farRows)
+			return append(slices.Delete(set, i, i+1), q)
+		}
+	}
+	return set
 }
 
 // tables are the statements that make and fill the tables. farRows are those

@@ -3,22 +3,28 @@ package icbench
 import (
 	"encoding/json"
 	"io"
-	"slices"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // Names of figures; each ends in its unit. Per run is per execution of the
 // query.
 const (
-	ElapsedP50  = "elapsed_p50_ms"
-	ElapsedP95  = "elapsed_p95_ms"
-	Rate        = "rate_mb_per_s" // bytes of rows that clients got; of a WAN gather that did not finish, so far
+	ElapsedP50 = "elapsed_p50_ms"
+	ElapsedP95 = "elapsed_p95_ms"
+	// Rate is that of bytes of rows that clients got; of a run over the WAN that
+	// did not finish in time, of what there was until then.
+	Rate        = "rate_mb_per_s"
 	PerSecond   = "queries_per_s"
 	NetKB       = "net_kb_per_run" // between instances
 	NetPackets  = "net_packets_per_run"
 	Retransmits = "retransmits"
 	Runs        = "runs"
 	Unfinished  = "unfinished_runs" // ended by the time limit
+	// Estimate is how long it would have taken at the rate so far, of a gather
+	// that did not finish.
+	Estimate = "elapsed_estimated_ms"
 )
 
 // Figures are numbers by their names.
@@ -39,15 +45,10 @@ type Report struct {
 }
 
 // Machine is what it was measured on.
-type Machine struct {
-	CPUs   int    `json:"cpus"`
-	Model  string `json:"model,omitempty"`
-	Memory int64  `json:"memory_bytes,omitempty"`
-	Kernel string `json:"kernel"`
-	Go     string `json:"go"`
-	// CongestionControl is TCP's, on loopback and over the WAN.
-	CongestionControl string `json:"congestion_control,omitempty"`
-}
+type Machine = benchreport.Machine
+
+// Bound is a figure that must hold, and what was measured.
+type Bound = benchreport.Bound
 
 // Setup is what was asked for.
 type Setup struct {
@@ -82,7 +83,7 @@ type Place struct {
 type Cell struct {
 	Place
 	Query  string    `json:"query"`
-	Type   string    `json:"type"`
+	Type   string    `json:"type"` // one of Types, or PlainTCP
 	Rounds []Figures `json:"rounds,omitempty"`
 	// Median has the medians of the rounds' figures; the 95th percentile is
 	// that of all runs.
@@ -143,10 +144,10 @@ func (c *Cell) summarize() {
 		}
 	}
 	for name, v := range values {
-		c.Median[name] = median(v)
+		c.Median[name] = benchreport.Median(v)
 	}
 	if len(c.elapsed) > 0 {
-		c.Median[ElapsedP95] = quantile(c.elapsed, 0.95)
+		c.Median[ElapsedP95] = benchreport.Quantile(c.elapsed, 0.95)
 	}
 }
 
@@ -155,19 +156,4 @@ func (r *Report) JSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(r)
-}
-
-func median(v []float64) float64 { return quantile(v, 0.5) }
-
-// quantile of values in any order; between two it is the mean of both for the
-// median, else the upper.
-func quantile(v []float64, q float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	if len(s) == 0 {
-		return 0
-	}
-	if q == 0.5 && len(s)%2 == 0 {
-		return (s[len(s)/2-1] + s[len(s)/2]) / 2
-	}
-	return s[min(int(q*float64(len(s))), len(s)-1)]
 }

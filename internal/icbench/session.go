@@ -23,6 +23,7 @@ type session struct {
 	// moved are the bytes between client and coordinator, which are on the same
 	// loopback as everything else there.
 	moved atomic.Int64
+	got   atomic.Int64 // bytes of rows
 }
 
 // result is what came of a query. The rows of a big one are thrown away.
@@ -84,9 +85,12 @@ func (c *session) run(ctx context.Context, sql string) (r result, err error) {
 		for rr.NextRow() {
 			r.rows++
 			row := rr.Values()
+			n := 0
 			for _, f := range row {
-				r.bytes += int64(len(f))
+				n += len(f)
 			}
+			r.bytes += int64(n)
+			c.got.Add(int64(n))
 			if r.rows <= maxText {
 				fields := make([]string, len(row))
 				for i, f := range row {
@@ -132,6 +136,15 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	c.n.Add(int64(n))
 	return n, err
+}
+
+// sqlState is that of a server's error, "" for others.
+func sqlState(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
 }
 
 // firstLine shortens an error to what fits a table, with its SQLSTATE.

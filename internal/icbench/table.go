@@ -6,25 +6,19 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
+
+type table = benchreport.Table
 
 // Table prints the report to read.
 func (r *Report) Table(w io.Writer) error {
-	e := &errWriter{w: w}
+	e := &benchreport.Writer{W: w}
 	fmt.Fprintln(e, r.Machine)
 	fmt.Fprintln(e, "Medians of rounds in which the types took turns; MB is 10^6 bytes.")
-	r.loopbackTables(e)
-	r.wanTables(e)
-	r.peakTable(e)
-	if len(r.Bounds) > 0 {
-		fmt.Fprintln(e, "\nMust hold")
-		tw := newTab(e)
-		fmt.Fprintln(tw, "  FIGURE\tMEASURED\tBOUND\t\t")
-		for _, b := range r.Bounds {
-			fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\t\n", b.Figure, b.measured(), b.Bound, b.verdict())
-		}
-		tw.Flush()
+	for _, t := range r.tables() {
+		t.Text(e)
 	}
 	if len(r.Notes) > 0 {
 		fmt.Fprintln(e, "\nNotes")
@@ -32,22 +26,27 @@ func (r *Report) Table(w io.Writer) error {
 			fmt.Fprintln(e, "  "+n)
 		}
 	}
-	return e.err
+	return e.Err
 }
 
-func newTab(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+// tables are all of the report, the bounds last.
+func (r *Report) tables() []*table {
+	list := slices.Concat(r.loopbackTables(), r.wanTables())
+	if len(r.Peaks) > 0 {
+		list = append(list, r.peakTable())
+	}
+	if len(r.Bounds) > 0 {
+		list = append(list, r.boundTable())
+	}
+	return list
+}
 
-// String describes the machine in a line.
-func (m Machine) String() string {
-	s := fmt.Sprintf("%d CPUs %s", m.CPUs, m.Model)
-	if m.Memory > 0 {
-		s += fmt.Sprintf(", %.0f GB", float64(m.Memory)/1e9)
+func (r *Report) boundTable() *table {
+	t := &table{Title: "Must hold", Left: 1, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
+	for _, b := range r.Bounds {
+		t.Add(b.Figure, b.Value(), b.Bound, b.Verdict(), b.Remark)
 	}
-	s += fmt.Sprintf(", Linux %s, %s", m.Kernel, m.Go)
-	if m.CongestionControl != "" {
-		s += ", TCP " + m.CongestionControl
-	}
-	return s
+	return t
 }
 
 // places are the places of the cells, in order, of one kind.
@@ -70,59 +69,63 @@ func (r *Report) queryNames(wan bool) (names []string) {
 	return names
 }
 
-func (r *Report) loopbackTables(w io.Writer) {
+// ways are the types, and what they are compared with.
+func (r *Report) ways() []string { return append(slices.Clone(r.Setup.Types), PlainTCP) }
+
+func (r *Report) loopbackTables() (list []*table) {
 	for _, name := range r.queryNames(false) {
-		fmt.Fprintf(w, "\nLoopback, %s\n", name)
-		tw := newTab(w)
-		fmt.Fprintln(tw, "  SEGMENTS\tSESSIONS\tTYPE\tP50 MS\tP95 MS\tA SECOND\tMB/S\tNET KB A RUN\tPACKETS A RUN\tRETRANSMITS\tRUNS\t")
+		t := &table{Title: "Loopback, " + name, Left: 3, Head: []string{
+			"Segments", "Sessions", "Type", "p50 ms", "p95 ms", "A second", "MB/s", "Net KB a run", "Packets a run", "Retransmits", "Runs"}}
 		for _, p := range r.places(false) {
-			for _, typ := range r.Setup.Types {
+			for _, typ := range r.ways() {
 				c := r.find(p, name, typ)
-				if c == nil {
-					continue
+				switch {
+				case c == nil:
+				case c.Error != "" && len(c.Rounds) == 0:
+					t.Add(fmt.Sprint(p.Segments), fmt.Sprint(p.Sessions), typ, c.Error)
+				default:
+					t.Add(fmt.Sprint(p.Segments), fmt.Sprint(p.Sessions), typ, c.text(ElapsedP50), c.text(ElapsedP95), c.text(PerSecond), c.text(Rate),
+						c.text(NetKB), c.text(NetPackets), c.text(Retransmits), c.text(Runs))
 				}
-				fmt.Fprintf(tw, "  %d\t%d\t%s\t", p.Segments, p.Sessions, typ)
-				if c.Error != "" && len(c.Rounds) == 0 {
-					fmt.Fprintf(tw, "%s\t\t\t\t\t\t\t\t\n", c.Error)
-					continue
-				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", c.text(ElapsedP50), c.text(ElapsedP95), c.text(PerSecond), c.text(Rate),
-					c.text(NetKB), c.text(NetPackets), c.text(Retransmits), c.text(Runs))
 			}
 		}
-		tw.Flush()
+		list = append(list, t)
 	}
+	return list
 }
 
-func (r *Report) wanTables(w io.Writer) {
+func (r *Report) wanTables() (list []*table) {
 	for _, name := range r.queryNames(true) {
-		fmt.Fprintf(w, "\nWAN, %s, %d segments, each two instances %g Mbit/s apart\n", name, r.Setup.WANSegments, r.Setup.RateMbit)
-		tw := newTab(w)
-		fmt.Fprintln(tw, "  RTT MS\tLOSS %\tTYPE\tP50 MS\tMB/S\tNET KB A RUN\tPACKETS A RUN\tRETRANSMITS\tRUNS\t\t")
+		t := &table{Left: 3, Head: []string{"RTT ms", "Loss %", "Type", "p50 ms", "MB/s", "Net KB a run", "Packets a run", "Retransmits", "Runs", "Remark"}}
+		t.Title = fmt.Sprintf("WAN, %s, %d segments, %g Mbit/s between each two instances", name, r.Setup.WANSegments, r.Setup.RateMbit)
 		for _, p := range r.places(true) {
-			for _, typ := range r.Setup.Types {
+			for _, typ := range r.ways() {
 				c := r.find(p, name, typ)
-				if c == nil {
-					continue
+				at := []string{fmt.Sprintf("%g", p.RTTMS), fmt.Sprintf("%g", p.LossPercent), typ}
+				switch {
+				case c == nil:
+				case c.Error != "" && len(c.Rounds) == 0:
+					t.Add(append(at, c.Error)...)
+				default:
+					t.Add(append(at, c.text(ElapsedP50), c.text(Rate), c.text(NetKB), c.text(NetPackets), c.text(Retransmits), c.text(Runs),
+						c.remark(r.Setup.LimitS))...)
 				}
-				fmt.Fprintf(tw, "  %g\t%g\t%s\t", p.RTTMS, p.LossPercent, typ)
-				if c.Error != "" && len(c.Rounds) == 0 {
-					fmt.Fprintf(tw, "%s\t\t\t\t\t\t\t\n", c.Error)
-					continue
-				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", c.text(ElapsedP50), c.text(Rate),
-					c.text(NetKB), c.text(NetPackets), c.text(Retransmits), c.text(Runs), c.remark(r.Setup.LimitS))
 			}
 		}
-		tw.Flush()
+		list = append(list, t)
 	}
+	return list
 }
 
 // remark is what has to be said beside a cell's figures.
 func (c *Cell) remark(limit float64) string {
 	var words []string
 	if c.Median[Unfinished] > 0 {
-		words = append(words, fmt.Sprintf("not finished in %g s: rate so far", limit))
+		word := fmt.Sprintf("not finished in %g s", limit)
+		if v, ok := c.Median[Estimate]; ok {
+			word += fmt.Sprintf(", at this rate %s s", digits(v/1000))
+		}
+		words = append(words, word)
 	}
 	if c.Error != "" {
 		words = append(words, c.Error)
@@ -130,29 +133,25 @@ func (c *Cell) remark(limit float64) string {
 	return strings.Join(words, "; ")
 }
 
-func (r *Report) peakTable(w io.Writer) {
-	if len(r.Peaks) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "\nHeld while all sessions are in the middle of the query (in brackets: what trunkline sim says)")
-	tw := newTab(w)
-	fmt.Fprintln(tw, "  QUERY\tSEGMENTS\tSESSIONS\tTYPE\tTCP CONNECTIONS\tOF WHICH WITHIN AN INSTANCE\tUDP SOCKETS\tLISTENING PORTS\t")
+func (r *Report) peakTable() *table {
+	t := &table{Title: "Held while all sessions are in the middle of the query (in brackets: what trunkline sim says)", Left: 4, Head: []string{
+		"Query", "Segments", "Sessions", "Type", "TCP connections", "Of which within an instance", "UDP sockets", "Listening ports"}}
 	for _, p := range sortedPeaks(r.Peaks) {
-		fmt.Fprintf(tw, "  %s\t%d\t%d\t%s\t", p.Query, p.Segments, p.Sessions, p.Type)
+		at := []string{p.Query, fmt.Sprint(p.Segments), fmt.Sprint(p.Sessions), p.Type}
 		if p.Error != "" {
-			fmt.Fprintf(tw, "%s\t\t\t\t\n", p.Error)
+			t.Add(append(at, p.Error)...)
 			continue
 		}
-		cell := func(n int, sim func(*Sockets) int) string {
+		cell := func(count func(Sockets) int) string {
 			if p.Sim == nil {
-				return fmt.Sprint(n)
+				return fmt.Sprint(count(p.Sockets))
 			}
-			return fmt.Sprintf("%d (%d)", n, sim(p.Sim))
+			return fmt.Sprintf("%d (%d)", count(p.Sockets), count(*p.Sim))
 		}
-		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t\n", cell(p.TCP, func(s *Sockets) int { return s.TCP }), p.Within,
-			cell(p.UDP, func(s *Sockets) int { return s.UDP }), cell(p.Listen, func(s *Sockets) int { return s.Listen }))
+		t.Add(append(at, cell(func(s Sockets) int { return s.TCP }), cell(func(s Sockets) int { return s.Within }),
+			cell(func(s Sockets) int { return s.UDP }), cell(func(s Sockets) int { return s.Listen }))...)
 	}
-	tw.Flush()
+	return t
 }
 
 // sortedPeaks orders them by query, segments and sessions; types keep theirs.
@@ -189,17 +188,4 @@ func digits(v float64) string {
 	default:
 		return fmt.Sprintf("%.2f", v)
 	}
-}
-
-// errWriter remembers the first error.
-type errWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (e *errWriter) Write(b []byte) (int, error) {
-	if e.err == nil {
-		_, e.err = e.w.Write(b)
-	}
-	return len(b), e.err
 }
