@@ -43,9 +43,8 @@ func (b *bench) loopback(ctx context.Context, segments int) (err error) {
 	for _, n := range b.opt.Sessions {
 		for round := range b.opt.Rounds {
 			for _, typ := range b.opt.Types {
-				b.say("%s, %d sessions, round %d of %d, %s", where, n, round+1, b.opt.Rounds, typ)
 				p := Place{Segments: segments, Sessions: n}
-				if err := b.loopbackRound(ctx, s, p, typ, set); err != nil {
+				if err := b.loopbackRound(ctx, s, p, round, typ, set); err != nil {
 					return err
 				}
 				if round == 0 {
@@ -63,7 +62,7 @@ func (b *bench) loopback(ctx context.Context, segments int) (err error) {
 
 // loopbackRound runs each query of the set for a slot of time in sessions of
 // its own. A query that fails is recorded, and left out in the rounds to come.
-func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, typ string, set []query) error {
+func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, round int, typ string, set []query) error {
 	m, err := s.meter(ctx)
 	if err != nil {
 		return err
@@ -82,6 +81,7 @@ func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, typ string,
 		if cell.Error != "" {
 			continue
 		}
+		b.say("%d segments, %d sessions, round %d of %d, %s, %s", p.Segments, p.Sessions, round+1, b.opt.Rounds, typ, q.name)
 		if err := b.slot(ctx, s, m, list, q, cell); err != nil {
 			cell.fail(err)
 			// The sessions may be in any state, or gone.
