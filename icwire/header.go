@@ -28,7 +28,8 @@ import (
 const (
 	Magic = 0xBADDCAFE
 
-	// MaxHeaderLen is the length of the longer of the two headers.
+	// MinHeaderLen and MaxHeaderLen are the lengths of the two headers.
+	MinHeaderLen = 32
 	MaxHeaderLen = 36
 	// MaxPacketLen is the longest packet the len field can express.
 	MaxPacketLen = 1<<16 - 1

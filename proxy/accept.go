@@ -61,6 +61,7 @@ func (p *Proxy) acceptFailed(ctx context.Context, listener string, err error) bo
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		p.callers.makeRoom()
 		p.locals.makeRoom()
+		p.ended.Flush()
 	}
 	return sleep(ctx, 50*time.Millisecond)
 }

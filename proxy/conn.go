@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/binary"
 	"io"
-	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/proxy/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/internal/poll"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
@@ -25,7 +25,7 @@ type conn struct {
 	lc   *logical.Conn
 
 	// Set by register and attach under peer.mu, before run.
-	uc     *net.UnixConn
+	uc     *local.Conn
 	raw    syscall.RawConn
 	ack    []byte // HELLO_ACK, until it is written
 	stream *trunk.Stream
@@ -44,7 +44,7 @@ type conn struct {
 	mu         sync.Mutex
 	inbox      []chunk
 	ready      bool // HELLO_ACK is written
-	running    bool // a goroutine is in run, or will be
+	running    bool // a goroutine is in run or serve, or will be
 	delivering bool // a goroutine is in deliver
 	shut       bool // shut down the write side once all is delivered
 	discarded  bool
@@ -64,25 +64,38 @@ func newConn(p *peer, lc *logical.Conn) *conn {
 	return c
 }
 
-// start says that run will be called. It is called with peer.mu held.
+// start says that run, or answer and serve, will be called. It is called with peer.mu held.
 func (c *conn) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running = true
 }
 
-// run answers the backend and then reads it until it ends.
+// run answers the backend and serves it.
 func (c *conn) run() {
-	defer c.leave(&c.running)
+	if c.answer() {
+		c.serve()
+	}
+}
+
+// answer answers the backend, and says whether it is to be served. It does not
+// wait: nothing has been written to the socket yet.
+func (c *conn) answer() bool {
 	if _, err := c.uc.Write(c.ack); err != nil {
 		c.peer.gone(c)
-		return
+		c.leave(&c.running)
+		return false
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ready, c.ack = true, nil
 	c.kick()
-	c.mu.Unlock()
+	return true
+}
 
+// serve reads the backend until it ends.
+func (c *conn) serve() {
+	defer c.leave(&c.running)
 	r := newReader(c)
 	n := c.peer.room(c)
 	for {
@@ -99,7 +112,7 @@ func (c *conn) run() {
 			n = c.peer.send(c, b, got, r.packets)
 		case err == io.EOF:
 			c.peer.eof(c)
-			r.hangup()
+			c.uc.Hangup()
 			c.peer.gone(c)
 			return
 		default:
@@ -218,7 +231,7 @@ func (c *conn) shutdown() {
 
 func (c *conn) closeWrite() {
 	c.shut = false
-	_ = c.uc.CloseWrite() // a backend that has gone makes itself known to run
+	c.uc.CloseWrite() // a backend that has gone makes itself known to serve
 }
 
 // discard drops what is queued and what comes.
@@ -242,9 +255,9 @@ func (c *conn) close() {
 		return
 	}
 	c.closed = true
-	shutOrderly(c.raw)
+	c.uc.End()
 	if !c.running && !c.delivering {
-		c.uc.Close()
+		c.peer.p.ended.Add(c.uc)
 	}
 }
 
@@ -258,27 +271,9 @@ func (c *conn) leave(in *bool) {
 	last := c.closed && !c.running && !c.delivering
 	c.mu.Unlock()
 	if last {
-		c.uc.Close()
+		c.peer.p.ended.Add(c.uc)
+		c.peer.p.ended.Trim()
 	}
-}
-
-// shutOrderly shuts a backend's socket down. What it has written and nobody
-// reads is taken off first, for the kernel would make a reset of it.
-func shutOrderly(raw syscall.RawConn) {
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
-		var b [4096]byte
-		for {
-			if n, err := unix.Read(int(fd), b[:]); n <= 0 && err != unix.EINTR {
-				return
-			}
-		}
-	})
-}
-
-func endOrderly(uc *net.UnixConn, raw syscall.RawConn) {
-	shutOrderly(raw)
-	uc.Close()
 }
 
 // firstRead is how much of a backend's stream is read at once before it has
@@ -387,20 +382,4 @@ func (r *reader) tryRead(fd uintptr) bool {
 	b.Release()
 	r.waited = r.err == unix.EAGAIN
 	return !r.waited
-}
-
-// hangup waits, after the end of the stream, until the backend has closed its
-// socket altogether or the proxy has.
-func (r *reader) hangup() {
-	_ = r.c.raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		for {
-			if _, err := unix.Poll(p, 0); err == nil {
-				break
-			} else if err != unix.EINTR {
-				return true
-			}
-		}
-		return p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-	})
 }

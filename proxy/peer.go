@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"
@@ -83,9 +82,9 @@ func (pr *peer) hurry() {
 }
 
 // register gives a backend that has said hello its place. The result says what
-// is to become of it: run when it is to be served by the caller at once, or
-// why it is refused; neither when it has to wait.
-func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Header, d icwire.Dialect) (run *conn, refused string) {
+// is to become of it: run when it is to be answered and served by the caller at
+// once, or why it is refused; neither when it has to wait.
+func (pr *peer) register(uc *local.Conn, hello icwire.Header, d icwire.Dialect) (run *conn, refused string) {
 	pr.mu.Lock()
 	defer pr.unlock()
 	if pr.removed {
@@ -102,7 +101,7 @@ func (pr *peer) register(uc *net.UnixConn, raw syscall.RawConn, hello icwire.Hea
 	if c == nil {
 		c = newConn(pr, lc)
 	}
-	c.uc, c.raw, c.ack = uc, raw, hello.HelloAck().Append(nil, d)
+	c.uc, c.raw, c.ack = uc, uc.Raw(), hello.HelloAck().Append(nil, d)
 	switch {
 	case pr.trunk == nil:
 		pr.waiting[c] = time.AfterFunc(pr.grace(), func() { pr.tooLate(c) })

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"
@@ -34,6 +35,7 @@ type Proxy struct {
 	done    chan struct{} // Run has returned
 
 	outside
+	ended     local.Closer  // backends' sockets
 	refused   atomic.Uint64 // backends
 	misrouted atomic.Uint64 // packets
 
@@ -101,11 +103,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	defer p.wg.Wait()
+	defer func() {
+		p.wg.Wait()
+		p.ended.Flush()
+	}()
 	if status != nil {
 		defer status.close()
 		p.wg.Go(func() {
-			p.accept(ctx, status, func(uc *net.UnixConn, _ syscall.RawConn) { p.serveStatus(uc) })
+			p.accept(ctx, status, func(c *local.Conn) { p.wg.Go(func() { p.serveStatus(c) }) })
 		})
 	}
 	defer p.stop()

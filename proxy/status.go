@@ -11,6 +11,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/trunkline-db/trunkline/proxy/internal/local"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -320,10 +321,10 @@ func (pr *peer) status() (s PeerStatus, backends, early int) {
 // hold a descriptor.
 const statusTimeout = 2 * time.Second
 
-func (p *Proxy) serveStatus(uc *net.UnixConn) {
-	defer uc.Close()
-	_ = uc.SetDeadline(time.Now().Add(statusTimeout)) // fails if closed; so will the write
-	_ = json.NewEncoder(uc).Encode(p.Status())
+func (p *Proxy) serveStatus(c *local.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(statusTimeout)) // fails if closed; so will the write
+	_ = json.NewEncoder(c).Encode(p.Status())
 }
 
 // listenStatus makes the status socket, unless another proxy answers on it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -100,13 +99,13 @@ type strangers struct {
 }
 
 type stranger struct {
-	conn    net.Conn
+	conn    io.Closer
 	came    time.Time
 	evicted bool
 	at      *list.Element
 }
 
-func (s *strangers) add(c net.Conn) *stranger {
+func (s *strangers) add(c io.Closer) *stranger {
 	st := &stranger{conn: c, came: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,11 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,12 +16,13 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/proxy/internal/local"
 )
 
 // unixListener is a listening unix socket that replaces whatever is at its
 // path and goes away with its file.
 type unixListener struct {
-	*net.UnixListener
+	*local.Listener
 	path string
 	file os.FileInfo // to tell our file from one that replaced it
 }
@@ -30,12 +32,11 @@ type unixListener struct {
 func listenUnix(path string) (*unixListener, error) {
 	// Nobody else's file is in the way of a name nobody can foresee.
 	temp := fmt.Sprintf("%s.%d.%x", path, os.Getpid(), time.Now().UnixNano()&0xffffff)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	l, err := local.Listen(temp)
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
-	u := &unixListener{UnixListener: l, path: path}
+	u := &unixListener{Listener: l, path: path}
 	err = os.Chmod(temp, 0o700)
 	if err == nil {
 		u.file, err = os.Lstat(temp)
@@ -80,28 +81,23 @@ func (u *unixListener) close() {
 }
 
 // allowed says whether the process at the other end runs as our user or root.
-func allowed(raw syscall.RawConn) error {
-	var cred *unix.Ucred
-	var err error
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil {
-		return cerr
-	}
+func allowed(c *local.Conn) error {
+	u, err := c.User()
 	if err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d runs as user id %d, not as %d", cred.Pid, cred.Uid, os.Geteuid())
+	if u.Uid != 0 && int(u.Uid) != os.Geteuid() {
+		return fmt.Errorf("process %d runs as user id %d, not as %d", u.Pid, u.Uid, os.Geteuid())
 	}
 	return nil
 }
 
-// accept hands each connection of u to serve, which owns it, until u is closed.
-func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.UnixConn, syscall.RawConn)) {
+// accept hands each connection of u to serve, which owns it and must not wait,
+// until u is closed.
+func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*local.Conn)) {
 	for {
-		uc, err := u.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
+		c, err := u.Accept()
+		if errors.Is(err, os.ErrClosed) {
 			return
 		}
 		if err != nil {
@@ -110,61 +106,114 @@ func (p *Proxy) accept(ctx context.Context, u *unixListener, serve func(*net.Uni
 			}
 			continue
 		}
-		p.wg.Go(func() {
-			raw, err := uc.SyscallConn()
-			if err == nil {
-				err = allowed(raw)
-			}
-			if err != nil {
-				p.rejections[rejUser].Add(1)
-				p.log.limited("refused user", slog.LevelWarn, "refused a connection", "socket", u.path, "reason", err.Error())
-				uc.Close()
-				return
-			}
-			serve(uc, raw)
-		})
+		if err := allowed(c); err != nil {
+			p.rejections[rejUser].Add(1)
+			p.log.limited("refused user", slog.LevelWarn, "refused a connection", "socket", u.path, "reason", err.Error())
+			c.Close()
+			continue
+		}
+		serve(c)
 	}
 }
 
 // serveBackend takes a backend from its hello to its end, or to the moment
-// from which somebody else serves it.
-func (p *Proxy) serveBackend(ctx context.Context, uc *net.UnixConn, raw syscall.RawConn) {
-	stop := context.AfterFunc(ctx, func() { uc.Close() })
-	st := p.locals.add(uc)
-	limit := p.times().HelloTimeout
-	_ = uc.SetDeadline(time.Now().Add(limit)) // fails if closed; so will the read
-	h, d, err := readHello(uc, icwire.Hello)
+// from which somebody else serves it. Most backends have said hello by the time
+// they are accepted; then nobody else has to be woken for it.
+func (p *Proxy) serveBackend(ctx context.Context, c *local.Conn) {
+	var first helloSoFar
+	h, d, err := first.read(c)
+	switch {
+	case err == unix.EAGAIN:
+		p.wg.Go(func() { p.awaitHello(ctx, c, &first) })
+	case err != nil:
+		c.Close()
+		p.noBackend(ctx, err)
+	default:
+		if run := p.welcome(c, h, d); run != nil {
+			p.wg.Go(run.serve)
+		}
+	}
+}
+
+// awaitHello is serveBackend for one that has not said all of its hello.
+func (p *Proxy) awaitHello(ctx context.Context, c *local.Conn, first *helloSoFar) {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	st := p.locals.add(c)
+	_ = c.SetDeadline(time.Now().Add(p.times().HelloTimeout)) // fails if closed; so will the read
+	h, d, err := readHello(io.MultiReader(bytes.NewReader(first.buf[:first.n]), c), icwire.Hello)
 	stop()
 	if p.locals.remove(st) {
 		err = errCrowded
 	}
 	if err != nil {
-		uc.Close()
-		if ctx.Err() != nil {
-			return
-		}
-		if kind, why, ok := p.reject(noHello(err), limit); ok {
-			p.log.limited("no hello "+rejectionNames[kind], slog.LevelWarn, "closed a connection of the backends' socket", "reason", why)
-		}
+		c.Close()
+		p.noBackend(ctx, err)
 		return
 	}
-	_ = uc.SetDeadline(time.Time{})
+	_ = c.SetDeadline(time.Time{})
+	if run := p.welcome(c, h, d); run != nil {
+		run.serve()
+	}
+}
+
+// noBackend takes note of a connection that was closed as it said no hello.
+func (p *Proxy) noBackend(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if kind, why, ok := p.reject(noHello(err), p.times().HelloTimeout); ok {
+		p.log.limited("no hello "+rejectionNames[kind], slog.LevelWarn, "closed a connection of the backends' socket", "reason", why)
+	}
+}
+
+// helloSoFar is what has come of a backend's hello.
+type helloSoFar struct {
+	buf [icwire.MaxHeaderLen]byte
+	n   int
+}
+
+// read takes what is there, and no byte behind the hello; unix.EAGAIN says that
+// it is not all there yet.
+func (f *helloSoFar) read(c *local.Conn) (h icwire.Header, d icwire.Dialect, err error) {
+	for want := icwire.MinHeaderLen; ; {
+		k, err := c.TryRead(f.buf[f.n:want])
+		if f.n += k; err != nil {
+			return h, d, err
+		}
+		if k > 0 && f.n < want {
+			return h, d, unix.EAGAIN
+		}
+		h, d, err = readHello(bytes.NewReader(f.buf[:f.n]), icwire.Hello)
+		if err != io.ErrUnexpectedEOF || k == 0 || want == icwire.MaxHeaderLen {
+			return h, d, err
+		}
+		want = icwire.MaxHeaderLen
+	}
+}
+
+// welcome finds a backend that has said hello its peer. The result is to be
+// served; nil if it needs nothing more here.
+func (p *Proxy) welcome(c *local.Conn, h icwire.Header, d icwire.Dialect) *conn {
 	var run *conn
 	pr, why := p.route(h, d)
 	if why == "" {
-		run, why = pr.register(uc, raw, h, d)
+		run, why = pr.register(c, h, d)
 	}
-	switch {
-	case why != "":
-		p.refused.Add(1)
-		p.log.limited("backend refused", slog.LevelWarn, "a backend was refused", "connection", h.SrcKey().String(), "reason", why)
-		if p.cfg.AckRefused {
-			_, _ = uc.Write(h.HelloAck().Append(nil, d))
+	if why == "" {
+		if run == nil || !run.answer() {
+			return nil
 		}
-		endOrderly(uc, raw)
-	case run != nil:
-		run.run()
+		return run
 	}
+	p.refused.Add(1)
+	p.log.limited("backend refused", slog.LevelWarn, "a backend was refused", "connection", h.SrcKey().String(), "reason", why)
+	if p.cfg.AckRefused {
+		_, _ = c.Write(h.HelloAck().Append(nil, d))
+	}
+	c.End()
+	p.ended.Add(c)
+	p.ended.Trim()
+	return nil
 }
 
 // route finds the peer a backend wants, or says why it cannot be served.
@@ -192,10 +241,11 @@ func (p *Proxy) route(h icwire.Header, d icwire.Dialect) (*peer, string) {
 
 // followPostmaster gives the backends' socket the name by which they look for
 // it, which changes with the postmaster's process id. It is called often, so it
-// also looks after those who say nothing.
+// also looks after those who say nothing and those who have gone.
 func (p *Proxy) followPostmaster(ctx context.Context) {
 	p.callers.look()
 	p.locals.look()
+	p.ended.Flush()
 	port, pid, err := p.cfg.Source.Postmaster()
 	if err != nil {
 		p.log.limited("postmaster", slog.LevelDebug, "no postmaster", "error", err)
@@ -230,7 +280,7 @@ func (p *Proxy) followPostmaster(ctx context.Context) {
 	}
 	p.log.Info("listening to backends", "socket", path)
 	p.wg.Go(func() {
-		p.accept(ctx, u, func(uc *net.UnixConn, raw syscall.RawConn) { p.serveBackend(ctx, uc, raw) })
+		p.accept(ctx, u, func(c *local.Conn) { p.serveBackend(ctx, c) })
 	})
 	p.mu.Lock()
 	p.socket, p.socketErr = u, ""
