@@ -18,7 +18,6 @@ type placer struct {
 	hash   *cdbhash.Hasher
 	values [][]byte // of the keys
 	buf    []byte
-	ends   []int // of the columns of the row, as far as keys need them
 }
 
 func newPlacer(r *Run) (*placer, error) {
