@@ -25,6 +25,11 @@ const (
 	startupTimeout = 10 * time.Second
 	// cancelTimeout bounds a cancel request to the local PostgreSQL.
 	cancelTimeout = 5 * time.Second
+	// queueMemory is how many bytes of rows that motions between segments have
+	// brought may wait in memory in all sessions of an instance. An instance's
+	// process is otherwise some 20 MB; files beyond it are in the page cache
+	// while there is room.
+	queueMemory = 64 << 20
 )
 
 // lastPid numbers the executors of the process, two for each; see
@@ -70,10 +75,11 @@ type Config struct {
 
 // Server accepts dispatch connections. Its methods may be called concurrently.
 type Server struct {
-	cfg  Config
-	log  *slog.Logger
-	rows *rowsource.Server                 // nil: none
-	own  atomic.Pointer[map[string]string] // never nil; the map is not changed
+	cfg    Config
+	log    *slog.Logger
+	rows   *rowsource.Server                 // nil: none
+	queues *rowsource.Memory                 // of what motions have brought
+	own    atomic.Pointer[map[string]string] // never nil; the map is not changed
 
 	mu       sync.Mutex
 	sessions map[string]*session // by the local PostgreSQL's key data
@@ -84,7 +90,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session)}
+	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session), queues: rowsource.NewMemory(queueMemory)}
 	if s.cfg.NewInterconnect == nil {
 		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log}.New
 	}

@@ -81,7 +81,7 @@ func (q *session) openMotions(c *Command) error {
 	for i := range c.Slices {
 		s := &c.Slices[i]
 		for _, in := range s.Inputs {
-			st.receive(&incoming{Input: in, into: s.Index, queue: rowsource.NewQueue()}, c.Command)
+			st.receive(&incoming{Input: in, into: s.Index, queue: rowsource.NewQueue(q.srv.queues)}, c.Command)
 		}
 		if s.Out != nil {
 			o := &outgoing{run: s.Out, ready: make(chan struct{})}

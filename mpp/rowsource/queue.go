@@ -6,23 +6,39 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
-const (
-	// queueMemory is how much of a Queue waits in memory; the rest is in a
-	// file. A QE has a few queues at a time, and a server many QEs.
-	queueMemory = 4 << 20
-	// queueChunk is how many bytes go to a reader, or to the file, at a time.
-	queueChunk = 64 << 10
-)
+// queueChunk is how many bytes go to a reader, or to the file, at a time.
+const queueChunk = 64 << 10
+
+// Memory is what the queues of an instance may keep in memory together, beside
+// a chunk or two each; what is more goes to files. It may be used concurrently.
+type Memory struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// NewMemory returns a Memory of so many bytes.
+func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
+
+func (m *Memory) take(n int) bool {
+	if m.used.Add(int64(n)) <= m.limit {
+		return true
+	}
+	m.give(n)
+	return false
+}
+
+func (m *Memory) give(n int) { m.used.Add(-int64(n)) }
 
 // Queue hands rows from one goroutine, which never waits for the other, to
-// another in their order: in memory while few are waiting, through an unlinked
-// file beyond. Add, End and Close belong to the writer's side, Read to the
+// another in their order: in memory as far as the Memory goes, else through an
+// unlinked file. Add, End and Close belong to the writer's side, Read to the
 // reader; Fail may be called by anyone.
 type Queue struct {
-	wake  chan struct{} // of one token: there is something for the reader
-	limit int           // of bytes; queueMemory, but for tests
+	wake chan struct{} // of one token: there is something for the reader
+	room *Memory
 
 	mu     sync.Mutex
 	memory [][]byte // whole chunks, older than those in the file
@@ -38,8 +54,8 @@ type Queue struct {
 	read   bool
 }
 
-// NewQueue returns an empty queue.
-func NewQueue() *Queue { return &Queue{wake: make(chan struct{}, 1), limit: queueMemory} }
+// NewQueue returns an empty queue, which must be closed.
+func NewQueue(room *Memory) *Queue { return &Queue{wake: make(chan struct{}, 1), room: room} }
 
 // ErrReadTwice says that a Queue has had a reader already.
 var ErrReadTwice = errors.New("a row source is read twice")
@@ -71,7 +87,7 @@ func (q *Queue) Add(row []byte) error {
 // push moves the chunk being filled to those that wait. q.mu is held.
 func (q *Queue) push() error {
 	c := q.tail
-	if len(q.sizes) == 0 && q.bytes+len(c) <= q.limit {
+	if len(q.sizes) == 0 && q.room.take(len(c)) {
 		q.memory, q.bytes, q.tail = append(q.memory, c), q.bytes+len(c), nil
 		return nil
 	}
@@ -144,6 +160,7 @@ func (q *Queue) Close() {
 	if len(q.memory)+len(q.sizes)+len(q.tail) > 0 && q.err == nil {
 		q.err = context.Canceled
 	}
+	q.room.give(q.bytes)
 	q.memory, q.sizes, q.tail, q.free, q.bytes = nil, nil, nil, nil, 0
 	q.signal()
 }
@@ -207,6 +224,7 @@ func (q *Queue) take() (c []byte, ended bool, err error) {
 		c = q.memory[0]
 		q.memory[0] = nil
 		q.memory, q.bytes = q.memory[1:], q.bytes-len(c)
+		q.room.give(len(c))
 		return c, false, nil
 	case len(q.sizes) > 0:
 		c = q.buffer(q.sizes[0])[:q.sizes[0]]

@@ -28,9 +28,13 @@ func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 100, 5000, queueChunk - 12, queueChunk, 300_000}), 0, 60).Draw(t, "sizes")
 		pauses := rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 50}), len(sizes), len(sizes)).Draw(t, "pauses")
-		q := NewQueue()
-		q.limit = 2 * queueChunk
-		defer q.Close()
+		room := NewMemory(2 * queueChunk)
+		q := NewQueue(room)
+		defer func() {
+			if q.Close(); room.used.Load() != 0 {
+				t.Errorf("%d bytes are still taken", room.used.Load())
+			}
+		}()
 		read := make(chan int)
 		got := make(chan error, 1)
 		go func() {
@@ -60,7 +64,7 @@ func TestQueue(t *testing.T) {
 			}
 			q.mu.Lock()
 			inFile = inFile || len(q.sizes) > 0
-			if q.bytes > q.limit {
+			if q.bytes > 2*queueChunk {
 				t.Fatalf("%d bytes in memory", q.bytes)
 			}
 			q.mu.Unlock()
@@ -94,7 +98,7 @@ func TestQueueFails(t *testing.T) {
 		"close":  func(q *Queue, _ context.CancelCauseFunc) { q.Close() },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			q := NewQueue()
+			q := NewQueue(NewMemory(1 << 20))
 			defer q.Close()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
@@ -123,7 +127,7 @@ func TestQueueFails(t *testing.T) {
 // TestQueueWithoutReader drops what nobody has read, without a word about
 // what is complete.
 func TestQueueWithoutReader(t *testing.T) {
-	q := NewQueue()
+	q := NewQueue(NewMemory(1 << 20))
 	for i := range 3 {
 		if err := q.Add(numbered(i, 3<<20)); err != nil {
 			t.Fatal(err)
