@@ -11,8 +11,9 @@ import (
 
 // The parameters of sessions that choose their interconnect.
 const (
-	tcp   = "gp_interconnect_type=tcp"
-	proxy = "gp_interconnect_type=proxy"
+	udpifc = "gp_interconnect_type=udpifc" // the default
+	tcp    = "gp_interconnect_type=tcp"
+	proxy  = "gp_interconnect_type=proxy"
 )
 
 var (
@@ -23,7 +24,8 @@ var (
 
 // shared returns the cluster of 3 segments and a standby that all tests use
 // one after the other. Its proxies are connected; its default interconnect is
-// tcp. A test that changes or breaks it puts it right.
+// udpifc, as that of every new cluster. A test that changes or breaks it puts it
+// right.
 func shared(t *testing.T) *testkit.Cluster {
 	t.Helper()
 	makeCluster.Do(func() {
@@ -52,7 +54,7 @@ func TestMain(m *testing.M) {
 
 // modes runs a test once in each type of interconnect.
 func modes(t *testing.T, f func(t *testing.T, option string)) {
-	for _, mode := range []string{tcp, proxy} {
+	for _, mode := range []string{udpifc, tcp, proxy} {
 		t.Run(mode, func(t *testing.T) { f(t, mode) })
 	}
 }

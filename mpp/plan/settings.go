@@ -94,6 +94,45 @@ func RewriteSettings(n *pg.Node) bool {
 	return changed
 }
 
+// CheckSetConfig calls check with the name and the value of each call of
+// set_config whose arguments are constants, before or after RewriteSettings,
+// and puts what it returns in the value's place. It returns check's first error,
+// and whether there are any such calls, constant or not.
+func CheckSetConfig(n *pg.Node, check func(name, value string) (string, error)) (found bool, err error) {
+	walk(n, func(m any) bool {
+		call, ok := m.(*pg.FuncCall)
+		if !ok {
+			return true
+		}
+		schema, name := funcName(call)
+		if name != "set_config" && name != settingFuncs["set_config"] || schema != "" && schema != "pg_catalog" {
+			return true
+		}
+		found = true
+		if len(call.Args) != 3 {
+			return true
+		}
+		of, value := textConst(call.Args[0]), textConst(call.Args[1])
+		if of == nil || value == nil || err != nil {
+			return true
+		}
+		var v string
+		if v, err = check(of.Sval, value.Sval); err == nil {
+			value.Sval = v
+		}
+		return true
+	})
+	return found, err
+}
+
+// textConst is n as a string constant, cast or not; nil when it is none.
+func textConst(n *pg.Node) *pg.String {
+	if cast := n.GetTypeCast(); cast != nil {
+		n = cast.Arg
+	}
+	return n.GetAConst().GetSval()
+}
+
 // reads says whether n is a statement whose RangeVars are read or written rows
 // of, not a definition or a grant that means the relation itself.
 func reads(n *pg.Node) bool {

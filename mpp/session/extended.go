@@ -273,6 +273,9 @@ func (s *Session) localForm(p *prepared) error {
 	n := p.stmt.Node
 	p.tick, p.path = s.cache.tick, s.path
 	p.local, p.rewritten = p.stmt.SQL, false
+	if _, err := plan.CheckSetConfig(n, checkSetting); err != nil {
+		return err
+	}
 	if plan.RewriteSettings(n) {
 		text, err := plan.Deparse(n)
 		if err != nil {

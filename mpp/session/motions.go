@@ -45,6 +45,32 @@ func motionSettings(fixed map[string]string) string {
 	return b.String()
 }
 
+// sensible makes values canonical. One that is wrong, which only set_config with
+// an argument that is no constant can bring about, is put back to what it was.
+func (s *Session) sensible(params map[string]string) error {
+	var wrong []string
+	for name, value := range params {
+		p, _ := guc.Lookup(name)
+		canonical, err := p.Parse(value)
+		if err == nil {
+			params[name] = canonical
+			continue
+		}
+		params[name] = p.Default
+		if was, ok := s.motionParams[name]; ok {
+			params[name] = was
+		}
+		wrong = append(wrong, "pg_catalog.set_config("+catalog.Literal(gucPrefix+name)+", "+catalog.Literal(params[name])+", false)")
+		e := pgError(err)
+		s.notice("WARNING", e.Code, e.Message, "It stays as it was.")
+	}
+	if wrong == nil {
+		return nil
+	}
+	_, err := s.local("SELECT " + strings.Join(wrong, ", "))
+	return err
+}
+
 // passedOn are those of the parameters of motions that executors are given.
 func passedOn(params map[string]string) map[string]string {
 	m := maps.Clone(params)

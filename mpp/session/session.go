@@ -90,6 +90,10 @@ func (s *Server) newSession(ctx context.Context, c *auth.Client, st *startSettin
 	for _, row := range res.rows {
 		sess.motionParams[strings.TrimPrefix(string(row[0]), gucPrefix)] = string(row[1])
 	}
+	if err := sess.sensible(sess.motionParams); err != nil {
+		l.close()
+		return nil, err
+	}
 	sess.icType = sess.motionParams[guc.InterconnectType]
 	sess.gang = s.dispatch.NewGang(dispatch.GangConfig{SessionID: id, User: c.User, Database: c.Database,
 		InterconnectType: sess.icType, CoordinatorPID: l.pid, Startup: passedOn(sess.motionParams),

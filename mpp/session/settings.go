@@ -39,6 +39,9 @@ func (s *Session) settings() (map[string]string, error) {
 			m[string(r[0])] = string(r[1])
 		}
 	}
+	if err := s.sensible(motions); err != nil {
+		return nil, err
+	}
 	if err := s.tune(motions); err != nil {
 		return nil, err
 	}
@@ -137,8 +140,8 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 		defer s.settingsChanged()
 		return s.runLocal(req, req.text)
 	}
-	if p.Context <= guc.Backend {
-		return guc.ErrCannotSet(p.Name, p.Context)
+	if err := settable(p); err != nil {
+		return err
 	}
 	sql := "RESET " + gucPrefix + p.Name
 	tag := "RESET"
@@ -161,6 +164,26 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 	s.settingsChanged()
 	s.complete(tag)
 	return nil
+}
+
+// settable says whether a parameter may be set in a session.
+func settable(p *guc.Parameter) error {
+	if p.Context <= guc.Backend {
+		return guc.ErrCannotSet(p.Name, p.Context)
+	}
+	return nil
+}
+
+// checkSetting is what set_config does with constants.
+func checkSetting(name, value string) (string, error) {
+	p, ok := guc.Lookup(name)
+	if !ok {
+		return value, nil
+	}
+	if err := settable(p); err != nil {
+		return "", err
+	}
+	return p.Parse(value)
 }
 
 // settingValue is SET's value as text.
@@ -215,7 +238,11 @@ func (s *Session) runShow(req *request, st *pg.VariableShowStmt) error {
 		return err
 	}
 	if p, ok := guc.Lookup(st.Name); ok {
-		res.rows[0][0] = []byte(p.Show(string(res.rows[0][0])))
+		value := string(res.rows[0][0])
+		if canonical, err := p.Parse(value); err == nil { // ALTER ROLE keeps it as it was written
+			value = canonical
+		}
+		res.rows[0][0] = []byte(p.Show(value))
 	}
 	if req.describe {
 		s.out.send(&pgproto3.RowDescription{Fields: res.fields})

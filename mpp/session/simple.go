@@ -117,13 +117,17 @@ func (s *Session) run(req *request) error {
 		s.txn.temp = false
 	}
 	s.freshCache()
+	sets, err := plan.CheckSetConfig(req.node, checkSetting)
+	if err != nil {
+		return err
+	}
 	if req.portal == nil && plan.RewriteSettings(req.node) {
-		text, err := plan.Deparse(req.node)
-		if err != nil {
+		if req.text, err = plan.Deparse(req.node); err != nil {
 			return err
 		}
-		req.text = text
-		s.settingsChanged() // it may be set_config
+	}
+	if sets {
+		defer s.settingsChanged()
 	}
 	switch n := req.node.Node.(type) {
 	case *pg.Node_SelectStmt:
@@ -156,7 +160,7 @@ func (s *Session) run(req *request) error {
 	case *pg.Node_CreateTableAsStmt:
 		return s.runCreateAs(req, n.CreateTableAsStmt)
 	case *pg.Node_DoStmt, *pg.Node_CallStmt:
-		s.settingsChanged()
+		defer s.settingsChanged()
 		return s.runProcedure(req)
 	case *pg.Node_FetchStmt:
 		return s.runFetch(req)
