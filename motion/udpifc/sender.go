@@ -168,6 +168,9 @@ func (s *sender) Close(ctx context.Context) error {
 		return s.result
 	}
 	s.closed = true
+	if ctx.Err() != nil { // before any receiver gets an end of stream
+		s.fail(context.Cause(ctx))
+	}
 	s.mu.Lock()
 	if !s.over {
 		now := s.ic.now()

@@ -178,6 +178,9 @@ func (s *Sender) Close(ctx context.Context) error {
 	}
 	s.closed = true
 	s.timer.Stop()
+	if ctx.Err() != nil { // before any receiver gets an end of stream
+		s.life.fail(context.Cause(ctx))
+	}
 	for _, o := range s.streams {
 		o.end()
 	}
