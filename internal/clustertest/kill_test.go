@@ -40,6 +40,8 @@ func TestKillDuringQuery(t *testing.T) {
 		{3, testkit.Postgres, tcp, []string{"seg1"}, all},
 		{3, testkit.InstanceProcess, proxy, []string{"seg1", "dbid 3", "dbid3"}, all},
 		{3, testkit.InstanceProcess, tcp, []string{"seg1", "dbid 3", "dbid3"}, all},
+		{3, testkit.Postgres, udpifc, []string{"seg1"}, all},
+		{3, testkit.InstanceProcess, udpifc, []string{"seg1", "dbid 3", "dbid3"}, all},
 		// A plain gather does without the coordinator's PostgreSQL.
 		{coordinatorDbid, testkit.Postgres, proxy, []string{"coordinator"}, "select id, pad from wide, pg_class where relname = 'wide'"},
 		{coordinatorDbid, testkit.InstanceProcess, proxy, nil, all},
@@ -80,7 +82,7 @@ func TestKillDuringQuery(t *testing.T) {
 			}
 			c.Whole(t, wholeAgain)
 			c.WaitProxies(t)
-			for _, mode := range []string{tcp, proxy} {
+			for _, mode := range []string{udpifc, tcp, proxy} {
 				conn := c.Connect(t, db, mode)
 				if got := testkit.Value(t, conn, "select count(*), count(distinct id) from wide"); got != "90000|90000" {
 					t.Errorf("afterwards, %s: %s rows", mode, got)

@@ -40,7 +40,7 @@ func TestDistribution(t *testing.T) {
 		"select string_agg(policytype::text || numsegments, ',' order by localoid) from gp_distribution_policy":      "p3,p3,r3",
 		"select string_agg(content::text, ',' order by content) from gp_segment_configuration where role = 'p'":      "-1,0,1,2",
 		"select status::text || mode::text from gp_segment_configuration where role = 'm' and content = -1":          "us",
-		"select setting from pg_settings where name = 'gp_interconnect_type'":                                        "tcp",
+		"select setting from pg_settings where name = 'gp_interconnect_type'":                                        "udpifc",
 		"select current_setting('gp_interconnect_queue_depth')":                                                      "4",
 		"select count(*) from pg_settings where name = 'gp_interconnect_proxy_addresses'":                            "0",
 		"select count(*) from pg_stat_replication where application_name <> '' and sync_state in ('sync', 'quorum')": "1",

@@ -36,7 +36,7 @@ func TestWalkthrough(t *testing.T) {
 		create table sales (id int, qty int) distributed by (id);
 		insert into sales select i, i % 100 from generate_series(1, 1000000) i;`,
 		"psql -v ON_ERROR_STOP=1 -d mytest", "CREATE EXTENSION", "CREATE TABLE", "INSERT 0 1000000")
-	see("show gp_interconnect_type;", "psql -At -d mytest", "tcp\n")
+	see("show gp_interconnect_type;", "psql -At -d mytest", "udpifc\n")
 	see(string(function), "psql -v ON_ERROR_STOP=1 -d mytest", "CREATE FUNCTION")
 
 	var rows []string // as psql prints them
@@ -87,7 +87,7 @@ func TestWalkthrough(t *testing.T) {
 		}
 		return nil
 	})
-	if got := testkit.Value(t, old, "show gp_interconnect_type"); got != "tcp" {
+	if got := testkit.Value(t, old, "show gp_interconnect_type"); got != "udpifc" {
 		t.Errorf("the session that was open now has %s", got)
 	}
 	see("", "gpconfig -s gp_interconnect_type", "Values on all segments are consistent", "proxy")
