@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -57,15 +58,24 @@ func (s *Session) runExplain(req *request) (err error) {
 	if format := explainFormat(st); format != "text" {
 		return sqlError("0A000", "EXPLAIN of a distributed query is printed as text only")
 	}
-	var lines []string
-	addPlan := func(indent string, res [][][]byte) {
-		for _, row := range res {
-			lines = append(lines, indent+string(row[0]))
-		}
+	t := &planTree{slices: q.Slices, segments: s.numSegments()}
+	if err := s.slicePlans(req.ctx, t, st); err != nil {
+		return err
 	}
+	var out []string
 	if q.Kind == plan.Gather {
-		lines = append(lines, s.motionLine(" ", 1, &slices[0]))
+		out = t.gather()
 	} else {
+		tokens, err := s.readTokens(len(slices) > 0, func(prefix string) ([][]byte, error) {
+			res, err := s.local(prefix + sql)
+			if err != nil {
+				return nil, err
+			}
+			return firstColumn(res.rows), nil
+		})
+		if err != nil {
+			return err
+		}
 		var set *sources
 		if analyze && len(slices) > 0 {
 			if set, err = s.openSources(req.ctx, slices, nil); err != nil {
@@ -81,49 +91,85 @@ func (s *Session) runExplain(req *request) (err error) {
 		if err != nil {
 			return err
 		}
-		addPlan("", res.rows)
-		for i := range slices {
-			lines = append(lines, s.motionLine(" ", i+1, &slices[i]))
-		}
+		out = t.place(planLines(firstColumn(res.rows)), tokens)
 	}
-	// What each slice does, as one of its segments sees it.
-	var out []string
-	at := 0
-	for _, l := range lines {
-		out = append(out, l)
-		if !strings.Contains(l, "(slice") {
+	if q.Reason != "" {
+		out = append(out, "Not pushed down: "+q.Reason)
+	}
+	s.sendPlan(req, append(out, "Interconnect: "+s.icType, "Optimizer: Postgres-based planner"))
+	return nil
+}
+
+// slicePlans asks one of each slice's segments what it does for it.
+func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStmt) error {
+	for i := range t.slices {
+		sl := &t.slices[i]
+		if rd := sl.Read; rd != nil {
+			t.plans = append(t.plans, []string{fmt.Sprintf("Scan on %s with the rights of %s", rd.Table, rd.Owner), "  for: " + sl.SQL})
+			t.tokens = append(t.tokens, nil)
 			continue
 		}
-		if rd := slices[at].Read; rd != nil {
-			out = append(out, fmt.Sprintf("   ->  Scan on %s with the rights of %s", rd.Table, rd.Owner), "         for: "+slices[at].SQL)
-			at++
-			continue
+		segs := []int{0}
+		if len(sl.Segments) > 0 {
+			segs = sl.Segments[:1]
 		}
-		segs := slices[at].Segments
-		if segs == nil {
-			segs = []int{0}
+		ask := func(prefix string) ([][]byte, error) {
+			if err := s.beforeDispatch(ctx); err != nil {
+				return nil, err
+			}
+			res, err := s.gang.Exec(ctx, segs, prefix+sl.SQL)
+			if err != nil {
+				return nil, err
+			}
+			return firstColumn(res[0].Rows), nil
 		}
-		if err := s.beforeDispatch(req.ctx); err != nil {
-			return err
-		}
-		res, err := s.gang.Exec(req.ctx, segs[:1], prefix+slices[at].SQL)
+		// One segment alone has nothing to read from the others: what reads
+		// them is not run.
+		prefix, _, err := explainOptions(st, t.reads(i))
 		if err != nil {
 			return err
 		}
-		for i, row := range res[0].Rows {
-			indent := "         "
-			if i == 0 {
-				indent = "   ->  "
-			}
-			out = append(out, indent+string(row[0]))
+		lines, err := ask(prefix)
+		if err != nil {
+			return err
 		}
-		at++
+		tokens, err := s.readTokens(t.reads(i), ask)
+		if err != nil {
+			return err
+		}
+		t.plans, t.tokens = append(t.plans, planLines(lines)), append(t.tokens, tokens)
 	}
-	if q.Reason != "" {
-		out = append(out, " Not pushed down: "+q.Reason)
-	}
-	s.sendPlan(req, append(out, " Interconnect: "+s.icType, " Optimizer: Postgres-based planner"))
 	return nil
+}
+
+// readTokens are the tokens of the row sources in a plan, in the order in which
+// EXPLAIN shows them. Only a verbose one names them, and it shows the same
+// nodes in the same order.
+func (s *Session) readTokens(any bool, ask func(prefix string) ([][]byte, error)) ([]string, error) {
+	if !any {
+		return nil, nil
+	}
+	lines, err := ask("EXPLAIN (VERBOSE, COSTS OFF) ")
+	if err != nil {
+		return nil, err
+	}
+	return tokensRead(planLines(lines)), nil
+}
+
+func firstColumn(rows [][][]byte) [][]byte {
+	out := make([][]byte, len(rows))
+	for i, row := range rows {
+		out[i] = row[0]
+	}
+	return out
+}
+
+func planLines(values [][]byte) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
 }
 
 // sendPlan answers an EXPLAIN.
@@ -204,16 +250,14 @@ func (s *Session) explainChange(req *request, n *pg.Node, prefix string) error {
 	return nil
 }
 
-func (s *Session) motionLine(indent string, n int, sl *plan.Slice) string {
-	senders := s.numSegments()
-	if sl.Segments != nil {
-		senders = len(sl.Segments)
-	}
-	return fmt.Sprintf("%sGather Motion %d:1  (slice%d; segments: %d)", indent, senders, n, senders)
-}
-
 // explainPrefix is EXPLAIN with the client's options.
 func explainPrefix(st *pg.ExplainStmt) (prefix string, analyze bool, err error) {
+	return explainOptions(st, false)
+}
+
+// explainOptions is explainPrefix; with planOnly it is without what runs the
+// statement.
+func explainOptions(st *pg.ExplainStmt, planOnly bool) (prefix string, analyze bool, err error) {
 	var opts []string
 	for _, o := range st.Options {
 		d := o.GetDefElem()
@@ -225,11 +269,18 @@ func explainPrefix(st *pg.ExplainStmt) (prefix string, analyze bool, err error) 
 		switch d.Defname {
 		case "analyze":
 			analyze = !off
+			if planOnly {
+				continue
+			}
+		case "timing", "wal":
+			if planOnly {
+				continue // they ask for ANALYZE
+			}
 		}
 		opts = append(opts, strings.TrimSpace(d.Defname+" "+value))
 	}
 	if len(opts) == 0 {
-		return "EXPLAIN ", false, nil
+		return "EXPLAIN ", analyze, nil
 	}
 	return "EXPLAIN (" + strings.Join(opts, ", ") + ") ", analyze, nil
 }

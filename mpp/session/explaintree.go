@@ -1,0 +1,177 @@
+package session
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// planTree puts the plans that PostgreSQL servers make for the slices of one
+// statement together: in the place of each row source stands the motion that
+// feeds it, in Greenplum's words (facts 4.3), and below it the plan of the
+// slice that sends. Slices have the numbers that motions know them by.
+type planTree struct {
+	slices   []plan.Slice
+	segments int        // of the cluster
+	plans    [][]string // of each slice, the lines of EXPLAIN
+	tokens   [][]string // that each plan's row sources read, in order
+}
+
+// reads says whether slice i reads others.
+func (t *planTree) reads(i int) bool {
+	for k := range t.slices {
+		if t.slices[k].Motion != plan.GatherMotion && t.slices[k].To == i {
+			return true
+		}
+	}
+	return false
+}
+
+// senders counts the segments that run a slice.
+func (t *planTree) senders(i int) int {
+	if s := t.slices[i].Segments; s != nil {
+		return len(s)
+	}
+	return t.segments
+}
+
+// motion is the line of slice i's motion but for its costs.
+func (t *planTree) motion(i int) string {
+	from, to := t.senders(i), 1
+	if sl := &t.slices[i]; sl.Motion != plan.GatherMotion {
+		to = t.senders(sl.To)
+	}
+	return fmt.Sprintf("%s %d:%d  (slice%d; segments: %d)", t.slices[i].Motion, from, to, i+1, from)
+}
+
+// costs are PostgreSQL's estimates at the end of a node's line.
+var costs = regexp.MustCompile(`  \(cost=[0-9.]+ rows=([0-9]+) width=[0-9]+\)`)
+
+// gather is the plan of a statement whose first slice sends to the client.
+func (t *planTree) gather() []string {
+	line := t.motion(0)
+	if len(t.plans[0]) > 0 {
+		// The plan is one segment's, the motion has the rows of all.
+		if at := costs.FindStringSubmatchIndex(t.plans[0][0]); at != nil {
+			c := t.plans[0][0]
+			if rows, err := strconv.ParseFloat(c[at[2]:at[3]], 64); err == nil {
+				line += c[at[0]:at[2]] + strconv.FormatFloat(rows*float64(t.senders(0)), 'f', 0, 64) + c[at[3]:at[1]]
+			}
+		}
+	}
+	return append([]string{line}, t.below(0, rootIndent)...)
+}
+
+// rootIndent is how far PostgreSQL indents what belongs to the topmost node;
+// what belongs to another is nodeIndent further right than its arrow.
+const (
+	rootIndent = 2
+	nodeIndent = 6
+	arrow      = "->  "
+)
+
+// below is slice i's plan as the child of its motion, whose children are
+// indented by indent.
+func (t *planTree) below(i, indent int) []string {
+	lines := t.place(t.plans[i], t.tokens[i])
+	out := make([]string, len(lines))
+	for k, l := range lines {
+		if k == 0 {
+			out[k] = strings.Repeat(" ", indent) + arrow + l
+		} else {
+			out[k] = strings.Repeat(" ", indent+nodeIndent-rootIndent) + l
+		}
+	}
+	return out
+}
+
+// sourceLine is the line of a node that reads a row source: indentation,
+// arrow, name of the source in the plan, the rest.
+var sourceLine = regexp.MustCompile(`^( *)(->  )?Function Scan on (?:pg_catalog\.)?gp_motion_recv(?:_[0-9])?( (?:"(?:[^"]|"")*"|[^ ]+))?(.*)$`)
+
+// sourceCall is the line of a verbose plan that names the source.
+var sourceCall = regexp.MustCompile(`^ *Function Call: (?:pg_catalog\.)?gp_motion_recv(?:_[0-9])?\('gp_motion'::text, '([^']*)'::text\)$`)
+
+// tokensRead are the tokens of a verbose plan's row sources, in order.
+func tokensRead(lines []string) (tokens []string) {
+	for _, l := range lines {
+		if m := sourceCall.FindStringSubmatch(l); m != nil {
+			tokens = append(tokens, m[1])
+		}
+	}
+	return tokens
+}
+
+// place puts motions in the place of the row sources of a plan, which read
+// tokens in this order.
+func (t *planTree) place(lines, tokens []string) []string { return t.placeNext(lines, &tokens) }
+
+// placeNext is place for a part of a plan: it takes the tokens it comes by.
+func (t *planTree) placeNext(lines []string, tokens *[]string) (out []string) {
+	for at := 0; at < len(lines); at++ {
+		m := sourceLine.FindStringSubmatch(lines[at])
+		if m == nil || len(*tokens) == 0 {
+			out = append(out, lines[at])
+			continue
+		}
+		i, ours := t.byToken((*tokens)[0])
+		*tokens = (*tokens)[1:]
+		if !ours {
+			out = append(out, lines[at])
+			continue
+		}
+		indent := rootIndent
+		if m[2] != "" {
+			indent = len(m[1]) + nodeIndent
+		}
+		out = append(out, m[1]+m[2]+t.motion(i)+m[4])
+		if keys := t.hashKey(i, strings.TrimPrefix(m[3], " ")); keys != "" {
+			out = append(out, strings.Repeat(" ", indent)+"Hash Key: "+keys)
+		}
+		// What else the plan says of the node comes before its child.
+		var own []string
+		for at+1 < len(lines) && strings.HasPrefix(lines[at+1], strings.Repeat(" ", indent)) {
+			at++
+			if !sourceCall.MatchString(lines[at]) || lines[at][indent] == ' ' {
+				own = append(own, lines[at])
+			}
+		}
+		out = append(out, t.placeNext(own, tokens)...)
+		out = append(out, t.below(i, indent)...)
+	}
+	return out
+}
+
+func (t *planTree) byToken(token string) (int, bool) {
+	for i := range t.slices {
+		if t.slices[i].Token == token && token != "" {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// hashKey are the columns by which slice i is redistributed, under the name
+// that the plan that reads it has for it; "" when it is not.
+func (t *planTree) hashKey(i int, alias string) string {
+	var keys []string
+	for _, k := range t.slices[i].Keys {
+		keys = append(keys, alias+"."+explainName(t.slices[i].Columns[k].Name))
+	}
+	return strings.Join(keys, ", ")
+}
+
+var bareName = regexp.MustCompile(`^[a-z_][a-z0-9_$]*$`)
+
+// explainName is a column's name as EXPLAIN writes it: in quotes where it needs
+// them.
+func explainName(name string) string {
+	if bareName.MatchString(name) {
+		return name
+	}
+	return catalog.Ident(name)
+}
