@@ -2,6 +2,8 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"pgregory.net/rapid"
@@ -163,9 +165,28 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 
 const uuidStart = "00000000-0000-4000-8000-00000000000"
 
+var paramRef = regexp.MustCompile(`\$[0-9]+`)
+
 // query draws a whole query. ordered: its rows have a definite order; any:
 // only their number is definite.
 func (g *gen) query() (sql string, ordered, any bool) {
+	sql, ordered, any = g.anyQuery()
+	// Only the parameters that have come into the query are given.
+	all := g.params
+	g.params = nil
+	number := map[string]string{}
+	sql = paramRef.ReplaceAllStringFunc(sql, func(ref string) string {
+		if number[ref] == "" {
+			i, _ := strconv.Atoi(ref[1:])
+			g.params = append(g.params, all[i-1])
+			number[ref] = fmt.Sprintf("$%d", len(g.params))
+		}
+		return number[ref]
+	})
+	return sql, ordered, any
+}
+
+func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	g.aliases, g.focus, g.params, g.used = 0, g.one(2), nil, false
 	g.segment = g.one(8)
 	saved := g.tables
