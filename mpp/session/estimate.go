@@ -9,8 +9,8 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
-// estimates are guesses of how many rows tables have, for the local server's
-// planner. They are shared by all sessions.
+// estimates are guesses of how many rows tables have, for the planner and for
+// the local server's. They are shared by all sessions.
 type estimates struct {
 	mu sync.Mutex
 	m  map[estimateKey]estimate
@@ -24,21 +24,39 @@ type estimateKey struct {
 type estimate struct {
 	rows float64
 	at   time.Time
+	tick uint64 // of the catalog
 }
 
-// estimateAge is how long a guess is good: tables grow by orders of magnitude
-// seldom, and a guess that is wrong by less does no harm.
-const estimateAge = 30 * time.Second
+// How long a guess is good, if nothing changes the catalog, as ANALYZE does:
+// tables grow by orders of magnitude seldom, and a guess that is wrong by less
+// does no harm. But what is small may be about to be loaded, and would be
+// broadcast by then.
+const (
+	estimateAge      = 30 * time.Second
+	smallEstimateAge = time.Second
+	smallEstimate    = 1e5
+)
 
-// estimateRows asks one segment how large its part of a table is. It says 0,
-// unknown, rather than fail.
+// good says whether a guess need not be made anew.
+func (e estimate) good(now time.Time, tick uint64) bool {
+	age := estimateAge
+	if e.rows < smallEstimate {
+		age = smallEstimateAge
+	}
+	return e.tick == tick && now.Sub(e.at) < age
+}
+
+// estimateRows asks one segment how large its part of a table is: its size
+// now, and the rows in a page as ANALYZE or VACUUM there last saw them. An
+// empty table is taken to have one row. It says 0, unknown, rather than fail.
 func (s *Session) estimateRows(r *relation) float64 {
 	key := estimateKey{s.client.Database, r.OID}
 	e := &s.srv.estimates
+	tick := s.srv.catalogTick.Load()
 	e.mu.Lock()
 	old, ok := e.m[key]
 	e.mu.Unlock()
-	if ok && time.Since(old.at) < estimateAge {
+	if ok && old.good(time.Now(), tick) {
 		return old.rows
 	}
 	if s.gang.Busy() || s.link.status == 'E' {
@@ -49,26 +67,39 @@ func (s *Session) estimateRows(r *relation) float64 {
 	if err := s.beforeDispatch(ctx); err != nil {
 		return old.rows
 	}
-	name := literal(r.name())
-	res, err := s.gang.Exec(ctx, []int{0}, "SELECT COALESCE(sum(CASE WHEN c.reltuples >= 0 AND c.relpages > 0 "+
-		"THEN c.reltuples * (pg_catalog.pg_relation_size(c.oid) / 8192.0 / c.relpages) ELSE pg_catalog.pg_relation_size(c.oid) / 8192 * 80 END), 0)::float8 "+
-		"FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass("+name+") "+
-		"OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass("+name+")))")
+	res, err := s.gang.Exec(ctx, []int{0}, "WITH RECURSIVE k AS (SELECT pg_catalog.to_regclass("+literal(r.name())+`)::pg_catalog.oid AS oid
+			UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN k ON i.inhparent = k.oid),
+		c AS (SELECT c.oid, c.reltuples, c.relpages, EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.relation = c.oid
+				AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+				AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid()) AS locked
+			FROM pg_catalog.pg_class c JOIN k USING (oid))
+		SELECT COALESCE(pg_catalog.bool_or(c.locked), false), COALESCE(pg_catalog.sum(CASE WHEN c.locked THEN 0
+			WHEN c.reltuples >= 0 AND c.relpages > 0 THEN c.reltuples * (pg_catalog.pg_relation_size(c.oid) / 8192.0 / c.relpages)
+			ELSE pg_catalog.pg_relation_size(c.oid) / 8192 * 80 END), 0)::pg_catalog.float8 FROM c`)
 	if err != nil || len(res) == 0 || len(res[0].Rows) == 0 {
 		return old.rows
 	}
-	rows, err := strconv.ParseFloat(string(res[0].Rows[0][0]), 64)
+	if string(res[0].Rows[0][0]) == "t" {
+		// Asking for the size would wait, and fail the transaction in the end.
+		return old.rows
+	}
+	rows, err := strconv.ParseFloat(string(res[0].Rows[0][1]), 64)
 	if err != nil {
 		return old.rows
 	}
+	rows = max(rows, 1)
 	if r.Policy.Kind != plan.Replicated {
-		rows *= float64(s.numSegments())
+		n := s.numSegments()
+		if k := r.Policy.NumSegments; k > 0 && k < n {
+			n = k
+		}
+		rows *= float64(n)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.m == nil || len(e.m) > 10000 {
 		e.m = map[estimateKey]estimate{}
 	}
-	e.m[key] = estimate{rows, time.Now()}
+	e.m[key] = estimate{rows, time.Now(), tick}
 	return rows
 }

@@ -122,9 +122,6 @@ func (s *Session) relation(schema, name string) (*relation, error) {
 	}
 	s.cache.relations[key] = r
 	s.usesTemp(r)
-	if r != nil && r.Policy != nil {
-		r.Rows = s.estimateRows(r)
-	}
 	return r, nil
 }
 
@@ -230,6 +227,9 @@ func (c planCatalog) Relation(schema, name string) (*plan.Relation, error) {
 	r, err := c.s.relation(schema, name)
 	if r == nil || err != nil {
 		return nil, err
+	}
+	if r.Policy != nil {
+		r.Rows = c.s.estimateRows(r)
 	}
 	return &r.Relation, nil
 }
