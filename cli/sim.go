@@ -48,7 +48,9 @@ The queries; N is the number of segments:
 
 --slices takes any number: a gather and one motion N:N for each further slice,
 which the slices read in pairs as joins of joins do. Every slice runs on every
-segment, and all motions of a query are open at once, as they are in Greenplum.
+segment. Counted is the peak: all motions of a query are open at once, as they
+are in Greenplum; with engine trunkline all between segments, for the gather is
+opened when those are over.
 
 Memory of proxies is that of Trunkline's: with all connections idle, and at
 most, when backends do not read. docs/interconnect-sizing.md has the formulas.

@@ -78,8 +78,9 @@ func (r *Result) Type(t Type) *TypeResult {
 }
 
 // Compute counts what sessions need that run the query with these motions all
-// at the same time, in each type. Every slice runs on all segments, and all
-// motions are set up before the first ends.
+// at the same time, in each type, at the peak. Every slice runs on all segments,
+// and all motions are set up before the first ends; Trunkline's gather is set
+// up later if there are others.
 //
 // Proxies, and the connections between them, are counted for the types that
 // use them, though they are there in the others as well when an address list
@@ -133,13 +134,23 @@ func (m model) executors(p place) int64 {
 // proxy (facts 6.4: a unix socket for each).
 func (m model) ends(p place) int64 {
 	n := int64(m.c.Segments)
-	return m.q.gathers*(p.segments+p.coordinator*n) + m.q.wide*2*p.segments*n
+	return m.gathers()*(p.segments+p.coordinator*n) + m.q.wide*2*p.segments*n
+}
+
+// gathers are the motions N:1 that are open at the peak. Trunkline's executors
+// set up the motions between segments together, but a gather only when its
+// slice runs, which is the last: by then the others are over (mpp/execute).
+func (m model) gathers() int64 {
+	if m.c.Engine == Trunkline && m.q.wide > 0 {
+		return 0
+	}
+	return m.q.gathers
 }
 
 // pairs of one session with an end at the place, and those of them with both
 // ends in it.
 func (m model) pairs(p place) (any, both int64) {
-	both = m.q.gathers*p.coordinator*p.segments + m.q.wide*p.segments*p.segments
+	both = m.gathers()*p.coordinator*p.segments + m.q.wide*p.segments*p.segments
 	return m.ends(p) - both, both
 }
 

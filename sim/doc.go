@@ -4,7 +4,7 @@
 // arithmetic: nothing is measured, opened or looked up here.
 //
 // Compute takes a Cluster, the motions of a query and a number of sessions. It
-// counts the moment at which every session has set up all motions of its query
+// counts the moment at which every session has set up the motions of its query
 // and none has ended, which is the peak. What it counts is the interconnect's
 // alone: not dispatch, not clients, not a process' other files.
 //

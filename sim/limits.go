@@ -154,7 +154,7 @@ func within(f need, allowed int64) int64 {
 // dialled is how many TCP connections executors of a place dial, of one
 // session: senders dial their receivers.
 func (m model) dialled(p place) int64 {
-	return p.segments * (m.q.gathers + m.q.wide*int64(m.c.Segments))
+	return p.segments * (m.gathers() + m.q.wide*int64(m.c.Segments))
 }
 
 // process is a kind of process and its part of one session.

@@ -55,18 +55,21 @@ func TestUsage(t *testing.T) {
 		{"one host", cluster(Trunkline, 3, 1), 1, 1, HostProxy, "", Usage{Executors: 4, ListeningPorts: 1, UnixConnections: 6, Descriptors: 1 + 4 + 12}},
 		{"4 hosts", own(cluster(Greenplum, 3, 3)), 1, 1, HostProxy, "", Usage{Executors: 4, TCPConnections: 6, ListeningPorts: 4, UnixConnections: 6, Descriptors: 12 + 8 + 12}},
 
-		// Two slices: 3 + 9 connections, of which 3 within an instance. Here the
-		// executors are the same 4, in Greenplum another 3 processes.
-		{"redistribute", cluster(Trunkline, 3, 1), 2, 1, TCP, "", Usage{Executors: 4, TCPConnections: 12, SameInstance: 3, SameHost: 12, ListeningPorts: 4, Descriptors: 28}},
+		// Two slices: 3 + 9 connections, of which 3 within an instance; here the
+		// gather's 3 come when the 9 are over, and the executors are the same 4,
+		// in Greenplum another 3 processes.
+		{"redistribute", cluster(Trunkline, 3, 1), 2, 1, TCP, "", Usage{Executors: 4, TCPConnections: 9, SameInstance: 3, SameHost: 9, ListeningPorts: 4, Descriptors: 22}},
 		{"redistribute", cluster(Greenplum, 3, 1), 2, 1, TCP, "", Usage{Executors: 7, TCPConnections: 12, SameInstance: 3, SameHost: 12, ListeningPorts: 7, Descriptors: 31}},
 		{"redistribute", cluster(Trunkline, 3, 1), 2, 1, UDPIFC, "", Usage{Executors: 4, UDPSockets: 7, Descriptors: 7}},
 		{"redistribute", cluster(Greenplum, 3, 1), 2, 1, UDPIFC, "", Usage{Executors: 7, UDPSockets: 14, Descriptors: 14}},
 
-		// 16 segments, 32 sessions, five slices: 32 × (16 + 4 × 16²).
-		{"five slices", cluster(Trunkline, 16, 1), 5, 32, TCP, "", Usage{Executors: 544, TCPConnections: 33280, SameInstance: 2048, SameHost: 33280, ListeningPorts: 544, Descriptors: 67104}},
+		// 16 segments, 32 sessions, five slices: 32 × 4 × 16², in Greenplum
+		// 32 × 16 more.
+		{"five slices", cluster(Trunkline, 16, 1), 5, 32, TCP, "", Usage{Executors: 544, TCPConnections: 32768, SameInstance: 2048, SameHost: 32768, ListeningPorts: 544, Descriptors: 66080}},
+		{"five slices", cluster(Greenplum, 16, 1), 5, 32, TCP, "", Usage{Executors: 2592, TCPConnections: 33280, SameInstance: 2048, SameHost: 33280, ListeningPorts: 2592, Descriptors: 69152}},
 		{"five slices", cluster(Trunkline, 16, 1), 5, 32, UDPIFC, "", Usage{Executors: 544, UDPSockets: 1056, Descriptors: 1056}},
 		{"five slices", cluster(Greenplum, 16, 1), 5, 32, UDPIFC, "", Usage{Executors: 2592, UDPSockets: 5184, Descriptors: 5184}},
-		{"five slices", cluster(Trunkline, 16, 1), 5, 32, Proxy, "", Usage{Executors: 544, TCPConnections: 136, SameHost: 136, ListeningPorts: 17, UnixConnections: 66560, Descriptors: 272 + 34 + 133120}},
+		{"five slices", cluster(Trunkline, 16, 1), 5, 32, Proxy, "", Usage{Executors: 544, TCPConnections: 136, SameHost: 136, ListeningPorts: 17, UnixConnections: 65536, Descriptors: 272 + 34 + 131072}},
 
 		// The published example: 256 primaries on 8 hosts, 257·256/2
 		// connections of which 32·225 leave a host, and 36 with a proxy a host.

@@ -56,8 +56,8 @@ func (h *holder) await(ctx context.Context, n int) error {
 }
 
 // peaks counts sockets while all sessions are in the middle of a query: the
-// executors of each session have opened all motions of it and wait, in the scan
-// of the slice that comes first, for a lock.
+// executors of each session have opened the motions of it and wait, in the scan of
+// the slice that comes first, for a lock.
 func (b *bench) peaks(ctx context.Context, s *site, p Place, typ string, set []query) {
 	for _, q := range set {
 		if q.held == "" {
@@ -106,6 +106,9 @@ func (s *site) peak(ctx context.Context, sessions int, typ string, q *query) (n 
 		return n, err
 	}
 	defer h.close()
+	if err := s.awaitIdle(ctx); err != nil {
+		return n, err
+	}
 	list, err := s.openSessions(ctx, typ, sessions)
 	if err != nil {
 		return n, err
@@ -143,6 +146,24 @@ func (s *site) peak(ctx context.Context, sessions int, typ string, q *query) (n 
 		err = qerr
 	}
 	return n, err
+}
+
+// awaitIdle waits until the executors of sessions that are over have closed what
+// they had.
+func (s *site) awaitIdle(ctx context.Context) error {
+	for {
+		pids, err := s.pids(ctx)
+		if err != nil {
+			return err
+		}
+		left, _, err := countSockets(pids)
+		if err != nil || left == (Sockets{}) {
+			return err
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("executors of earlier sessions still have %d TCP connections and %d ports: %w", left.TCP, left.Ports(), context.Cause(ctx))
+		}
+	}
 }
 
 // count counts what a type holds now: of type proxy the proxies' own sockets
