@@ -104,5 +104,8 @@ func (e *Writer) Write(b []byte) (int, error) {
 	if e.Err == nil {
 		_, e.Err = e.W.Write(b)
 	}
-	return len(b), e.Err
+	if e.Err != nil {
+		return 0, e.Err
+	}
+	return len(b), nil
 }

@@ -14,7 +14,9 @@ type Table struct {
 	Head  []string
 	// Left is how many columns, from the first on, are aligned to the left.
 	Left int
-	Rows [][]string
+	// Remarks says that the last column is aligned to the left, too.
+	Remarks bool
+	Rows    [][]string
 }
 
 // Add adds a row; missing cells are empty.
@@ -45,7 +47,7 @@ func (t *Table) Text(w io.Writer) {
 		line := " "
 		for i, cell := range row {
 			pad := strings.Repeat(" ", max(0, width[i]-utf8.RuneCountInString(cell)))
-			if i < t.Left || t.remark(row, i) {
+			if t.left(i) || t.remark(row, i) {
 				line += " " + cell + pad + " "
 			} else {
 				line += " " + pad + cell + " "
@@ -54,6 +56,9 @@ func (t *Table) Text(w io.Writer) {
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }
+
+// left says whether column i is aligned to the left.
+func (t *Table) left(i int) bool { return i < t.Left || t.Remarks && i == len(t.Head)-1 }
 
 // remark says that cell i is the last with text in the row though there are
 // more columns: a sentence, to be printed over them.
@@ -81,7 +86,7 @@ func (t *Table) Markdown(w io.Writer) {
 	}
 	line(t.Head)
 	for i := range t.Head {
-		if i < t.Left {
+		if t.left(i) {
 			fmt.Fprint(w, "|---")
 		} else {
 			fmt.Fprint(w, "|--:")
@@ -103,7 +108,7 @@ func (t *Table) HTML(w io.Writer) {
 			switch {
 			case c == "MISSED":
 				class = ` class="missed"`
-			case i < t.Left:
+			case t.left(i):
 				class = ` class="left"`
 			}
 			fmt.Fprintf(w, "<%s%s>%s</%s>", tag, class, html.EscapeString(c), tag)

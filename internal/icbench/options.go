@@ -154,6 +154,8 @@ func (o *Options) Check() error {
 		return fmt.Errorf("%d segments over the WAN: use 1 to %d", o.WANSegments, wideHosts-1)
 	case o.Rounds < 1 || o.WANRounds < 1 || o.Rows < 100 || o.GatherRows < 1 || o.Size < 1 || o.Rate < 1e5:
 		return errors.New("rounds, rows and size cannot be that small")
+	case o.Slot < 0 || o.Limit < 0:
+		return errors.New("times cannot be negative")
 	case o.Size > 4000:
 		return fmt.Errorf("%d MB are too many: use up to 4000", o.Size)
 	case o.NoWAN && o.NoLoopback:

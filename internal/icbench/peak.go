@@ -137,7 +137,7 @@ func (s *site) peak(ctx context.Context, sessions int, typ string, q *query) (n 
 	}()
 	err = h.await(wctx, sessions)
 	if err == nil {
-		n, err = s.count(ctx, typ)
+		n, err = s.settled(ctx, typ)
 	} else {
 		leave()
 	}
@@ -164,6 +164,26 @@ func (s *site) awaitIdle(ctx context.Context) error {
 			return fmt.Errorf("executors of earlier sessions still have %d TCP connections and %d ports: %w", left.TCP, left.Ports(), context.Cause(ctx))
 		}
 	}
+}
+
+// settled counts until three counts in a row are the same: what executors only
+// try, or have just closed, is not held.
+func (s *site) settled(ctx context.Context, typ string) (n Sockets, err error) {
+	const look, same, most = 100 * time.Millisecond, 3, 50
+	run := 0
+	for range most {
+		last := n
+		if n, err = s.count(ctx, typ); err != nil {
+			return n, err
+		}
+		if run++; n != last {
+			run = 1
+		}
+		if run >= same || !pause(ctx, look) {
+			break
+		}
+	}
+	return n, nil
 }
 
 // count counts what a type holds now: of type proxy the proxies' own sockets

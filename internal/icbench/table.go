@@ -42,7 +42,7 @@ func (r *Report) tables() []*table {
 }
 
 func (r *Report) boundTable() *table {
-	t := &table{Title: "Must hold", Left: 1, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
+	t := &table{Title: "Must hold", Left: 1, Remarks: true, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
 	for _, b := range r.Bounds {
 		t.Add(b.Figure, b.Value(), b.Bound, b.Verdict(), b.Remark)
 	}
@@ -96,7 +96,7 @@ func (r *Report) loopbackTables() (list []*table) {
 
 func (r *Report) wanTables() (list []*table) {
 	for _, name := range r.queryNames(true) {
-		t := &table{Left: 3, Head: []string{"RTT ms", "Loss %", "Type", "p50 ms", "MB/s", "Net KB a run", "Packets a run", "Retransmits", "Runs", "Remark"}}
+		t := &table{Left: 3, Remarks: true, Head: []string{"RTT ms", "Loss %", "Type", "p50 ms", "MB/s", "Net KB a run", "Packets a run", "Retransmits", "Runs", "Remark"}}
 		t.Title = fmt.Sprintf("WAN, %s, %d segments, %g Mbit/s between each two instances", name, r.Setup.WANSegments, r.Setup.RateMbit)
 		for _, p := range r.places(true) {
 			for _, typ := range r.ways() {
