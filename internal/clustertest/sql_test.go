@@ -127,6 +127,30 @@ func TestTransactions(t *testing.T) {
 	testkit.Exec(t, conn, "rollback")
 	count("101")
 
+	// So with cursors open, whether they have been read or not.
+	for _, q := range []string{"select * from t", "select a.id from t a join t b on a.v = b.id"} {
+		for _, fetch := range []string{"", "; fetch 1 from c", "; fetch all from c", "; fetch 1 from c; savepoint a; rollback to a"} {
+			testkit.Exec(t, conn, "begin; insert into t select i, 5 from generate_series(6000, 6099) i; declare c cursor for "+q+fetch)
+			start := time.Now()
+			testkit.Exec(t, conn, "rollback")
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("rollback with a cursor for %s%s open took %v", q, fetch, took)
+			}
+			if got := testkit.Value(t, conn, "select count(*) from t"); got != "101" {
+				t.Errorf("after the rollback with a cursor for %s%s open: %s rows", q, fetch, got)
+			}
+			count("101")
+		}
+	}
+	// COMMIT of what has failed rolls back as well.
+	if err := testkit.TryExec(conn, "begin; insert into t values (6000, 5); declare c cursor for select * from t; select 1/0"); testkit.SQLState(err) != "22012" {
+		t.Errorf("division by zero: %v", err)
+	}
+	testkit.Exec(t, conn, "commit")
+	if got := testkit.Value(t, conn, "select count(*) from t"); got != "101" {
+		t.Errorf("after COMMIT of a failed transaction with a cursor: %s rows", got)
+	}
+
 	// An error in a transaction block ends it, with the segment's error.
 	err := testkit.TryExec(conn, "begin; insert into t values (5000, 1); select 1 / (v - v) from t")
 	if testkit.SQLState(err) != "22012" || !regexp.MustCompile(`\(seg\d .*pid=\d+\)`).MatchString(err.Error()) {

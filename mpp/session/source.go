@@ -210,6 +210,14 @@ func (set *sources) finishRun() error {
 	return err
 }
 
+// abandon ends the slices, whatever they are doing.
+func (set *sources) abandon() {
+	if set.run != nil {
+		set.run.Cancel()
+		_ = set.finishRun()
+	}
+}
+
 // close ends the slices and forgets the tokens. It returns why a slice failed.
 func (set *sources) close() error {
 	for _, src := range set.list {

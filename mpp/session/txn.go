@@ -174,16 +174,7 @@ func (s *Session) commit(ctx context.Context, sql string) (tag string, err error
 
 // rollback ends the transaction everywhere, whatever state it is in.
 func (s *Session) rollback() {
-	ctx, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
-	defer done()
-	for _, set := range s.txn.open {
-		_ = set.finishRun()
-	}
-	if s.gang.InTransaction() {
-		if err := s.gang.Rollback(ctx); err != nil {
-			s.log("rollback on the segments", "error", err)
-		}
-	}
+	s.abortGang()
 	if s.link.broken == nil && s.link.status != 'I' {
 		_, _ = s.local("ROLLBACK")
 	}
@@ -244,13 +235,15 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 		return err
 	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK:
 		s.abortGang()
-		for _, set := range s.txn.open {
-			_ = set.finishRun()
-		}
 		err := s.runLocal(req, req.text)
 		s.transactionEnded()
 		return err
 	case pg.TransactionStmtKind_TRANS_STMT_SAVEPOINT:
+		if s.link.status == 'T' {
+			if err := s.settleSources(); err != nil {
+				return err
+			}
+		}
 		if err := s.runLocal(req, req.text); err != nil {
 			return err
 		}
@@ -297,7 +290,13 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 	return sqlError("0A000", "PREPARE TRANSACTION and its kin are not supported: the cluster commits in two phases itself")
 }
 
+// abortGang ends the transaction on the segments without its changes. What
+// cursors have not read of their slices nobody will: until they are closed the
+// segments are not free to roll back.
 func (s *Session) abortGang() {
+	for _, set := range s.txn.open {
+		set.abandon()
+	}
 	if !s.gang.InTransaction() {
 		return
 	}
