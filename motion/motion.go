@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ID names one motion of one query: the sending and receiving slice of a
@@ -118,6 +119,25 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// closedEarly is the interconnect's word for "the other side went away". Where
+// the cause is known it follows after a colon.
+const closedEarly = "interconnect error: connection closed prematurely"
+
+// broken are the beginnings of errors that say only that a connection broke.
+var broken = []string{closedEarly, "interconnect error writing", "interconnect error reading"}
+
+// Bare says whether the message of an error with CodeInterconnect tells of a
+// broken connection and not what broke it: that is most often the consequence
+// of another failure, which says more.
+func Bare(message string) bool {
+	for _, b := range broken {
+		if rest, ok := strings.CutPrefix(message, b); ok {
+			return b != closedEarly || !strings.HasPrefix(rest, ":")
+		}
+	}
+	return false
+}
 
 // Errorf makes an *Error with CodeInterconnect; a %w operand becomes its cause.
 func Errorf(format string, args ...any) *Error {

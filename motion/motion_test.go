@@ -12,6 +12,22 @@ import (
 	"github.com/trunkline-db/trunkline/motion/tcp"
 )
 
+func TestBare(t *testing.T) {
+	for message, want := range map[string]bool{
+		"interconnect error: connection closed prematurely":                                 true,
+		"interconnect error: connection closed prematurely (seg1 slice2 127.0.0.1:1 pid=3)": true,
+		"interconnect error: connection closed prematurely: the proxy of seg1 is gone":      false,
+		"interconnect error writing an outgoing packet: broken pipe":                        true,
+		"interconnect error reading an incoming packet":                                     true,
+		"Interconnect timeout: Unable to complete setup":                                    false,
+		"": false,
+	} {
+		if got := motion.Bare(message); got != want {
+			t.Errorf("Bare(%q) is %v", message, got)
+		}
+	}
+}
+
 func TestError(t *testing.T) {
 	err := motion.Errorf("interconnect error: %w at seg%d", io.ErrUnexpectedEOF, 3)
 	if err.Code != "58M01" || err.Error() != "interconnect error: unexpected EOF at seg3" || !errors.Is(err, io.ErrUnexpectedEOF) {

@@ -113,15 +113,18 @@ func (m *member) describe(slice int16) string {
 func rank(err error) int {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) {
-		return 3
+		return 4
 	}
 	switch pe.Code {
 	case codeCanceled, codeInFailedTx:
 		return 1
 	case motion.CodeInterconnect:
-		return 2
+		if motion.Bare(pe.Message) {
+			return 2
+		}
+		return 3
 	}
-	return 3
+	return 4
 }
 
 // canceled is what a statement cancelled through ctx, or by Cancel, ends with.

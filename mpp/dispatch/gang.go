@@ -260,7 +260,7 @@ func worst(ctx context.Context, errs []error) error {
 			w = err
 		}
 	}
-	if w != nil && ctx.Err() != nil && rank(w) < 3 {
+	if w != nil && ctx.Err() != nil && rank(w) < 4 {
 		return canceled(ctx)
 	}
 	return w

@@ -149,7 +149,7 @@ func (o *op) end() error {
 	err, user := o.err, o.user || o.ctx.Err() != nil
 	o.mu.Unlock()
 	o.cancels.Wait()
-	if err != nil && user && rank(err) < 3 {
+	if err != nil && user && rank(err) < 4 {
 		return canceled(o.ctx)
 	}
 	return err

@@ -63,7 +63,7 @@ func (j *job) serve() error {
 		if f != nil {
 			why = f
 		}
-		if err := q.endStatement(why); err != nil && f == nil {
+		if err := q.endStatement(why); err != nil && (f == nil || bare(f.err)) {
 			f = &failure{err: j.cause(err)}
 		}
 		q.statementEnds(j.cmd.Command)

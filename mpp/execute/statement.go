@@ -186,7 +186,9 @@ func (st *statement) send(j *job) (string, error) {
 func (st *statement) fail(err error) {
 	st.mu.Lock()
 	first := st.err == nil && st.ctx.Err() == nil
-	if first {
+	if first || st.err != nil && bare(st.err) && !bare(err) {
+		// When the executor sends to itself, that end may have been the first
+		// to notice that the other one has failed.
 		st.err = err
 	}
 	st.mu.Unlock()
@@ -197,6 +199,12 @@ func (st *statement) fail(err error) {
 	if st.q.job.Load() != nil {
 		st.q.cancelPG(st.q.ctx)
 	}
+}
+
+// bare says whether err tells of a broken connection only, and not why.
+func bare(err error) bool {
+	var me *motion.Error
+	return errors.As(err, &me) && me.Code == motion.CodeInterconnect && motion.Bare(me.Message)
 }
 
 // failed is why a motion has failed, nil if none has.

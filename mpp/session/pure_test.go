@@ -23,6 +23,8 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
+const closedEarly = "interconnect error: connection closed prematurely"
+
 func TestBetterError(t *testing.T) {
 	cancelled := context.Canceled
 	bare := &motion.Error{Code: motion.CodeInterconnect, Message: closedEarly}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -297,7 +296,7 @@ const reportLimit = 500 * time.Millisecond
 // take the place of it.
 func await(ctx context.Context, err error) {
 	var me *motion.Error
-	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !causeless(me.Message) {
+	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !motion.Bare(me.Message) {
 		return
 	}
 	t := time.NewTimer(reportLimit)
@@ -319,23 +318,6 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// closedEarly is the interconnect's word for "the other side went away". Where
-// the cause is known it follows after a colon.
-const closedEarly = "interconnect error: connection closed prematurely"
-
-// broken are the beginnings of errors that say only that a connection broke.
-var broken = []string{closedEarly, "interconnect error writing", "interconnect error reading"}
-
-// causeless says whether an interconnect error names no cause.
-func causeless(message string) bool {
-	for _, b := range broken {
-		if rest, ok := strings.CutPrefix(message, b); ok {
-			return b != closedEarly || !strings.HasPrefix(rest, ":")
-		}
-	}
-	return false
-}
-
 // betterError picks the error that says more: a segment's own error before the
 // interconnect's, a named cause before a broken connection, anything before a
 // cancellation or a failed transaction that followed from it; of equals a, which should be what was
@@ -350,7 +332,7 @@ func betterError(a, b error) error {
 		switch {
 		case pe.Code == "57014" || pe.Code == "25P02":
 			return 1
-		case pe.Code == motion.CodeInterconnect && causeless(pe.Message):
+		case pe.Code == motion.CodeInterconnect && motion.Bare(pe.Message):
 			if pe.Detail == "" {
 				return 2
 			}
