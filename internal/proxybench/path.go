@@ -159,19 +159,9 @@ func (p *pumpPath) open(int) (s stream, err error) {
 	if s.from, err = p.socks.dial(p.first); err != nil {
 		return s, fmt.Errorf("byte pump: %w", err)
 	}
-	var fd int
-	for {
-		fd, _, err = unix.Accept4(p.listen, unix.SOCK_CLOEXEC)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err == nil {
-		s.to, err = p.socks.adopt(fd)
-	}
-	if err != nil {
+	if s.to, err = s.from.accept(p.listen); err != nil {
 		s.from.close()
-		return s, fmt.Errorf("byte pump: accept: %w", err)
+		return s, fmt.Errorf("byte pump: %w", err)
 	}
 	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,10 +22,39 @@ var errSilent = fmt.Errorf("nothing moved for %v", patience)
 // patience. One goroutine may read while another writes; close is for when
 // both are done, cut for any time.
 type sock struct {
-	fd     int
-	of     *sockets
+	fd int
+	of *sockets
+	// shared says that the Go scheduler is told of reads and writes, as many
+	// wait at once. Otherwise the thread just waits in the kernel, as the
+	// process does that a backend is: what the scheduler makes of a wait is not
+	// in the times measured. The scheduler's signals then end a wait early now
+	// and then.
+	shared bool
 	mu     sync.Mutex // between cut and close
 	closed bool
+}
+
+// call makes a system call, once more when a signal has ended it, but not for
+// longer than patience, which begins anew each time for the kernel.
+//
+//go:uintptrescapes
+func (k *sock) call(trap, a, b, c uintptr) (int, unix.Errno) {
+	do := unix.RawSyscall6
+	if k.shared {
+		do = unix.Syscall6
+	}
+	var since time.Time
+	for {
+		n, _, errno := do(trap, a, b, c, 0, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+		if since.IsZero() {
+			since = time.Now()
+		} else if time.Since(since) > patience {
+			return 0, unix.EAGAIN
+		}
+	}
 }
 
 // sockets are the open ones of a run, to cut them all when it is to end.
@@ -54,12 +84,16 @@ func newSockets(ctx context.Context) (s *sockets, stop func() bool) {
 
 // adopt makes a sock of fd, which it owns from now on.
 func (s *sockets) adopt(fd int) (*sock, error) {
-	tv := unix.NsecToTimeval(patience.Nanoseconds())
-	err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-	if err == nil {
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
-	}
 	k := &sock{fd: fd, of: s}
+	tv := unix.NsecToTimeval(patience.Nanoseconds())
+	var err error
+	for _, opt := range [...]uintptr{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, opt,
+			uintptr(unsafe.Pointer(&tv)), unsafe.Sizeof(tv), 0)
+		if errno != 0 && err == nil {
+			err = os.NewSyscallError("setsockopt", errno)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && s.over {
@@ -75,66 +109,80 @@ func (s *sockets) adopt(fd int) (*sock, error) {
 
 // dial connects to the unix socket at path.
 func (s *sockets) dial(path string) (*sock, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+	var addr unix.RawSockaddrUnix
+	if len(path) >= len(addr.Path) {
+		return nil, fmt.Errorf("connect to %s: %w", path, unix.ENAMETOOLONG)
 	}
-	k, err := s.adopt(fd)
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return nil, os.NewSyscallError("socket", errno)
+	}
+	k, err := s.adopt(int(fd))
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-		if err != unix.EINTR {
-			break
-		}
+	addr.Family = unix.AF_UNIX
+	for i := range len(path) {
+		addr.Path[i] = int8(path[i])
 	}
-	if err != nil {
+	size := unsafe.Offsetof(addr.Path) + uintptr(len(path)) + 1
+	if _, errno := k.call(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&addr)), size); errno != 0 {
 		k.close()
-		return nil, fmt.Errorf("connect to %s: %w", path, err)
+		return nil, fmt.Errorf("connect to %s: %w", path, errno)
 	}
 	return k, nil
 }
 
 // Read implements io.Reader.
 func (k *sock) Read(b []byte) (int, error) {
-	for {
-		n, err := unix.Read(k.fd, b)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			return 0, errSilent
-		case err != nil:
-			return 0, os.NewSyscallError("read", err)
-		case n == 0 && len(b) > 0:
-			return 0, io.EOF
-		}
-		return n, nil
+	if len(b) == 0 {
+		return 0, nil
 	}
+	n, errno := k.call(unix.SYS_READ, uintptr(k.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	switch {
+	case errno == unix.EAGAIN:
+		return 0, errSilent
+	case errno != 0:
+		return 0, os.NewSyscallError("read", errno)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // Write implements io.Writer: one write call unless the kernel takes less.
 func (k *sock) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
-		n, err := unix.Write(k.fd, b[done:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
+		n, errno := k.call(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&b[done])), uintptr(len(b)-done))
+		switch errno {
+		case 0:
+			done += n
+		case unix.EAGAIN:
 			return done, errSilent
-		case err != nil:
-			return done, os.NewSyscallError("write", err)
+		default:
+			return done, os.NewSyscallError("write", errno)
 		}
-		done += n
 	}
 	return done, nil
 }
 
+// accept waits, as long as k would for reading, for a connection at the
+// listening socket fd.
+func (k *sock) accept(fd int) (*sock, error) {
+	n, errno := k.call(unix.SYS_ACCEPT, uintptr(fd), 0, 0)
+	if errno != 0 {
+		return nil, os.NewSyscallError("accept", errno)
+	}
+	return k.of.adopt(n)
+}
+
 // closeWrite ends the stream towards the other side.
 func (k *sock) closeWrite() error {
-	return os.NewSyscallError("shutdown", unix.Shutdown(k.fd, unix.SHUT_WR))
+	if _, errno := k.call(unix.SYS_SHUTDOWN, uintptr(k.fd), unix.SHUT_WR, 0); errno != 0 {
+		return os.NewSyscallError("shutdown", errno)
+	}
+	return nil
 }
 
 // expectEOF reads the end of the stream.
@@ -167,7 +215,7 @@ func (k *sock) close() {
 		return
 	}
 	k.closed = true
-	unix.Close(k.fd)
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(k.fd), 0, 0)
 	k.of.mu.Lock()
 	delete(k.of.open, k)
 	k.of.mu.Unlock()

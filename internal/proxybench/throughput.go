@@ -41,6 +41,7 @@ func startFlow(p path, pat *pattern, n int) (*flow, error) {
 			}
 			return nil, err
 		}
+		s.from.shared, s.to.shared = true, true
 		f.streams = append(f.streams, &flowStream{stream: s, out: pat.source(uint32(i)), in: pat.check(uint32(i))})
 	}
 	for _, s := range f.streams {
