@@ -21,7 +21,7 @@ var (
 func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []string)) {
 	w := newWorld(t)
 	for _, db := range allDatabases() {
-		w.exec(db, "SET statement_timeout = '5s'; SET extra_float_digits = 0")
+		w.exec(db, "SET statement_timeout = '5s'; SET extra_float_digits = 0; SET jit = off")
 	}
 	old := flag.Lookup("rapid.checks").Value.String()
 	flag.Set("rapid.checks", fmt.Sprint(*worlds))
@@ -66,6 +66,7 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, top, island, redistribute, broadcast int }
 	reasons := map[string]int{}
+	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
 		if g.one(2) {
 			body, kinds := g.sel(nil, 1)
@@ -123,6 +124,7 @@ func TestEquivalence(t *testing.T) {
 						}
 					}
 				})
+				slow, w.slow = slow+w.slow, 0
 				if why != "" {
 					rt.Fatalf("%s\n%s\n%v\n%s", strings.Join(script, "\n"), sql, g.params, why)
 				}
@@ -130,6 +132,9 @@ func TestEquivalence(t *testing.T) {
 		}
 	})
 	t.Logf("%+v, not pushed down: %v", stats, reasons)
+	if slow*50 > stats.queries {
+		t.Errorf("%d answers of %d queries took too long", slow, stats.queries)
+	}
 	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.redistribute == 0 || stats.broadcast == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
 	}
@@ -171,6 +176,11 @@ func (w *world) check(sql string, params [][2]string, want result, ordered, any 
 		}
 	}
 	got := w.runWith(sql, q, params)
+	var pe *pgconn.PgError
+	if errors.As(got.err, &pe) && pe.Code == "57014" {
+		w.slow++ // a product of many tables, on a busy machine
+		return ""
+	}
 	if out := compare(got, want, ordered, any); !strings.HasPrefix(out, "  same") {
 		return out + showQuery(q)
 	}

@@ -27,6 +27,8 @@ type level struct {
 	outs     []string // result column names
 	vals     []outVal // what they are, in the same order
 	known    bool     // outs is complete
+
+	implied map[*rte][]implied // see impliedBy; nil: not looked for
 }
 
 // outVal is what a result column is: an expression or a column that a star

@@ -137,6 +137,7 @@ type world struct {
 	conns  map[string]*pgx.Conn
 	tables map[string]*testTable
 	cat    *pgCatalog
+	slow   int // queries that took too long
 }
 
 // testTable is a distributed table.

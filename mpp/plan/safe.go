@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -243,5 +244,12 @@ func (p *planner) baseConditions(lv *level) map[*rte][]*pg.Node {
 		all = append(all, rows(it)...)
 	}
 	take(lv.sel.WhereClause, all)
+	for r, list := range p.impliedBy(lv) {
+		for _, i := range list {
+			if !slices.Contains(out[r], i.from) {
+				out[r] = append(out[r], i.cond)
+			}
+		}
+	}
 	return out
 }
