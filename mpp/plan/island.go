@@ -46,6 +46,15 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	if why == "" && err == nil {
 		done, why, err = p.push(sh, root)
 	}
+	if !done && err == nil && sh != nil && sh.aggregates {
+		// Perhaps when the rows of each group are on one segment.
+		if again := p.regroup(lv, sh); again != nil {
+			sh = again
+			if err = p.makeInputs(sh); err == nil {
+				done, _, err = p.push(sh, root)
+			}
+		}
+	}
 	if done {
 		p.keepInputs(sh)
 	}

@@ -89,6 +89,68 @@ func (p *planner) moveTables(lv *level, why string) (*shape, string) {
 	if !mv.collect(lv) || len(mv.leaves) == 0 {
 		return nil, why
 	}
+	return mv.search(why, func(*shape) bool { return true })
+}
+
+// regroupBytes is how much a level must read for its rows to be sent to the
+// segments of their groups: less is soon gathered.
+const regroupBytes = 64 << 10
+
+// regroup finds the cheapest moves that bring the rows of each group of a
+// level, or those that a DISTINCT aggregate counts once, to one segment, and
+// sets them. sh is the level without; nil: there are none.
+func (p *planner) regroup(lv *level, sh *shape) *shape {
+	p.moves = nil
+	if _, single := p.single(sh); single || p.opt.NoMotions || sh.windows || lv.ownerReads() != "" || len(lv.sel.DistinctClause) > 0 {
+		return nil
+	}
+	exprs, ok := sh.groupExprs()
+	if !ok || sh.groupsByKey() {
+		return nil
+	}
+	mv := &mover{p: p, lv: lv}
+	if !mv.collect(lv) || len(mv.leaves) == 0 {
+		return nil
+	}
+	bytes := 0.0
+	for _, l := range mv.leaves {
+		bytes += l.alone
+	}
+	if bytes < regroupBytes {
+		return nil
+	}
+	var args []*pg.Node // of aggregates with DISTINCT
+	for _, c := range lv.calls {
+		if c.fn.AggDistinct && len(c.fn.Args) == 1 {
+			args = append(args, c.fn.Args[0])
+		}
+	}
+	for _, n := range append(exprs, args...) {
+		if id, ok := sh.columnOf(n); ok {
+			mv.note(inner(id))
+		}
+	}
+	found, _ := mv.search("", func(sh *shape) bool {
+		if p.clauses(sh, false) != "" {
+			return false
+		}
+		if len(exprs) > 0 {
+			return sh.groupsByKey()
+		}
+		for _, a := range args {
+			if !sh.covers([]*pg.Node{a}) {
+				return false
+			}
+		}
+		return len(args) > 0
+	})
+	return found
+}
+
+// search sets the cheapest moves that make an island of the level that is to
+// the mind of accept. why says why there are none.
+func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
+	p, lv := mv.p, mv.lv
 	gather := 0.0 // what gathering all the tables would move
 	for _, l := range mv.leaves {
 		gather += l.alone
@@ -114,7 +176,7 @@ func (p *planner) moveTables(lv *level, why string) (*shape, string) {
 			p.moves = nil
 			break
 		}
-		if sh != nil {
+		if sh != nil && accept(sh) {
 			return sh, ""
 		}
 		p.moves = nil
