@@ -142,6 +142,9 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		// the island's conditions leave out, else it would not be alone.
 		s.Motion = BroadcastMotion
 	} else {
+		if n := len(to); to != nil && n != m.segs || to == nil && m.segs != p.opt.NumSegments {
+			return fmt.Errorf("planner: %s is redistributed over %d segments, and others run the slice", r.rel.Name, m.segs)
+		}
 		perSegment /= float64(m.segs)
 		for _, k := range m.keys {
 			s.Keys = append(s.Keys, slices.IndexFunc(cols, func(c Column) bool { return c.Name == r.cols[k] }))
