@@ -73,12 +73,17 @@ func setBacklog(ln *net.TCPListener, n int) error {
 func (ic *Interconnect) accept(ln net.Listener) {
 	defer ic.wg.Done()
 	slots := make(chan struct{}, maxRegistering)
+	var said time.Time
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
+			if time.Since(said) > acceptQuiet {
+				ic.logf("interconnect error on listener port %d: %v", ln.Addr().(*net.TCPAddr).Port, bare(err))
+				said = time.Now()
+			}
 			select {
 			case <-time.After(acceptRetry):
 			case <-ic.ctx.Done():
@@ -109,6 +114,11 @@ func (ic *Interconnect) register(conn net.Conn) {
 	}
 	reg, err := readRegistration(conn)
 	if err != nil || !stop() {
+		var wrong *icwire.ProtocolError
+		var ne net.Error
+		if ic.ctx.Err() == nil && (errors.As(err, &wrong) || errors.As(err, &ne) && ne.Timeout()) { // else a sender was cancelled
+			ic.logf("interconnect error reading register message from %s: %v", conn.RemoteAddr(), bare(err))
+		}
 		stream.Reset(conn)
 		return
 	}

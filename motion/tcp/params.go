@@ -34,4 +34,6 @@ const (
 	// acceptRetry is the pause after accept has failed, for want of
 	// descriptors for example.
 	acceptRetry = 100 * time.Millisecond
+	// acceptQuiet is the least time between two messages about it.
+	acceptQuiet = time.Minute
 )

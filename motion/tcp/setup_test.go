@@ -172,9 +172,13 @@ func TestNoTimeWait(t *testing.T) {
 	t.Errorf("sockets are left (local, remote, state): %q", left)
 }
 
-// TestGarbage: whoever does not register is closed, and disturbs nobody.
+// TestGarbage: whoever does not register is closed, and disturbs nobody; the log
+// says who it was.
 func TestGarbage(t *testing.T) {
 	n := factory(t, 2, motiontest.Options{})
+	logged := make(chan string, 10)
+	n[1].Interconnect = newIC(t, tcp.Config{Log: func(m string) { logged <- m }})
+	n[1].Peer.Addr = n[1].Addr()
 	r, err := n[1].Receive(t.Context(), id, n[1].Peer, []motion.Peer{n[0].Peer})
 	if err != nil {
 		t.Fatal(err)
@@ -189,6 +193,9 @@ func TestGarbage(t *testing.T) {
 		}
 		c.Write([]byte(said)) // may fail: it need not be read to its end
 		wantClosed(t, c)
+		if want := "interconnect error reading register message from " + c.LocalAddr().String() + ": "; !strings.HasPrefix(<-logged, want) {
+			t.Errorf("not logged: %s", want)
+		}
 		c.Close()
 	}
 	silent, err := net.Dial("tcp", n[1].Addr())
@@ -310,6 +317,16 @@ func TestNoListener(t *testing.T) {
 	wantError(t, err, "interconnect could not connect to seg3 "+addr+": ", "connection refused")
 	_, err = ic.Send(t.Context(), id, motion.Peer{}, []motion.Peer{{Content: 3, Dbid: 5, Pid: 9}})
 	wantError(t, err, "interconnect could not connect to seg3: it has no listener (seg3:dbid5:p9)")
+	for addr, want := range map[string]string{
+		"nonsense":        `could not translate host addr "nonsense", port "" to address: `,
+		"127.0.0.1:99999": `could not translate host addr "127.0.0.1", port "99999" to address: `,
+	} {
+		_, err = ic.Send(t.Context(), id, motion.Peer{}, []motion.Peer{{Content: 3, Addr: addr}})
+		var me *motion.Error
+		if !errors.As(err, &me) || me.Code != "XX000" || !strings.HasPrefix(me.Message, want) {
+			t.Errorf("%s: %v, want XX000 %s", addr, err, want)
+		}
+	}
 }
 
 // TestFullBacklog: connecting to somebody who does not accept ends with the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,8 @@ type Config struct {
 	// Warn is told of a motion with more senders than Backlog; the error's
 	// Code is 01000. It may be nil.
 	Warn func(*motion.Error)
-	// Log is told of each connection that is tried again. It is called on any
+	// Log is told of each connection that is tried again, of whoever connects
+	// without registering, and when none can be accepted. It is called on any
 	// goroutine and must not call the interconnect. It may be nil.
 	Log func(message string)
 }
@@ -176,6 +178,12 @@ func (ic *Interconnect) setup(ctx context.Context, limit time.Duration) (context
 	}
 }
 
+func (ic *Interconnect) logf(format string, args ...any) {
+	if ic.cfg.Log != nil {
+		ic.cfg.Log(fmt.Sprintf(format, args...))
+	}
+}
+
 // setupTimeout is for connections, of so many incoming or outgoing ones, that
 // were not made within the limit. Greenplum does not say which.
 func setupTimeout(limit time.Duration, ofIn, ofOut int, absent []motion.Peer) *motion.Error {
@@ -215,7 +223,7 @@ func (ic *Interconnect) dial(ctx context.Context, peer motion.Peer, msg []byte, 
 	}
 	c, err := ic.connect(ctx, peer, slow)
 	if err != nil {
-		return nil, motion.Errorf("interconnect could not connect to seg%d %s: %w", peer.Content, peer.Addr, bare(err))
+		return nil, connectError(peer, err)
 	}
 	// The message fits into any socket buffer: this does not block.
 	if _, err := c.Write(msg); err != nil {
@@ -243,14 +251,35 @@ func (ic *Interconnect) connect(ctx context.Context, peer motion.Peer, slow bool
 		if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
 			return c, err // the dialler has looked at the clock before ctx
 		}
-		if ic.cfg.Log != nil {
-			ic.cfg.Log(fmt.Sprintf("Interconnect timeout: Connection to seg%d %s was not complete after %dms.  Will retry.",
-				peer.Content, peer.Addr, time.Since(start).Milliseconds()))
-		}
+		ic.logf("Interconnect timeout: Connection to seg%d %s was not complete after %dms.  Will retry.",
+			peer.Content, peer.Addr, time.Since(start).Milliseconds())
 		if try >= retryFast {
 			limit = min(2*limit, retryLast)
 		}
 	}
+}
+
+// connectError says why there is no connection with a receiver.
+func connectError(peer motion.Peer, err error) *motion.Error {
+	var (
+		lookup *net.DNSError
+		parse  *net.AddrError
+		call   *os.SyscallError
+	)
+	switch {
+	case errors.As(err, &lookup), errors.As(err, &parse):
+		host, port, serr := net.SplitHostPort(peer.Addr)
+		if serr != nil {
+			host = peer.Addr
+		}
+		e := motion.Errorf("could not translate host addr %q, port %q to address: %w", host, port, bare(err))
+		e.Code = "XX000"
+		return e
+	case errors.As(err, &call) && call.Syscall == "socket":
+		return &motion.Error{Code: motion.CodeInterconnect, Message: "interconnect error setting up outgoing connection",
+			Detail: call.Error(), Err: err}
+	}
+	return motion.Errorf("interconnect could not connect to seg%d %s: %w", peer.Content, peer.Addr, bare(err))
 }
 
 // bare is err without the addresses, which the message has already.

@@ -1,7 +1,9 @@
 package udpifc
 
 import (
+	"errors"
 	"net/netip"
+	"syscall"
 
 	"github.com/trunkline-db/trunkline/icwire"
 )
@@ -117,8 +119,27 @@ func (ic *Interconnect) say(s packetConn, h *icwire.UDPHeader, to netip.AddrPort
 func (ic *Interconnect) send(s packetConn, b []byte, to netip.AddrPort) error {
 	ic.stats.sent.Add(1)
 	ic.stats.sentBytes.Add(int64(len(b)))
+	var err error
 	if t := ic.tuning.Load(); drop(t.FaultPercent) && t.Faults&allFaults != 0 {
-		return ic.faulty(s, b, to, t.Faults&allFaults)
+		err = ic.faulty(s, b, to, t.Faults&allFaults)
+	} else {
+		err = s.send(b, to)
 	}
-	return s.send(b, to)
+	if err != nil && errors.Is(err, syscall.EPERM) {
+		ic.refused(to, err)
+		return nil
+	}
+	return err
+}
+
+// refused is called when a firewall's rule has kept a datagram back: it is as
+// if it were lost, and worth a word now and then.
+func (ic *Interconnect) refused(to netip.AddrPort, err error) {
+	if ic.cfg.Refused == nil {
+		return
+	}
+	now := int64(ic.now()) + 1
+	if last := ic.saidRefused.Load(); (last == 0 || now-last >= int64(refusedQuiet)) && ic.saidRefused.CompareAndSwap(last, now) {
+		ic.cfg.Refused(to, err)
+	}
 }

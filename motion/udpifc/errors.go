@@ -78,7 +78,7 @@ func sendError(peer motion.Peer, size int, err error) *motion.Error {
 	e := &motion.Error{
 		Code:    motion.CodeInterconnect,
 		Message: fmt.Sprintf("Interconnect error writing an outgoing packet: %v", err),
-		Detail:  fmt.Sprintf("error during sendto() call for Remote Connection: contentId=%d at %s", peer.Content, at(peer)),
+		Detail:  fmt.Sprintf("Error during sendto() call for Remote Connection: contentId=%d at %s", peer.Content, at(peer)),
 		Err:     err,
 	}
 	if errors.Is(err, syscall.EMSGSIZE) {

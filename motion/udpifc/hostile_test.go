@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,6 +317,44 @@ func TestUnreachable(t *testing.T) {
 		}
 		if len(logged) != 4 || !strings.Contains(logged[1], "sent again for the 10th time") {
 			t.Errorf("logged %q", logged)
+		}
+	})
+}
+
+// refusing is a socket that a firewall keeps from sending, for the first so
+// many datagrams.
+type refusing struct {
+	packetConn
+	left *atomic.Int32
+}
+
+func (s refusing) send(b []byte, to netip.AddrPort) error {
+	if s.left.Add(-1) >= 0 {
+		return syscall.EPERM
+	}
+	return s.packetConn.send(b, to)
+}
+
+// TestFirewall: what is not let out is as good as lost, and said once.
+func TestFirewall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said []string
+		n := perfect(time.Millisecond).executors(t, 2, Config{Refused: func(to netip.AddrPort, err error) { said = append(said, fmt.Sprint(to, " ", err)) }})
+		var left atomic.Int32
+		left.Store(4)
+		open := n[0].socket
+		n[0].socket = func() (packetConn, error) {
+			s, err := open()
+			return refusing{s, &left}, err
+		}
+		if err := move(t, mid(1), n[:1], n[1:], 10); err != nil {
+			t.Fatal(err)
+		}
+		if want := n[1].peer.Addr + " operation not permitted"; len(said) != 1 || said[0] != want {
+			t.Errorf("said %q, want once %q", said, want)
+		}
+		if n[0].Stats().Retransmitted < 4 {
+			t.Errorf("%v", n[0].Stats())
 		}
 	})
 }

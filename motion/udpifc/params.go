@@ -17,6 +17,9 @@ const (
 	leastSocketKB   = 128
 	mostSocketKB    = 32768
 
+	// refusedQuiet is the least time between two calls of Config.Refused.
+	refusedQuiet = time.Minute
+
 	// defaultRetryInterval is gp_interconnect_debug_retry_interval unless set.
 	defaultRetryInterval = 10
 

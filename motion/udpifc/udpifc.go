@@ -35,10 +35,13 @@ type Config struct {
 
 	// Warn is told, at most once for a motion, that packets are not
 	// acknowledged; the error's Code is 01000. Log is told of every
-	// RetryInterval-th time the same packet is sent again. Both are called on
-	// any goroutine and must not call the interconnect. They may be nil.
-	Warn func(*motion.Error)
-	Log  func(message string)
+	// RetryInterval-th time the same packet is sent again. Refused is told, at
+	// most once a minute, that the kernel does not let a packet out, as a
+	// firewall's rule has it (EPERM); it counts as lost. All are called on any
+	// goroutine and must not call the interconnect. They may be nil.
+	Warn    func(*motion.Error)
+	Log     func(message string)
+	Refused func(to netip.AddrPort, err error)
 }
 
 // Tuning is the parameters that a session may change at any time.
@@ -87,6 +90,8 @@ type Interconnect struct {
 	wg     sync.WaitGroup // readers of sockets
 	bufs   sync.Pool      // of *[]byte, cfg.MaxPacket long
 	socket func() (packetConn, error)
+
+	saidRefused atomic.Int64 // when, in nanoseconds since epoch, plus 1; 0 for never
 
 	mu        sync.Mutex // never taken under a motion's, nor the other way round
 	closed    bool       // refuses new motions

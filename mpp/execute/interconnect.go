@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,8 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 	switch typ {
 	case "udpifc":
 		ic.Interconnect, err = udpifc.New(udpifc.Config{ListenHost: listen, AdvertiseHost: advertise,
-			MaxPacket: s.packet, BufferKB: s.bufferKB, Tuning: s.udp, Warn: ic.warning, Log: ic.retried})
+			MaxPacket: s.packet, BufferKB: s.bufferKB, Tuning: s.udp,
+			Warn: ic.warning, Log: ic.retried, Refused: ic.refused})
 	case "tcp":
 		ic.Interconnect, err = tcp.New(tcp.Config{ListenHost: listen, AdvertiseHost: advertise,
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet,
@@ -175,6 +177,12 @@ func (ic *Interconnect) warning(e *motion.Error) {
 func (ic *Interconnect) retried(message string) {
 	if ic.now.Load().level >= logDebug {
 		ic.log.Info("interconnect: " + message)
+	}
+}
+
+func (ic *Interconnect) refused(to netip.AddrPort, err error) {
+	if ic.now.Load().level >= logTerse {
+		ic.log.Warn("interconnect: a packet was not let out, by a firewall's rule probably", "to", to.String(), "err", err)
 	}
 }
 

@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
@@ -34,10 +36,16 @@ func At(peer motion.Peer) string {
 }
 
 func writeError(peer motion.Peer, err error) *motion.Error {
+	number := ""
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		number = fmt.Sprintf(" (error:%d)", int(errno))
+		err = errno // without addresses, which the detail has
+	}
 	return &motion.Error{
 		Code:    motion.CodeInterconnect,
 		Message: fmt.Sprintf("interconnect error writing an outgoing packet: %v", err),
-		Detail:  fmt.Sprintf("for Remote Connection: contentId=%d at %s", peer.Content, At(peer)),
+		Detail:  fmt.Sprintf("Error during send() call%s for Remote Connection: contentId=%d at %s", number, peer.Content, At(peer)),
 		Err:     err,
 	}
 }
