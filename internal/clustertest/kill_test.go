@@ -40,7 +40,6 @@ func TestKillDuringQuery(t *testing.T) {
 		{3, testkit.Postgres, tcp, []string{"seg1"}, all},
 		{3, testkit.InstanceProcess, proxy, []string{"seg1", "dbid 3", "dbid3"}, all},
 		{3, testkit.InstanceProcess, tcp, []string{"seg1", "dbid 3", "dbid3"}, all},
-		{3, testkit.Postgres, udpifc, []string{"seg1"}, all},
 		{3, testkit.InstanceProcess, udpifc, []string{"seg1", "dbid 3", "dbid3"}, all},
 		// A plain gather does without the coordinator's PostgreSQL.
 		{coordinatorDbid, testkit.Postgres, proxy, []string{"coordinator"}, "select id, pad from wide, pg_class where relname = 'wide'"},

@@ -11,8 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/internal/testkit"
@@ -141,6 +143,55 @@ func TestParametersReachExecutors(t *testing.T) {
 	}
 	c.MustShell(t, "gpconfig --skipvalidation -r gp_log_interconnect && gpconfig -r gp_max_packet_size && gpstop -u")
 	query("second reload", conn, false)
+}
+
+// TestParametersOfPatience: a segment whose packets never arrive gives up after
+// as many tries and as long as the session says, after a warning, and the client
+// is told what the segment has found out, not what came of it elsewhere.
+func TestParametersOfPatience(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=gpadmin dbname=%s", c.Port, db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Severity == "WARNING" {
+			warnings = append(warnings, n.Code+" "+n.Message+"\n"+n.Detail)
+		}
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer testkit.Close(conn)
+	testkit.Exec(t, conn, "create table p (id int) distributed by (id); insert into p select generate_series(1, 100)")
+	warnings = nil
+	testkit.Exec(t, conn, `set gp_udpic_dropxmit_percent = 100; set gp_udpic_dropseg = 1;
+		set gp_interconnect_min_retries_before_timeout = 5; set gp_interconnect_transmit_timeout = 1`)
+	start := time.Now()
+	_, err = testkit.TryQuery(conn, "select id from p")
+	took := time.Since(start)
+	if err == nil {
+		t.Fatal("the rows have arrived")
+	}
+	text := testkit.ErrorText(err)
+	want := regexp.MustCompile(`^58M01\ninterconnect encountered a network error, please check your network \(seg1 slice1 .*\)\nFailed to send packet \(seq 1\) to .* after \d+ retries in 1 seconds\.`)
+	if !want.MatchString(text) {
+		t.Errorf("the error is %s", text)
+	}
+	if took < time.Second || took > 10*time.Second {
+		t.Errorf("it came after %v", took)
+	}
+	want = regexp.MustCompile(`^01000 interconnect may encountered a network error, please check your network\nFailed to send packet \(seq 1\) to .* after 5 retries\.$`)
+	if len(warnings) != 1 || !want.MatchString(warnings[0]) {
+		t.Errorf("warnings: %q", warnings)
+	}
+	testkit.Exec(t, conn, "reset all")
+	if n := testkit.Query(t, conn, "select id from p"); len(n) != 100 {
+		t.Errorf("afterwards: %d rows", len(n))
+	}
 }
 
 var statistics = regexp.MustCompile(`data packets (\d+), retransmits (\d+), .* ignored (\d+); .* content=(-?\d+)`)

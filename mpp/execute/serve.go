@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -234,17 +235,26 @@ func (j *job) rows() (string, error) {
 
 // abandon stops PostgreSQL after the motion has failed.
 func (j *job) abandon(err error) error {
+	f := &failure{err: j.cause(err)} // before the dispatcher, whose end fails too, cancels the job
 	j.q.cancelPG(j.q.ctx)
-	return &failure{err: j.cause(err)}
+	return f
 }
 
-// cause prefers why the job was cancelled to what that made fail.
+// cause prefers why the job was cancelled to what that made fail, but not to
+// what the interconnect has found out by itself.
 func (j *job) cause(err error) error {
+	var e *motion.Error
+	if errors.As(err, &e) && e.Code == motion.CodeInterconnect && !strings.HasPrefix(e.Message, closedEarly) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
 	if c := context.Cause(j.ctx); c != nil && !errors.Is(c, context.Canceled) {
 		return c
 	}
 	return err
 }
+
+// closedEarly is the interconnect's word for "the other side went away".
+const closedEarly = "interconnect error: connection closed prematurely"
 
 // copyRows hands every row to the sender, as long as it wants any.
 func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {
