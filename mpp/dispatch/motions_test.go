@@ -227,6 +227,38 @@ func TestMotionsEnd(t *testing.T) {
 	})
 }
 
+// TestMotionsLost ends a segment's backend while rows go between segments: the
+// error is that, and not that the others' motions have been broken off.
+func TestMotionsLost(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		for range 5 {
+			rowsOf(g, t)
+			pid := g.members[1].pid
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.ask(testContext(t), g, -1, Slice{Index: 1, SQL: "SELECT * FROM " + source(2, "n int, t text")},
+					input(2, "SELECT i, CASE WHEN content() = 1 THEN pg_sleep(60)::text END FROM generate_series(1, 10) i"))
+				done <- err
+			}()
+			for slept := ""; slept != "1"; {
+				if len(done) > 0 {
+					t.Fatalf("the statement has ended: %v", <-done)
+				}
+				res := exec(t, c.gang(t, "tcp"), []int{1}, fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = %d", pid))
+				slept = string(res[0].Rows[0][0])
+			}
+			killBackend(t, 1, pid)
+			err := <-done
+			if s := code(err); s != "57P01" && s != codeConnectionFailure || !strings.Contains(err.Error(), "(seg1 ") && !strings.Contains(err.Error(), "from seg1 ") {
+				t.Errorf("got %v, %s", err, detail(err))
+			}
+			if rows, err := c.ask(testContext(t), g, -1, Slice{Index: 1, SQL: "SELECT 1"}); err != nil || len(rows) != nsegs {
+				t.Fatalf("afterwards: %v, %v", rows, err)
+			}
+		}
+	})
+}
+
 // TestMotionsCancelled cancels while inputs have no rows and slices wait for
 // them.
 func TestMotionsCancelled(t *testing.T) {

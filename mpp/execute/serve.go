@@ -64,8 +64,8 @@ func (j *job) serve() error {
 		if f != nil {
 			why = f
 		}
-		if err := q.endStatement(why); err != nil && (f == nil || bare(f.err)) {
-			f = &failure{err: j.cause(err)}
+		if err := q.endStatement(why); err != nil && (f == nil || consequence(f.err)) {
+			f = &failure{err: err}
 		}
 		q.statementEnds(j.cmd.Command)
 	}
@@ -241,20 +241,24 @@ func (j *job) abandon(err error) error {
 }
 
 // cause prefers why the job was cancelled to what that made fail, but not to
-// what the interconnect has found out by itself.
+// what the interconnect has found out by itself, and the failure of a motion to
+// the cancellation it has led to: where that was seen first, on another
+// segment, it most often looks like a mere consequence.
 func (j *job) cause(err error) error {
 	var e *motion.Error
-	if errors.As(err, &e) && e.Code == motion.CodeInterconnect && !strings.HasPrefix(e.Message, closedEarly) && !errors.Is(err, net.ErrClosed) {
+	if errors.As(err, &e) && e.Code == motion.CodeInterconnect && !motion.Bare(e.Message) && !errors.Is(err, net.ErrClosed) {
 		return err
+	}
+	if st := j.q.stmt.Load(); st != nil {
+		if err := st.failed(); err != nil {
+			return err
+		}
 	}
 	if c := context.Cause(j.ctx); c != nil && !errors.Is(c, context.Canceled) {
 		return c
 	}
 	return err
 }
-
-// closedEarly is the interconnect's word for "the other side went away".
-const closedEarly = "interconnect error: connection closed prematurely"
 
 // copyRows hands every row to the sender, as long as it wants any.
 func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {

@@ -186,7 +186,7 @@ func (st *statement) send(j *job) (string, error) {
 func (st *statement) fail(err error) {
 	st.mu.Lock()
 	first := st.err == nil && st.ctx.Err() == nil
-	if first || st.err != nil && bare(st.err) && !bare(err) {
+	if first || st.err != nil && consequence(st.err) && !consequence(err) {
 		// When the executor sends to itself, that end may have been the first
 		// to notice that the other one has failed.
 		st.err = err
@@ -201,13 +201,14 @@ func (st *statement) fail(err error) {
 	}
 }
 
-// bare says whether err tells of a broken connection only, and not why.
-func bare(err error) bool {
+// consequence says whether err is most often the consequence of another: a
+// cancellation, or a connection that has broken for no known reason.
+func consequence(err error) bool {
 	var me *motion.Error
-	return errors.As(err, &me) && me.Code == motion.CodeInterconnect && motion.Bare(me.Message)
+	return errors.As(err, &me) && (me.Code == errCanceled.Code || me.Code == motion.CodeInterconnect && motion.Bare(me.Message))
 }
 
-// failed is why a motion has failed, nil if none has.
+// failed is why a motion has failed of itself, nil if none has.
 func (st *statement) failed() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -25,6 +25,17 @@ func TestFirstCause(t *testing.T) {
 		t.Error("the statement goes on")
 	}
 
+	// The dispatcher, who has heard of the consequence elsewhere, cancels; the
+	// executor's answer is still why its motion failed.
+	j := &job{q: st.q}
+	j.ctx, j.cancel = context.WithCancelCause(t.Context())
+	st.q.stmt.Store(st)
+	st.q.job.Store(j)
+	st.q.cancelJob(errCanceled)
+	if got := j.cause(errCanceled); got != timeout {
+		t.Errorf("cancelled after its motion has failed, the executor says %v", got)
+	}
+
 	// What follows from a cancellation is no failure.
 	st = &statement{q: &session{}}
 	st.ctx, st.cancel = context.WithCancelCause(t.Context())
