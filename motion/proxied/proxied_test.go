@@ -90,7 +90,7 @@ func TestNoProxy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			wantError(t, start, open(), "interconnect error: ic-proxy: no proxy is listening at "+path, "no such file or directory")
+			wantError(t, start, open(), "interconnect error: ic-proxy: the proxy of seg0 (dbid 2) is not listening at "+path, "no such file or directory")
 			if d := time.Since(start); d < time.Second {
 				t.Errorf("gave up after %v", d)
 			}
@@ -110,7 +110,7 @@ func TestStaleSocket(t *testing.T) {
 	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return path, nil }, Restart: -1})
 	start := time.Now()
 	_, err = ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
-	wantError(t, start, err, "no proxy is listening at "+path, "connection refused")
+	wantError(t, start, err, "the proxy of seg0 (dbid 2) is not listening at "+path, "connection refused")
 }
 
 func TestNoServer(t *testing.T) {

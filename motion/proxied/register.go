@@ -19,7 +19,7 @@ func (ic *Interconnect) register(ctx context.Context, key icwire.Key) (net.Conn,
 		path, err := ic.cfg.Socket()
 		var conn net.Conn
 		if err != nil {
-			err = fmt.Errorf("ic-proxy: no proxy is listening, as no server is running: %w", err)
+			err = fmt.Errorf("ic-proxy: the proxy of %s is not listening, as no server is running: %w", instance(key.Local), err)
 		} else {
 			conn, err = ic.hello(ctx, path, key)
 		}
@@ -58,7 +58,7 @@ func (ic *Interconnect) hello(ctx context.Context, path string, key icwire.Key) 
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("ic-proxy: no proxy is listening at %s: %w", path, bare(err))
+		return nil, fmt.Errorf("ic-proxy: the proxy of %s is not listening at %s: %w", instance(key.Local), path, bare(err))
 	}
 	conn.SetDeadline(time.Now().Add(ackLimit))                                   //nolint:errcheck // then the handshake fails
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // closed already
@@ -72,6 +72,9 @@ func (ic *Interconnect) hello(ctx context.Context, path string, key icwire.Key) 
 	}
 	return conn, nil
 }
+
+// instance names an end's instance as the proxies do.
+func instance(e icwire.End) string { return fmt.Sprintf("seg%d (dbid %d)", e.Content, e.Dbid) }
 
 // shakeHands, within the deadline of conn, says Hello and waits for the answer, of which it reads not a byte
 // too many: the sender's packets may follow at once.
