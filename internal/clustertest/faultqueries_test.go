@@ -163,6 +163,7 @@ type prober struct {
 	batch  int
 	doubt  map[int]bool // batches whose INSERT failed: there as a whole or not at all
 	stored map[int]bool // those whose INSERT succeeded
+	last   time.Time    // of the last cancel request
 }
 
 // statement bounds one statement.
@@ -177,13 +178,13 @@ func (p *prober) rows(sql string) ([]string, error) {
 	ctx, cancel := p.statement()
 	defer cancel()
 	results, err := p.conn.PgConn().Exec(ctx, sql).ReadAll()
-	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w within %v: %s", errHung, p.limit, sql)
-		}
-		return nil, err
+	switch {
+	case err == nil:
+		return lines(results), nil
+	case ctx.Err() != nil:
+		err = errHung
 	}
-	return lines(results), nil
+	return nil, fmt.Errorf("%s\n%w", sql, err)
 }
 
 // probes are what a session does at random, by weight.
@@ -446,6 +447,7 @@ func (p *prober) cancel() error {
 	timer := time.AfterFunc(time.Duration(p.rng.IntN(30_000))*time.Microsecond, func() { done <- conn.CancelRequest(ctx) })
 	got, err := p.rows(q.sql)
 	if !timer.Stop() {
+		p.last = time.Now()
 		if cerr := <-done; cerr != nil {
 			return fmt.Errorf("cancel request: %w", cerr)
 		}

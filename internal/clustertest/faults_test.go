@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +21,9 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
 	"github.com/trunkline-db/trunkline/internal/testkit"
+	"github.com/trunkline-db/trunkline/motion"
 	icproxy "github.com/trunkline-db/trunkline/proxy"
+	"github.com/trunkline-db/trunkline/proxy/logical"
 )
 
 // soakVar is the environment variable that says for how long TestFaults goes
@@ -39,6 +42,7 @@ type faultRun struct {
 	pads    map[string]bool // the rows "id|pad" of big
 	stop    context.Context
 	failing func(error) // told of what no fault excuses
+	hung    atomic.Bool // a statement did not end
 
 	mu     sync.Mutex
 	asked  map[string]map[string]int // by type and probe
@@ -90,7 +94,7 @@ func TestFaults(t *testing.T) {
 	}
 	testkit.Close(conn)
 	r.settle(t, "before any fault")
-	before := r.resources(t)
+	before := r.resources(t, true)
 
 	t.Logf("%v of faults, seed %d, %d random queries", duration, seed, len(r.random))
 	stop, end := context.WithTimeout(context.Background(), duration)
@@ -99,6 +103,9 @@ func TestFaults(t *testing.T) {
 	var failures atomic.Int32
 	r.failing = func(err error) {
 		t.Error(err)
+		if errors.Is(err, errHung) && !r.hung.Swap(true) {
+			end()
+		}
 		if failures.Add(1) >= manyFailures {
 			end()
 		}
@@ -131,9 +138,10 @@ func TestFaults(t *testing.T) {
 		t.Error(err)
 	}
 	r.report(t, maker)
-	if t.Failed() {
-		r.closeAll(all)
-		return
+	defer r.closeAll(all)
+	r.crashes(t)
+	if r.hung.Load() {
+		return // nothing that follows could be trusted
 	}
 
 	// The same sessions, and what they have written.
@@ -167,7 +175,12 @@ func TestFaults(t *testing.T) {
 	t.Logf("after the last fault everything was right within %v", time.Since(start).Round(time.Millisecond))
 	r.settle(t, "after the faults")
 	r.closeAll(all)
-	testkit.Eventually(t, calmAgain, func() error { return before.less(r.resources(t)) })
+	limit := calmAgain
+	early := duration > time.Minute
+	if early {
+		limit += logical.DefaultLimits.EarlyTimeout
+	}
+	testkit.Eventually(t, limit, func() error { return before.less(r.resources(t, early)) })
 }
 
 // manyFailures ends the test.
@@ -182,6 +195,7 @@ func (r *faultRun) closeAll(all []*prober) {
 	for _, p := range all {
 		if p.conn != nil {
 			testkit.Close(p.conn)
+			p.conn = nil
 		}
 	}
 }
@@ -226,6 +240,9 @@ func (p *prober) run() {
 		}
 		name, err := p.probe()
 		p.count(name, err)
+		if testkit.SQLState(err) == "57014" {
+			err = fmt.Errorf("%w (cancel %v ago)", err, time.Since(p.last))
+		}
 		if why := excuse(err); why != nil {
 			p.failing(fmt.Errorf("%s, %s: %w", p.typ, name, why))
 		}
@@ -249,13 +266,16 @@ func excuse(err error) error {
 		return err
 	}
 	text := testkit.ErrorText(err)
-	complain := func(format string, args ...any) error {
-		return fmt.Errorf(format+":\n%s", append(args, text)...)
-	}
+	complain := func(what string) error { return fmt.Errorf("%s: %w\n%s", what, err, text) }
 	switch pe.Code {
-	case "58M01":
-		if pe.Message == "interconnect error: connection closed prematurely" {
+	case motion.CodeInterconnect:
+		if motion.Bare(pe.Message) {
 			return complain("an error that does not say why")
+		}
+	case "25P02":
+		// An earlier statement has failed, or the connection was lost since.
+		if pe.Detail == "" {
+			return complain("a transaction that has failed for no reason")
 		}
 	case "57P01", "57P02", "57P03", "08006", "08007":
 		// A backend was told to end, or its server starts again.
@@ -340,6 +360,27 @@ func (r *faultRun) report(t *testing.T, f *faultMaker) {
 	t.Logf("\n%s", b.String())
 }
 
+// crashes looks in the logs for what the programs say when they should never
+// have said anything, the race detector's words among them
+// (GOFLAGS=-race).
+func (r *faultRun) crashes(t *testing.T) {
+	t.Helper()
+	for _, i := range r.w.Instances(t) {
+		for _, name := range []string{"instance.log", "proxy.log"} {
+			b, err := os.ReadFile(filepath.Join(i.Datadir, "log", name))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if at := crashed.FindIndex(b); at != nil {
+				t.Errorf("%s of dbid %d:\n%s", name, i.Dbid, b[at[0]:min(len(b), at[0]+8<<10)])
+			}
+		}
+	}
+}
+
+var crashed = regexp.MustCompile(`(?m)^(panic|fatal error|WARNING: DATA RACE)\b`)
+
 // settle waits until all children of all instances run, the proxies are
 // connected, and a query on all segments is answered in each type.
 func (r *faultRun) settle(t *testing.T, when string) {
@@ -377,8 +418,9 @@ func (r *faultRun) settle(t *testing.T, when string) {
 // usage is what the cluster's processes hold.
 type usage map[string]int
 
-// resources counts it.
-func (r *faultRun) resources(t *testing.T) usage {
+// resources counts it. What a proxy keeps for backends that have not come, for
+// minutes when they never come, counts only with early.
+func (r *faultRun) resources(t *testing.T, early bool) usage {
 	t.Helper()
 	u := usage{}
 	for _, i := range r.w.Instances(t) {
@@ -396,10 +438,12 @@ func (r *faultRun) resources(t *testing.T) usage {
 		u[name("sessions")] = st.Sessions
 		u[name("backends of the server")] = len(backends(st.Postgres.Pid))
 		u[name("backends of the proxy")] = ps.Backends
-		u[name("early connections of the proxy")] = ps.Early
-		u[name("granted memory of the proxy")] = int(ps.Memory.Granted)
-		for _, p := range ps.Peers {
-			u[name("logical connections of the proxy")] += p.Connections
+		if early {
+			u[name("early connections of the proxy")] = ps.Early
+			u[name("granted memory of the proxy")] = int(ps.Memory.Granted)
+			for _, p := range ps.Peers {
+				u[name("logical connections of the proxy")] += p.Connections
+			}
 		}
 		for _, proto := range []string{"tcp", "udp"} {
 			u[name(proto+" sockets")] = r.sockets(t, int(i.Content)+1, proto)
@@ -414,18 +458,18 @@ func descriptors(pid int) int {
 	return len(list)
 }
 
-// sockets counts a host's sockets. Closed TCP connections that linger in the
-// kernel are not counted.
+// sockets counts a host's sockets that processes have. Those that have been
+// closed and linger in the kernel belong to none.
 func (r *faultRun) sockets(t *testing.T, host int, proto string) (n int) {
 	t.Helper()
-	const lingering = "06" // TIME_WAIT
+	const inode = 9
 	err := r.w.net.Host(host).Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/" + proto)
 		if err != nil {
 			return err
 		}
 		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); len(f) > 3 && f[0] != "sl" && (proto == "udp" || f[3] != lingering) {
+			if f := strings.Fields(line); len(f) > inode && f[0] != "sl" && f[inode] != "0" {
 				n++
 			}
 		}

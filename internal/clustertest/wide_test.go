@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,8 @@ const (
 	wideProxyPort = 14432
 )
 
+var wides atomic.Int32
+
 // newWide makes a wideCluster for one test, or skips it where namespaces are
 // not allowed.
 func newWide(t *testing.T, segments int) *wideCluster {
@@ -56,14 +59,8 @@ func newWide(t *testing.T, segments int) *wideCluster {
 			t.Error(err)
 		}
 	})
-	dir, err := os.MkdirTemp("/tmp", "tlw") // short, for the sockets below it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	// Where a cluster is removed also when this process ends before its time.
+	dir := filepath.Join(filepath.Dir(binary), fmt.Sprintf("w%d", wides.Add(1)))
 	var list topology.AddressList
 	for i := range segments + 1 {
 		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1),
@@ -72,7 +69,7 @@ func newWide(t *testing.T, segments int) *wideCluster {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := cluster.Create(ctx, cluster.Options{
-		Dir: filepath.Join(dir, "c"), Segments: segments, Port: widePort, Binary: binary,
+		Dir: dir, Segments: segments, Port: widePort, Binary: binary,
 		Conf: []string{"gp_interconnect_proxy_addresses='" + list.String() + "'"},
 		Host: func(i topology.Instance) cluster.Host {
 			h := network.Host(int(i.Content) + 1)
@@ -80,7 +77,7 @@ func newWide(t *testing.T, segments int) *wideCluster {
 		},
 		Bootstrap: func(ctx context.Context, i topology.Instance, socketDir string) error {
 			return catalog.InstallEverywhere(ctx, socketDir, catalog.Info{
-				Dbid: i.Dbid, Content: i.Content, ConfigurationFile: filepath.Join(dir, "c", instance.ConfigurationFile),
+				Dbid: i.Dbid, Content: i.Content, ConfigurationFile: filepath.Join(dir, instance.ConfigurationFile),
 				RowsDir: datadir.Dir(i.Datadir).RowsDir(), Port: i.Port, Superuser: instance.Superuser,
 			})
 		},
@@ -88,7 +85,7 @@ func newWide(t *testing.T, segments int) *wideCluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wideCluster{net: network, Cluster: &testkit.Cluster{Dir: filepath.Join(dir, "c"), Port: widePort, Options: testkit.Options{Segments: segments}}}
+	w := &wideCluster{net: network, Cluster: &testkit.Cluster{Dir: dir, Port: widePort, Options: testkit.Options{Segments: segments}}}
 	t.Cleanup(func() {
 		w.DumpLogs(t)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
