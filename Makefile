@@ -17,7 +17,7 @@ export RAPID_SEED ?= 1
 # Outside a checkout that git trusts, go build must not ask git for the version.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
-.PHONY: build demo test lint unit cluster fuzz bench setup clean help
+.PHONY: build demo test lint unit cluster fuzz bench compare setup clean help
 
 build: ## build bin/trunkline and the utilities that are links to it
 	@mkdir -p bin
@@ -47,6 +47,9 @@ fuzz: ## each fuzz target for FUZZTIME (default 10s)
 bench: build ## Go benchmarks, then the proxy's figures and bounds; BENCH=regexp: such benchmarks only
 	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /internal/clustertest)
 	@[ '$(BENCH)' != . ] || bin/trunkline bench proxy
+
+compare: setup build ## the interconnect types compared (20 minutes, as root): docs/interconnect-report.md
+	bin/trunkline bench interconnect --report docs/interconnect-report.md
 
 setup: ## install what is missing from Debian (demo and test do it themselves)
 	@scripts/setup

@@ -51,9 +51,9 @@ figures are the rate so far, and how long all would take at that rate.
 With root, the clusters on loopback have namespaces too, so that the counters
 of the network are theirs alone. PostgreSQL must be installed.
 
-A full run takes some 20 minutes, --quick less than three. The exit status is 0 when all
-was measured, 1 when something went wrong, 130 after Ctrl-C, with --check 3
-when a bound is missed.`,
+A full run takes some 20 minutes, --quick a few. The exit status is 0 when all was
+measured, 1 when something went wrong, 130 after Ctrl-C; with --check
+an exit status of 3 when a bound is missed.`,
 		Example: `  trunkline bench interconnect --quick
   trunkline bench interconnect --html report.html --json > report.json
   trunkline bench interconnect --no-loopback --rtt 50 --loss 0 --rounds 5
@@ -62,19 +62,19 @@ when a bound is missed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wrong := func(err error) error { return &usageError{cmd, err} }
 			var err error
-			if opt.Segments, err = numbers("segments", segments, strconv.Atoi); err != nil {
+			if opt.Segments, err = numbers("segments", "number: give a list as 2,4,8,16", segments, strconv.Atoi); err != nil {
 				return wrong(err)
 			}
-			if opt.Sessions, err = numbers("sessions", sessions, strconv.Atoi); err != nil {
+			if opt.Sessions, err = numbers("sessions", "number: give a list as 1,4,16", sessions, strconv.Atoi); err != nil {
 				return wrong(err)
 			}
-			if opt.RTT, err = numbers("rtt", rtt, parseRTT); err != nil {
+			if opt.RTT, err = numbers("rtt", "round trip: give a list as 1,10,50ms", rtt, parseRTT); err != nil {
 				return wrong(err)
 			}
-			if opt.Loss, err = numbers("loss", loss, parseLoss); err != nil {
+			if opt.Loss, err = numbers("loss", "loss: give a list of per cents as 0,0.1,1", loss, parseLoss); err != nil {
 				return wrong(err)
 			}
-			if opt.Types, err = numbers("types", types, func(s string) (string, error) { return s, nil }); err != nil {
+			if opt.Types, err = numbers("types", "", types, func(s string) (string, error) { return s, nil }); err != nil {
 				return wrong(err)
 			}
 			opt.Rate = int64(rateMbit * 1e6)
@@ -147,8 +147,9 @@ when a bound is missed.`,
 	return cmd
 }
 
-// numbers reads a list separated by commas; nil when it is empty.
-func numbers[T any](flag, list string, parse func(string) (T, error)) ([]T, error) {
+// numbers reads a list separated by commas; nil when it is empty. A value that
+// parse refuses is said to be no such thing.
+func numbers[T any](flag, thing, list string, parse func(string) (T, error)) ([]T, error) {
 	var all []T
 	if strings.TrimSpace(list) == "" {
 		return nil, nil
@@ -156,7 +157,7 @@ func numbers[T any](flag, list string, parse func(string) (T, error)) ([]T, erro
 	for s := range strings.SplitSeq(list, ",") {
 		v, err := parse(strings.TrimSpace(s))
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %q is not one of a list like that of the default", flag, s)
+			return nil, fmt.Errorf("--%s: %q is no %s", flag, strings.TrimSpace(s), thing)
 		}
 		all = append(all, v)
 	}
