@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,9 +13,13 @@ import (
 
 const (
 	// slotLimit bounds a query on loopback, however many sessions run it.
-	slotLimit = 60 * time.Second
+	slotLimit = 3 * time.Minute
 	// holdTime bounds the wait until all sessions are where they shall be.
-	holdTime = 60 * time.Second
+	holdTime = 2 * time.Minute
+	// longRun is what a query may take to be run in more than one round: with
+	// many sessions on many segments, each run has many samples, and a matrix
+	// of such takes hours.
+	longRun = 4 * time.Second
 )
 
 // loopback measures on a cluster of that many segments, all on this machine.
@@ -49,7 +54,7 @@ func (b *bench) loopback(ctx context.Context, segments int) (err error) {
 				}
 				if round == 0 {
 					b.say("%s, %d sessions, %s: counting connections", where, n, typ)
-					b.peaks(ctx, s, p, typ, set)
+					b.peaks(ctx, s, p, typ, set, n == slices.Max(b.opt.Sessions))
 				}
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -75,20 +80,24 @@ func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, round int, 
 		return ctx.Err()
 	}
 	defer func() { closeSessions(list) }()
+	fresh := true
 	for i := range set {
 		q := &set[i]
 		cell := b.report.cell(p, q.name, typ)
-		if cell.Error != "" {
+		if cell.Error != "" || b.tooLong(p, q.name) {
 			continue
 		}
 		b.say("%d segments, %d sessions, round %d of %d, %s, %s", p.Segments, p.Sessions, round+1, b.opt.Rounds, typ, q.name)
-		if err := b.slot(ctx, s, m, list, q, cell); err != nil {
+		if err := b.slot(ctx, s, m, list, fresh, q, cell); err != nil {
 			cell.fail(err)
 			// The sessions may be in any state, or gone.
 			closeSessions(list)
 			if list, err = s.openSessions(ctx, typ, p.Sessions); err != nil {
 				return err
 			}
+			fresh = true
+		} else {
+			fresh = false
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -97,14 +106,32 @@ func (b *bench) loopbackRound(ctx context.Context, s *site, p Place, round int, 
 	return nil
 }
 
+// tooLong says whether a query has been measured at a place in each type, and
+// takes too long to be so again.
+func (b *bench) tooLong(p Place, query string) bool {
+	long := false
+	for _, typ := range b.opt.Types {
+		c := b.report.find(p, query, typ)
+		if c == nil || len(c.Rounds) == 0 && c.Error == "" {
+			return false
+		}
+		for _, f := range c.Rounds {
+			long = long || f[ElapsedP50] > ms(longRun)
+		}
+	}
+	return long
+}
+
 // slot runs a query in all sessions at once for a slot and adds a round to the
-// cell. The first run of each session is not counted: its executors are
-// started for it.
-func (b *bench) slot(ctx context.Context, s *site, m *meter, list []*session, q *query, cell *Cell) error {
+// cell. In fresh sessions the first run is not counted: executors are started
+// for it.
+func (b *bench) slot(ctx context.Context, s *site, m *meter, list []*session, fresh bool, q *query, cell *Cell) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, slotLimit, fmt.Errorf("not done after %v", slotLimit))
 	defer cancel()
-	if err := together(list, func(_ int, c *session) error { _, err := c.ask(ctx, q); return err }); err != nil {
-		return err
+	if fresh {
+		if err := together(list, func(_ int, c *session) error { _, err := c.ask(ctx, q); return err }); err != nil {
+			return err
+		}
 	}
 	marks := s.markLogs()
 	before, err := m.read()

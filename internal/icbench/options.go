@@ -78,9 +78,9 @@ func (o *Options) Fill() {
 		}
 	}
 	if o.Sessions == nil {
-		o.Sessions = []int{1, 4, 16, 32}
+		o.Sessions = []int{1, 8, 32}
 		if o.Quick {
-			o.Sessions = []int{1, 8}
+			o.Sessions = []int{1, 4}
 		}
 	}
 	if o.RTT == nil {
@@ -96,10 +96,10 @@ func (o *Options) Fill() {
 		}
 	}
 	pick(&o.Rounds, 3, 2)
-	pick(&o.WANRounds, 3, 1)
-	pick(&o.Rows, 20000, 10000)
-	pick(&o.GatherRows, 20000, 10000)
-	pick(&o.WANSegments, 4, 2)
+	pick(&o.WANRounds, 2, 1)
+	pick(&o.Rows, 10000, 5000)
+	pick(&o.GatherRows, 10000, 5000)
+	pick(&o.WANSegments, 3, 3)
 	pick(&o.Size, 100, 20)
 	if o.Slot == 0 {
 		o.Slot = 300 * time.Millisecond

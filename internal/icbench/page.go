@@ -23,9 +23,9 @@ func (r *Report) intro() []string {
 			where = "on the machine's own loopback"
 		}
 		list = append(list, fmt.Sprintf("Loopback: a cluster of PostgreSQL servers for each number of segments, %s. All sessions run the same query at the "+
-			"same time, again and again for %g ms (at least once), %d rounds of each type. Net KB is what goes over the network for a run, "+
+			"same time, again and again for %g ms (at least once), %d rounds of each type (one where a run takes more than %g s). Net KB is what goes over the network for a run, "+
 			"dispatch included, the client's part left out; packets and retransmissions of udpifc are its own statistics, "+
-			"retransmissions of the others are TCP's.", where, s.SlotMS, s.Rounds))
+			"retransmissions of the others are TCP's.", where, s.SlotMS, s.Rounds, longRun.Seconds()))
 	}
 	if s.WAN {
 		list = append(list, fmt.Sprintf("WAN: a cluster of %d segments, each instance and its proxy in a network namespace of its own, and between each "+

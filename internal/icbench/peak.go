@@ -57,10 +57,11 @@ func (h *holder) await(ctx context.Context, n int) error {
 
 // peaks counts sockets while all sessions are in the middle of a query: the
 // executors of each session have opened the motions of it and wait, in the scan of
-// the slice that comes first, for a lock.
-func (b *bench) peaks(ctx context.Context, s *site, p Place, typ string, set []query) {
+// the slice that comes first, for a lock. Without all it is the query with the
+// most slices only.
+func (b *bench) peaks(ctx context.Context, s *site, p Place, typ string, set []query, all bool) {
 	for _, q := range set {
-		if q.held == "" {
+		if q.held == "" || !all && q.name != FiveSlices {
 			continue
 		}
 		peak := Peak{Segments: p.Segments, Sessions: p.Sessions, Query: q.name, Type: typ}
