@@ -29,6 +29,9 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	if err := opt.Check(); err != nil {
 		return nil, err
 	}
+	if err := makeRoom(&opt); err != nil {
+		return nil, err
+	}
 	b := &bench{opt: opt, report: &Report{Version: 1, Started: time.Now(), Machine: benchreport.ThisMachine(), Quick: opt.Quick, Setup: setup(&opt)}}
 	// Short, for unix sockets lie below it, and open to the system user that
 	// runs the servers when root does this.

@@ -44,6 +44,31 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+func TestRoom(t *testing.T) {
+	// A segment of 16 in type tcp or a proxy: 32 sessions with 4 motions, of
+	// which each has 16 senders and 16 receivers there.
+	for _, tc := range []struct {
+		segments, sessions int
+		least, most        uint64
+	}{{16, 32, 32*4*2*16 + 1000, 6000}, {2, 1, 1000, 1200}} {
+		if n, err := filesNeeded(tc.segments, tc.sessions); err != nil || n < tc.least || n > tc.most {
+			t.Errorf("%d × %d: %d open files, %v; want %d to %d", tc.segments, tc.sessions, n, err, tc.least, tc.most)
+		}
+	}
+	var o Options
+	o.Fill()
+	if n := maxConnections(&o); n != 250 {
+		t.Errorf("max_connections %d by default", n)
+	}
+	o.Sessions = []int{64, 1}
+	if n := maxConnections(&o); n != 404 {
+		t.Errorf("max_connections %d for 64 sessions", n)
+	}
+	if err := makeRoom(&Options{Segments: []int{2}, Sessions: []int{1}}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSockets counts what this process opens.
 func TestSockets(t *testing.T) {
 	count := func() Sockets {

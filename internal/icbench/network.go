@@ -76,7 +76,7 @@ func (b *bench) makeSite(ctx context.Context, segments int, wide bool) (_ *site,
 			// Nothing shall be written while something is measured, and nobody
 			// needs the data after a crash.
 			"fsync=off", "synchronous_commit=off", "autovacuum=off", "checkpoint_timeout=1h", "max_wal_size=8GB",
-			"shared_buffers=64MB",
+			"shared_buffers=64MB", fmt.Sprintf("max_connections=%d", maxConnections(&b.opt)),
 		},
 		Progress: func(line string) { b.say("%d segments: %s", segments, line) },
 	}
