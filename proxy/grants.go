@@ -44,9 +44,18 @@ func (pr *peer) watch() {
 	if t == nil || !pr.agreement.Trunkline || pr.role == Itself {
 		return
 	}
-	if limit := pr.p.times().PeerTimeout; t.Silent() >= limit {
+	limit := pr.p.times().PeerTimeout
+	switch silent := t.Silent() >= limit; {
+	case silent && pr.doubted == t:
 		t.Fail(fmt.Errorf("no sign of life for %v, though it is connected", limit))
 		return
+	case silent:
+		// It may be this process, or the whole machine, that has been stopped,
+		// and the answer lies in the socket unread. Until the next look it is
+		// read, if so.
+		pr.doubted = t
+	default:
+		pr.doubted = nil
 	}
 	t.Ping(pr.p.end(), icwire.End{Content: pr.entry.Content, Dbid: pr.entry.Dbid})
 }

@@ -97,7 +97,7 @@ func (b *Budget) grow(w, base int64) int64 {
 	switch {
 	case next-w <= room/4:
 	case room < total/32:
-		next = max(base, w/2) // others need it as well
+		next = min(w, max(base, w/2, MinWindow)) // others need it as well
 	default:
 		next = w
 	}
