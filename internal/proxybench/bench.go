@@ -92,15 +92,16 @@ func (o *Options) Check() error {
 
 // bench is a run.
 type bench struct {
-	opt     Options
-	dir     string // temporary
-	socks   *sockets
-	proxies *proxyPath
-	pump    *pumpPath   // nil for none
-	other   *pumpPath   // nil for none
-	hosts   []*wan.Host // where the children run; nil is this machine itself
-	cleanup []func()    // in the order to be done in reverse
-	report  *Report
+	opt      Options
+	dir      string // temporary
+	socks    *sockets
+	proxies  *proxyPath
+	pump     *pumpPath   // nil for none
+	other    *pumpPath   // nil for none
+	hosts    []*wan.Host // where the children run; nil is this machine itself
+	children []*child    // all that were started
+	cleanup  []func()    // in the order to be done in reverse
+	report   *Report
 }
 
 // Run measures. It ends early, with everything it started stopped and removed,

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -250,5 +251,34 @@ func TestOptions(t *testing.T) {
 	o.Command = func(args ...string) *exec.Cmd { return exec.Command("/bin/sh", "-c", "echo it broke >&2") }
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it broke") {
 		t.Error(err)
+	}
+}
+
+// What a proxy has complained about, and that it is no more, is in the error of
+// a run that breaks off.
+func TestErrorTellsOfProxies(t *testing.T) {
+	var mu sync.Mutex
+	var proxies []*exec.Cmd
+	o := tiny("setup")
+	o.Pump, o.OtherPump = "", false
+	o.Command = func(args ...string) *exec.Cmd {
+		cmd := testCommand(args...)
+		mu.Lock()
+		defer mu.Unlock()
+		proxies = append(proxies, cmd)
+		return cmd
+	}
+	o.Progress = func(step string) {
+		if strings.HasPrefix(step, "setup ") {
+			mu.Lock()
+			defer mu.Unlock()
+			_ = proxies[0].Process.Kill()
+		}
+	}
+	o.Time = patience
+	_, err := Run(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "proxy1: ") || !strings.Contains(err.Error(), "(the process has ended)") ||
+		!strings.Contains(err.Error(), "proxy2: ") || !strings.Contains(err.Error(), "lost a peer") {
+		t.Errorf("%v", err)
 	}
 }

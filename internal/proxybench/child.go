@@ -26,17 +26,20 @@ const startTime = 15 * time.Second
 
 // child is a process of the run's own.
 type child struct {
+	name  string
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	out   *bufio.Reader
 	log   string        // file of its standard error
 	done  chan struct{} // closed when it has been waited for
+
+	stopped bool // by us
 }
 
 // start runs a command of this program, in host if there is one. A child ends with the run: its
 // standard input does, and the kernel sees to it should the run be killed.
 func (b *bench) start(name string, host *wan.Host, args ...string) (*child, error) {
-	c := &child{cmd: b.opt.Command(args...), log: filepath.Join(b.dir, name+".log"), done: make(chan struct{})}
+	c := &child{name: name, cmd: b.opt.Command(args...), log: filepath.Join(b.dir, name+".log"), done: make(chan struct{})}
 	log, err := os.Create(c.log)
 	if err != nil {
 		return nil, err
@@ -69,6 +72,7 @@ func (b *bench) start(name string, host *wan.Host, args ...string) (*child, erro
 		_ = c.cmd.Wait() // how it ended is in its log, if at all
 		close(c.done)
 	}()
+	b.children = append(b.children, c)
 	b.cleanup = append(b.cleanup, func() {
 		c.stop()
 		r.Close()
@@ -80,6 +84,7 @@ func (c *child) pid() int { return c.cmd.Process.Pid }
 
 // stop ends the child and waits for it.
 func (c *child) stop() {
+	c.stopped = true
 	c.stdin.Close()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		_ = c.cmd.Process.Signal(s)
@@ -103,6 +108,41 @@ func (c *child) failed(why string) error {
 		return fmt.Errorf("%s: %s", name, why)
 	}
 	return fmt.Errorf("%s: %s:\n%s", name, why, b)
+}
+
+// logTime is how long children have to write down what they have just noticed.
+const logTime = 300 * time.Millisecond
+
+// explain adds to what has gone wrong in the middle of a run what the children
+// have complained about, each in its last few lines, and which of them has
+// ended.
+func (b *bench) explain(err error) error {
+	const most = 5
+	time.Sleep(logTime)
+	for _, c := range b.children {
+		log, rerr := os.ReadFile(c.log)
+		if rerr != nil {
+			continue
+		}
+		var lines []string
+		for l := range strings.Lines(string(log)) {
+			if l = strings.TrimSpace(l); l != "" && !strings.Contains(l, "level=INFO") && !strings.Contains(l, " INFO ") {
+				lines = append(lines, l)
+			}
+		}
+		lines = lines[max(0, len(lines)-most):]
+		select {
+		case <-c.done:
+			if !c.stopped {
+				lines = append(lines, "(the process has ended)")
+			}
+		default:
+		}
+		if len(lines) > 0 {
+			err = fmt.Errorf("%w\n%s: %s", err, c.name, strings.Join(lines, "\n  "))
+		}
+	}
+	return err
 }
 
 // First words of the arguments that Options.Command gets. What follows are for

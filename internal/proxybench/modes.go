@@ -43,7 +43,10 @@ func (b *bench) measure(ctx context.Context) error {
 		"soak":       func() error { return b.soak(ctx, size, or(o.Time, soak)) },
 	}
 	if o.Mode != "" {
-		return do[o.Mode]()
+		if err := do[o.Mode](); err != nil && ctx.Err() == nil {
+			return b.explain(err)
+		}
+		return ctx.Err()
 	}
 	do["throughput"] = func() error {
 		for _, t := range [][2]int{{8, 8192}, {1, 8192}, {8, 512}} {
@@ -73,6 +76,7 @@ func (b *bench) try(ctx context.Context, mode string, do func() error) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
+	err = b.explain(err)
 	b.report.Failures = append(b.report.Failures, err.Error())
 	b.report.Results = append(b.report.Results, Result{Mode: mode, Label: "failed", Notes: strings.Split(err.Error(), "\n")})
 	return nil
