@@ -151,8 +151,8 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 		}
 	}
 	for _, p := range b.paths() {
-		if err := newSetup(p, newPattern(minPacket)).once(); err != nil {
-			return nil, fmt.Errorf("no connection through the %s: %w", p.name(), err)
+		if err := firstConnection(ctx, p); err != nil {
+			return nil, b.explain(fmt.Errorf("no connection through the %s: %w", p.name(), err))
 		}
 	}
 	if err := b.measure(ctx); err != nil {
@@ -160,6 +160,25 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	}
 	b.report.Seconds = time.Since(b.report.Started).Seconds()
 	return b.report, nil
+}
+
+// firstTime is for how long a first connection is tried again.
+const firstTime = 5 * time.Second
+
+// firstConnection waits until p carries a connection. Proxies that are to find
+// out their cluster's header dialect do so from the first backends, and connect
+// with each other only then.
+func firstConnection(ctx context.Context, p path) error {
+	u := newSetup(p, newPattern(minPacket))
+	for began := time.Now(); ; {
+		err := u.once()
+		if err == nil || time.Since(began) >= firstTime {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // clean ends and removes what was started.

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -21,6 +22,7 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
+	"github.com/trunkline-db/trunkline/topology"
 )
 
 const asChild = "PROXYBENCH_TEST_CHILD"
@@ -281,4 +283,57 @@ func TestErrorTellsOfProxies(t *testing.T) {
 		!strings.Contains(err.Error(), "proxy2: ") || !strings.Contains(err.Error(), "lost a peer") {
 		t.Errorf("%v", err)
 	}
+}
+
+// Given proxies that have to find out the header dialect are not connected
+// before the first backends have said hello: the first of those is turned away.
+func TestProxiesWithoutDialect(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	var list topology.AddressList
+	for i := range 2 {
+		port, err := freePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	o := Options{Mode: "setup", Rounds: 1, Time: 30 * time.Millisecond}
+	for _, e := range list {
+		p, err := proxy.New(proxy.Config{
+			Source: proxy.Source{
+				Facts: func() (proxy.Facts, error) {
+					return proxy.Facts{Dbid: e.Dbid, Content: e.Content, Addresses: list}, nil
+				},
+				Postmaster: func() (int, int, error) { return 5432, int(e.Dbid), nil },
+			},
+			Log: slog.New(slog.DiscardHandler), SocketDir: dir, AckRefused: true,
+			Times: proxy.Times{Grace: 50 * time.Millisecond},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := p.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		socket := filepath.Join(dir, filepath.Base(datadir.ICProxySocket(5432, int(e.Dbid))))
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if _, err := os.Lstat(socket); err == nil {
+				break
+			} else if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		o.Proxies = append(o.Proxies, Endpoint{Content: e.Content, Dbid: e.Dbid, Socket: socket})
+	}
+	want(t, run(t, o), []string{PathProxies}, P50)
 }

@@ -144,8 +144,10 @@ func (u *setup) once() error {
 	if err := s.from.closeWrite(); err != nil {
 		return err
 	}
-	if _, err := io.ReadFull(s.to, u.buf); err != nil {
-		return fmt.Errorf("the packet of a new connection: %w", err)
+	if n, err := io.ReadFull(s.to, u.buf); isEOF(err) && n == 0 {
+		return errors.New("a new connection was ended before its packet: the receiving proxy has answered HELLO and then turned it away, as it does when it is not connected with its peer; its log and status say why")
+	} else if err != nil {
+		return fmt.Errorf("the packet of a new connection, %d of %d bytes: %w", n, len(u.buf), err)
 	}
 	if err := c.add(u.buf); err != nil {
 		return err
