@@ -2,7 +2,6 @@ package icbench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -143,6 +142,3 @@ func movedBy(list []*session) (n int64) {
 	}
 	return n
 }
-
-// errLimit is the cause of a context whose time for a query is up.
-var errLimit = errors.New("the time limit is reached")
