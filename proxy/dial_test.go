@@ -401,6 +401,7 @@ func TestPortHolder(t *testing.T) {
 	if got := n.p.Status().Listener.Error; !strings.HasPrefix(got, fmt.Sprintf("address already in use: process %d has it (", syscall.Getpid())) {
 		t.Errorf("listener: %s", got)
 	}
+	list = slices.Clone(list) // the first proxy looks at its own
 	list[0].Host = "192.0.2.1"
 	m := startNode(t, 1, -1, list, nil)
 	if got := m.p.Status().Listener.Error; got != "cannot assign requested address: it is not an address of this host" {
