@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 
@@ -27,21 +28,20 @@ type tunable interface {
 // reload or RESET ALL brings.
 func motionSettings(fixed map[string]string) string {
 	var b strings.Builder
+	b.WriteString("SELECT n, CASE WHEN f THEN pg_catalog.set_config(n, COALESCE(v, pg_catalog.current_setting(n, true), d), false) " +
+		"ELSE COALESCE(pg_catalog.current_setting(n, true), d) END FROM (VALUES ")
 	for i, name := range guc.Motions() {
 		if i > 0 {
-			b.WriteString(" UNION ALL ")
+			b.WriteString(", ")
 		}
 		p, _ := guc.Lookup(name)
-		own := catalog.Literal(gucPrefix + name)
-		value := "COALESCE(pg_catalog.current_setting(" + own + ", true), " + catalog.Literal(p.Default) + ")"
-		if p.Context <= guc.Backend {
-			if v, ok := fixed[name]; ok {
-				value = catalog.Literal(v)
-			}
-			value = "pg_catalog.set_config(" + own + ", " + value + ", false)"
+		value := "NULL"
+		if v, ok := fixed[name]; ok && p.Context <= guc.Backend {
+			value = catalog.Literal(v)
 		}
-		b.WriteString("SELECT " + own + ", " + value)
+		fmt.Fprintf(&b, "(%s, %s, %s, %t)", catalog.Literal(gucPrefix+name), catalog.Literal(p.Default), value, p.Context <= guc.Backend)
 	}
+	b.WriteString(") m(n, d, v, f)")
 	return b.String()
 }
 
