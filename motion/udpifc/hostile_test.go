@@ -321,6 +321,31 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
+// TestUnreachableAtTheEnd: so is one that does not answer to the last packets;
+// Close says why, and does not call it a receiver that is slow to close.
+func TestUnreachableAtTheEnd(t *testing.T) {
+	for _, capacity := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			net := perfect(time.Millisecond)
+			net.loss = 1
+			p := link.Params{TransmitTimeout: time.Second, MinRetries: 5, Capacity: capacity}
+			n := net.executors(t, 2, Config{Tuning: Tuning{Params: p}})
+			s, _ := open(t, mid(1), n[0], n[1])
+			if err := s.Send(t.Context(), 0, []byte("row")); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			err := s.Close(t.Context())
+			if want := "interconnect encountered a network error, please check your network (Failed to send packet (seq 1) to "; err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("capacity %v: %v, want %s…", capacity, err, want)
+			}
+			if d := time.Since(start); d < time.Second || d > 3*time.Second {
+				t.Errorf("capacity %v: after %v", capacity, d)
+			}
+		})
+	}
+}
+
 // refusing is a socket that a firewall keeps from sending, for the first so
 // many datagrams.
 type refusing struct {

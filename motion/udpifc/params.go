@@ -39,6 +39,10 @@ const (
 	// closeLimit is how long Close of the interconnect waits for that.
 	closeLimit = 250 * time.Millisecond
 
+	// closeAgain is the pause until Close of a sender looks again whether a
+	// receiver that was silent has come back, only not to read.
+	closeAgain = time.Second
+
 	// pauseFirst is how often a sender looks whether its producer has paused
 	// with rows unsent; while the producer goes on it looks less and less
 	// often, down to once in pauseLast.

@@ -188,15 +188,24 @@ func (s *sender) Close(ctx context.Context) error {
 	timeout := s.tuning.TransmitTimeout
 	limit := time.NewTimer(timeout)
 	defer limit.Stop()
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		s.fail(context.Cause(ctx))
-	case <-limit.C:
-		s.mu.Lock()
-		n := s.link.Open()
-		s.mu.Unlock()
-		s.fail(teardownTimeout(n, timeout))
+	for waiting := true; waiting; {
+		select {
+		case <-s.done:
+			waiting = false
+		case <-ctx.Done():
+			s.fail(context.Cause(ctx))
+			waiting = false
+		case <-limit.C:
+			s.mu.Lock()
+			n, silent := s.link.Open(), s.link.Silent(s.ic.now(), timeout/2)
+			s.mu.Unlock()
+			if silent { // the link gives it up, and says more about it
+				limit.Reset(closeAgain)
+				continue
+			}
+			s.fail(teardownTimeout(n, timeout))
+			waiting = false
+		}
 	}
 	<-s.done
 	s.result = s.err()

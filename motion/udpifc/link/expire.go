@@ -78,6 +78,21 @@ func (s *Sender) Tick(now time.Duration) *Timeout {
 	return nil
 }
 
+// Silent says whether there is a receiver that has owed an answer, to a packet
+// or a query, and said nothing for d. Tick gives it up in the end, unless it
+// answers yet.
+func (s *Sender) Silent(now, d time.Duration) bool {
+	for i := range s.conns {
+		c := &s.conns[i]
+		switch {
+		case c.done:
+		case c.live > 0 && now-max(c.heard, c.oldest().sent) >= d, c.probing && now-c.since >= d:
+			return true
+		}
+	}
+	return false
+}
+
 // oldest is the first packet that is not acknowledged; there must be one.
 func (c *outgoing) oldest() *Packet {
 	i := 0
