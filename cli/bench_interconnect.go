@@ -22,6 +22,7 @@ func newBenchInterconnectCommand() *cobra.Command {
 		rateMbit                             float64
 		asJSON, check, progress              bool
 		htmlFile, report                     string
+		from                                 []string
 		opt                                  icbench.Options
 	)
 	cmd := &cobra.Command{
@@ -56,6 +57,7 @@ measured, 1 when something went wrong, 130 after Ctrl-C; with --check
 an exit status of 3 when a bound is missed.`,
 		Example: `  trunkline bench interconnect --quick
   trunkline bench interconnect --html report.html --json > report.json
+  trunkline bench interconnect --from report.json --report report.md
   trunkline bench interconnect --no-loopback --rtt 50 --loss 0 --rounds 5
   trunkline bench interconnect --no-wan --segments 16 --sessions 32 --check`,
 		Args: cobra.NoArgs,
@@ -94,10 +96,15 @@ an exit status of 3 when a bound is missed.`,
 				}
 				f.Close()
 			}
-			show := progressLine(cmd.ErrOrStderr(), progress)
-			opt.Progress = show.step
-			r, err := icbench.Run(cmd.Context(), opt)
-			show.clear()
+			var r *icbench.Report
+			if from != nil {
+				r, err = readReports(from)
+			} else {
+				show := progressLine(cmd.ErrOrStderr(), progress)
+				opt.Progress = show.step
+				r, err = icbench.Run(cmd.Context(), opt)
+				show.clear()
+			}
 			if err != nil {
 				if errors.Is(err, context.Canceled) {
 					return exitWith(130, errors.New("interrupted; the clusters are removed"))
@@ -141,6 +148,7 @@ an exit status of 3 when a bound is missed.`,
 	f.BoolVar(&opt.Quick, "quick", false, "a smaller matrix, less exact")
 	f.StringVar(&htmlFile, "html", "", "write the report with plots into `FILE`, which needs no other")
 	f.StringVar(&report, "report", "", "write the report as Markdown into `FILE.md`, and its plots beside it")
+	f.StringArrayVar(&from, "from", nil, "measure nothing: make the report of what --json has printed into `FILE`;\nmore than one are parts of a run")
 	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
@@ -176,6 +184,24 @@ func parseRTT(s string) (time.Duration, error) {
 func parseLoss(s string) (float64, error) {
 	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
 	return n / 100, err
+}
+
+// readReports reads a report, or the parts of one.
+func readReports(paths []string) (*icbench.Report, error) {
+	var parts []*icbench.Report
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		r, err := icbench.Read(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		parts = append(parts, r)
+	}
+	return icbench.Merge(parts)
 }
 
 // writeReport writes a page of Markdown, and its plots beside it.

@@ -35,6 +35,8 @@ func TestBenchArguments(t *testing.T) {
 		{"bench interconnect --no-wan --no-loopback", 2, "nothing to measure"},
 		{"bench interconnect --html /none/x.html", 2, "/none"},
 		{"bench interconnect --report /none/x.md", 2, "/none"},
+		{"bench interconnect --from /none/x.json", 1, "/none"},
+		{"bench interconnect --from bench_test.go", 1, "bench_test.go: not a report of bench interconnect"},
 		{"bench interconnect --help", 0, "an exit status of 3 when a bound is missed"},
 		{"bench relay a", 2, "accepts 3 arg(s)"},
 		{"bench relay copy a b", 1, "must be unix:PATH or tcp:HOST:PORT"},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -284,6 +285,53 @@ func TestForms(t *testing.T) {
 	var back Report
 	if err := json.Unmarshal(js.Bytes(), &back); err != nil || len(back.Cells) != len(r.Cells) || len(back.Bounds) != len(r.Bounds) {
 		t.Errorf("JSON: %v, %d cells", err, len(back.Cells))
+	}
+}
+
+// A report is the same when it is made of its parts.
+func TestMerge(t *testing.T) {
+	whole := report()
+	var parts []*Report
+	for _, far := range []bool{true, false} {
+		p := report()
+		p.Cells = slices.DeleteFunc(p.Cells, func(c *Cell) bool { return c.WAN != far })
+		p.Setup.WAN = far
+		if far {
+			p.Peaks, p.Setup.Segments, p.Setup.Sessions = nil, []int{16}, []int{1}
+		} else {
+			p.Setup.RTTMS, p.Setup.GatherMB = nil, 7
+		}
+		var b bytes.Buffer
+		if err := p.JSON(&b); err != nil {
+			t.Fatal(err)
+		}
+		back, err := Read(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, back)
+	}
+	r, err := Merge(append(parts, parts[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(r.Setup) != fmt.Sprint(whole.Setup) || len(r.Cells) != len(whole.Cells) || len(r.Peaks) != len(whole.Peaks) || len(r.Notes) != 1 {
+		t.Errorf("merged %+v, %d cells, %d counts, notes %q; want %+v, %d, %d", r.Setup, len(r.Cells), len(r.Peaks), r.Notes, whole.Setup, len(whole.Cells), len(whole.Peaks))
+	}
+	if r.Cells[0].WAN || !r.Cells[len(r.Cells)-1].WAN {
+		t.Error("the cells are not in order")
+	}
+	for i, b := range r.Bounds {
+		if w := whole.Bounds[i]; b.Value() != w.Value() || b.Remark != w.Remark {
+			t.Errorf("bound %+v, want %+v", b, w)
+		}
+	}
+	parts[1].Machine.Kernel = "other"
+	if _, err := Merge(parts); err == nil || !strings.Contains(err.Error(), "different machines") {
+		t.Error(err)
+	}
+	if _, err := Read(strings.NewReader("{}")); err == nil {
+		t.Error("an empty object was taken for a report")
 	}
 }
 
