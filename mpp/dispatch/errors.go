@@ -111,15 +111,20 @@ func (m *member) describe(slice int16) string {
 // a cancelled or cut-off segment is most often the victim of another's failure,
 // and a failed transaction that of an earlier one.
 func rank(err error) int {
+	var code, message string
 	var pe *pgconn.PgError
-	if !errors.As(err, &pe) {
-		return 4
+	var me *motion.Error
+	switch {
+	case errors.As(err, &pe):
+		code, message = pe.Code, pe.Message
+	case errors.As(err, &me):
+		code, message = me.Code, me.Message
 	}
-	switch pe.Code {
+	switch code {
 	case codeCanceled, codeInFailedTx:
 		return 1
 	case motion.CodeInterconnect:
-		if motion.Bare(pe.Message) {
+		if motion.Bare(message) {
 			return 2
 		}
 		return 3

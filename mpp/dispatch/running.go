@@ -388,6 +388,11 @@ func (r *Running) Err() error {
 	return r.o.err
 }
 
+// Fail ends the statement on all segments because of err, a failure of a motion
+// that its receiver has found. Finish must still be called; its error is err
+// unless an executor's says more.
+func (r *Running) Fail(err error) { r.o.fail(err) }
+
 // Cancel cancels the statement on all segments. Finish must still be called.
 func (r *Running) Cancel() { r.o.cancel() }
 

@@ -211,6 +211,41 @@ func TestSliceErrorInTransaction(t *testing.T) {
 	}
 }
 
+// TestFail: what a receiver has found out ends the statement, and gives way to
+// what executors know better only.
+func TestFail(t *testing.T) {
+	c := newCluster(t, Params{})
+	g := c.gang()
+	exec(t, g, nil, "SELECT 1")
+	broken := &motion.Error{Code: motion.CodeInterconnect, Message: "interconnect error: connection closed prematurely", Detail: "from seg1"}
+	r, err := g.Open(testContext(t), c.command(), []Slice{{Index: 1, SQL: "SELECT pg_sleep(60)"}}, &Run{Slice: 1, Receivers: []motion.Peer{c.self}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Fail(broken)
+	<-r.Failed()
+	start := time.Now()
+	if err := r.Finish(context.Background()); err != error(broken) {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("took %v", d)
+	}
+	exec(t, g, nil, "SELECT 1")
+
+	for i, step := range []struct{ a, b error }{
+		{canceled(context.Background()), broken},
+		{newError(codeInFailedTx, "current transaction is aborted", nil), broken},
+		{broken, motion.Errorf("%s: the proxy of seg1 is gone", broken.Message)},
+		{broken, newError(motion.CodeInterconnect, "Interconnect timeout", nil)},
+		{motion.Errorf("Interconnect timeout"), newError("57P01", "terminating connection", nil)},
+	} {
+		if rank(step.a) >= rank(step.b) {
+			t.Errorf("%d: %v counts for no less than %v", i, step.a, step.b)
+		}
+	}
+}
+
 func TestCancelSlices(t *testing.T) {
 	c := newCluster(t, Params{})
 	g := c.gang()

@@ -263,20 +263,24 @@ func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start 
 	ctx := run.Context()
 	rcv, err := ic.Receive(ctx, motion.ID{Session: s.id, Command: cmd, SendSlice: index}, self, run.Senders(index))
 	if err != nil {
-		run.Cancel()
-		return cause(ctx, err)
+		err = cause(ctx, err)
+		run.Fail(err)
+		return err
 	}
 	for {
 		row, _, err := rcv.Receive(ctx)
 		if err == io.EOF {
 			break
 		}
-		if err == nil {
-			err = sink(row)
-		}
 		if err != nil {
 			await(ctx, err)
 			err = cause(ctx, err) // before the others fail for our stopping
+			rcv.Abort()
+			run.Fail(err)
+			return err
+		}
+		if err = sink(row); err != nil {
+			err = cause(ctx, err)
 			rcv.Abort()
 			run.Cancel()
 			return err
