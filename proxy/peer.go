@@ -30,7 +30,7 @@ type peer struct {
 	trunk     *trunk.Trunk // nil while there is none
 	remote    string       // the address it is connected to, if we dialled
 	agreement trunk.Agreement
-	doubted   *trunk.Trunk // was silent for too long when last looked at
+	doubted   *trunk.Trunk          // was silent for too long when last looked at
 	waiting   map[*conn]*time.Timer // registered while there is no trunk
 	removed   bool
 	dialling  bool
