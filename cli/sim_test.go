@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +11,8 @@ import (
 	"github.com/trunkline-db/trunkline/sim"
 )
 
-var updateSim = flag.Bool("update-sim", false, "write the expected output of sim anew")
-
-// TestSim compares the report with the files in testdata.
+// TestSim compares the report with the files in testdata; UPDATE_GOLDEN=1 writes
+// them.
 func TestSim(t *testing.T) {
 	for name, args := range map[string]string{
 		"sim_default":   "sim",
@@ -27,7 +25,7 @@ func TestSim(t *testing.T) {
 			continue
 		}
 		path := filepath.Join("testdata", name+".txt")
-		if *updateSim {
+		if os.Getenv("UPDATE_GOLDEN") != "" {
 			if err := os.WriteFile(path, out.Bytes(), 0o666); err != nil {
 				t.Fatal(err)
 			}
