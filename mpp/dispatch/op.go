@@ -50,10 +50,14 @@ func (g *Gang) start(ctx context.Context, ms []*member) *op {
 	return o
 }
 
-// cancel cancels the op as the user's wish.
+// cancel cancels the op as the user's wish. One that has failed is ending
+// anyway, with its error.
 func (o *op) cancel() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.err != nil {
+		return
+	}
 	o.user = true
 	o.stop()
 	if o.onFail != nil {

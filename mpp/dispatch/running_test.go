@@ -224,6 +224,7 @@ func TestFail(t *testing.T) {
 	}
 	r.Fail(broken)
 	<-r.Failed()
+	r.Cancel() // of no consequence any more
 	start := time.Now()
 	if err := r.Finish(context.Background()); err != error(broken) {
 		t.Errorf("got %v", err)

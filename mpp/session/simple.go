@@ -163,7 +163,7 @@ func (s *Session) run(req *request) error {
 		defer s.settingsChanged()
 		return s.runProcedure(req)
 	case *pg.Node_FetchStmt:
-		return s.runFetch(req)
+		return s.cursorError(s.runFetch(req))
 	case *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
 		return s.runLocal(req, req.text)

@@ -209,6 +209,20 @@ func (set *sources) finishRun() error {
 	return err
 }
 
+// cursorError is err, or what executors know better of why a cursor's rows have
+// not come: the local server repeats what the first of them has said.
+func (s *Session) cursorError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, set := range s.txn.open {
+		if set.err != nil {
+			err = betterError(err, betterError(set.err, set.finishRun()))
+		}
+	}
+	return err
+}
+
 // abandon ends the slices, whatever they are doing.
 func (set *sources) abandon() {
 	if set.run != nil {
