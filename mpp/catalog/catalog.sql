@@ -282,16 +282,24 @@ CREATE FUNCTION pg_catalog.gp_motion_recv(text, text) RETURNS SETOF record
 CREATE FUNCTION pg_catalog.gp_motion_connect_u(text, text) RETURNS text
   LANGUAGE c STRICT PARALLEL RESTRICTED SECURITY DEFINER AS '$libdir/dblink', 'dblink_connect';
 REVOKE ALL ON FUNCTION pg_catalog.gp_motion_connect_u(text, text) FROM PUBLIC;
+CREATE FUNCTION pg_catalog.gp_motion_disconnect_u(text) RETURNS text
+  LANGUAGE c STRICT PARALLEL RESTRICTED SECURITY DEFINER AS '$libdir/dblink', 'dblink_disconnect';
+REVOKE ALL ON FUNCTION pg_catalog.gp_motion_disconnect_u(text) FROM PUBLIC;
+-- An older connection goes: a second cancellation can hit dblink while it
+-- clears up after the first, and leaves the connection busy for good.
 CREATE FUNCTION pg_catalog.gp_motion_connect() RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 BEGIN
+  BEGIN
+    PERFORM gp_motion_disconnect_u('gp_motion');
+  EXCEPTION WHEN connection_does_not_exist THEN
+    NULL;
+  END;
   PERFORM gp_motion_connect_u('gp_motion', {{lit (printf "host=%s port=%d user=%s dbname=motion connect_timeout=10" .RowsDir .Port .Superuser)}});
-EXCEPTION WHEN duplicate_object THEN
-  NULL; -- it is connected, but who asked has not heard of it
 END $f$;
 -- pg_dump leaves alone what stands in pg_init_privs.
 INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
-  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname = 'gp_motion_connect_u';
+  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname IN ('gp_motion_connect_u', 'gp_motion_disconnect_u');
 
 {{if .Coordinator -}}
 -- A function on the coordinator reads the coordinator's copy of a table. For

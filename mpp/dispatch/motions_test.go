@@ -28,9 +28,11 @@ func newMotionCluster(t *testing.T, typ string) (*icCluster, *Gang) {
 				LANGUAGE c STRICT PARALLEL RESTRICTED AS '$libdir/dblink', 'dblink_record';
 			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_connect_u(text, text) RETURNS text
 				LANGUAGE c STRICT PARALLEL RESTRICTED AS '$libdir/dblink', 'dblink_connect';
+			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_disconnect_u(text) RETURNS text
+				LANGUAGE c STRICT PARALLEL RESTRICTED AS '$libdir/dblink', 'dblink_disconnect';
 			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_connect() RETURNS void LANGUAGE plpgsql AS
-				$$BEGIN PERFORM gp_motion_connect_u('gp_motion', 'host=%s port=%d user=gpadmin dbname=motion');
-				EXCEPTION WHEN duplicate_object THEN NULL; END$$;
+				$$BEGIN BEGIN PERFORM gp_motion_disconnect_u('gp_motion'); EXCEPTION WHEN connection_does_not_exist THEN NULL; END;
+				PERFORM gp_motion_connect_u('gp_motion', 'host=%s port=%d user=gpadmin dbname=motion'); END$$;
 			RESET allow_system_table_mods`, s.Dir.RowsDir(), s.Port))
 	}
 	return c, g
@@ -223,6 +225,25 @@ func TestMotionsEnd(t *testing.T) {
 					t.Fatalf("afterwards: %v, %v", rows, err)
 				}
 			})
+		}
+	})
+}
+
+// TestMotionsBusy: a connection to the row source that an error has left busy
+// fails one statement at most.
+func TestMotionsBusy(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		slcs := []Slice{{Index: 1, SQL: "SELECT count(*) FROM " + source(2, "n int, t text")}, input(2, rowsOf(g, t))}
+		if _, err := c.ask(testContext(t), g, -1, slcs...); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, g, nil, `CREATE OR REPLACE FUNCTION pg_temp.send(text, text) RETURNS int LANGUAGE c AS '$libdir/dblink', 'dblink_send_query';
+			SELECT pg_temp.send('gp_motion', 'nobody reads the answer')`)
+		if _, err := c.ask(testContext(t), g, -1, slcs...); !strings.Contains(fmt.Sprint(err), "another command is already in progress") {
+			t.Errorf("the connection is busy: %v", err)
+		}
+		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != nsegs {
+			t.Errorf("afterwards: %v, %v", rows, err)
 		}
 	})
 }

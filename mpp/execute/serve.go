@@ -63,6 +63,9 @@ func (j *job) serve() error {
 		var why error
 		if f != nil {
 			why = f
+			if st := q.stmt.Load(); st != nil && len(st.inputs) > 0 {
+				q.rowsConnected = false // dblink may have left it busy
+			}
 		}
 		if err := q.endStatement(why); err != nil && (f == nil || consequence(f.err)) {
 			f = &failure{err: err}

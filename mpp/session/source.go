@@ -254,6 +254,7 @@ func (set *sources) close() error {
 		src.mu.Unlock()
 	}
 	if set.err != nil {
+		set.s.rowsConnected = false // dblink may have left it busy
 		return betterError(set.err, err)
 	}
 	return nil
