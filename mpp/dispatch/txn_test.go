@@ -199,7 +199,8 @@ func crash(t *testing.T, p interface {
 func TestCrashBetweenPhases(t *testing.T) {
 	for _, down := range []time.Duration{100 * time.Millisecond, 1500 * time.Millisecond} {
 		// The longer one outlasts the retries: recovery takes over.
-		c := newCluster(t, Params{CommitRetry: 800 * time.Millisecond, RecoverEvery: 100 * time.Millisecond})
+		const retry = 800 * time.Millisecond
+		c := newCluster(t, Params{CommitRetry: retry, RecoverEvery: 100 * time.Millisecond})
 		ctx, cancel := context.WithCancel(context.Background())
 		var bg sync.WaitGroup
 		bg.Go(func() { _ = c.Recover(ctx) })
@@ -214,8 +215,14 @@ func TestCrashBetweenPhases(t *testing.T) {
 		write(t, g, "txcrash", 0, 1, 2)
 		x := newCoordTxn(t)
 		var wg *sync.WaitGroup
+		var killed time.Time
 		x.commit = func(ctx context.Context) error {
 			err := x.plainCommit(ctx)
+			// The backend would go on for a moment without its postmaster.
+			if kerr := syscall.Kill(int(g.members[1].pid), syscall.SIGKILL); kerr != nil {
+				t.Error(kerr)
+			}
+			killed = time.Now()
 			wg = crash(t, shared.segs[1], down)
 			return err
 		}
@@ -224,7 +231,9 @@ func TestCrashBetweenPhases(t *testing.T) {
 		}
 		c.wantCounts("txcrash", "[1 1 1]")
 		wg.Wait()
-		if _, w := warned.Load(1); w != (down > time.Second) {
+		// A busy machine may take longer to start the server than the retries go on.
+		late := down > time.Second || time.Since(killed) > retry/2
+		if _, w := warned.Load(1); w != (down > time.Second) && !(w && late) {
 			t.Errorf("down %v: warned is %v", down, w)
 		}
 		if n := prepared(t); n != 0 {
