@@ -137,7 +137,7 @@ an exit status of 3 when a bound is missed.`,
 	f.BoolVar(&opt.NoWAN, "no-wan", false, "loopback only")
 	f.BoolVar(&opt.NoLoopback, "no-loopback", false, "WAN only")
 	f.IntVar(&opt.Size, "size", 0, "`MB` that a gather brings over the WAN (default 100)")
-	f.Float64Var(&rateMbit, "rate", 0, "`Mbit/s` of the WAN's links (default 60)")
+	f.Float64Var(&rateMbit, "rate", 0, "`Mbit/s` of the WAN's links (default 80)")
 	f.DurationVar(&opt.Limit, "limit", 0, "how long a query over the WAN may take (default 8s)")
 	f.IntVar(&opt.WANSegments, "wan-segments", 0, "segments of the cluster over the WAN (default 3)")
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds (default 3)")

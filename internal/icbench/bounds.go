@@ -3,6 +3,7 @@ package icbench
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
@@ -17,8 +18,18 @@ func (r *Report) Held() bool {
 	return true
 }
 
-// finish fills in medians and bounds.
+// finish fills in medians, bounds and, in the setup, what there is to show.
 func (r *Report) finish() {
+	s := &r.Setup
+	s.Segments, s.Sessions, s.RTTMS, s.LossPercent = nil, nil, nil, nil
+	for _, c := range r.Cells {
+		if c.WAN {
+			s.RTTMS, s.LossPercent = append(s.RTTMS, c.RTTMS), append(s.LossPercent, c.LossPercent)
+		} else {
+			s.Segments, s.Sessions = append(s.Segments, c.Segments), append(s.Sessions, c.Sessions)
+		}
+	}
+	s.Segments, s.Sessions, s.RTTMS, s.LossPercent = distinct(s.Segments), distinct(s.Sessions), distinct(s.RTTMS), distinct(s.LossPercent)
 	for _, c := range r.Cells {
 		c.summarize()
 	}
@@ -27,6 +38,9 @@ func (r *Report) finish() {
 	r.loopbackBounds()
 	r.peakBounds()
 }
+
+// distinct are the values in order, each once.
+func distinct[T int | float64](v []T) []T { return slices.Compact(slices.Sorted(slices.Values(v))) }
 
 const (
 	farRTT    = 50.0 // ms, of the gather that proxies are for

@@ -72,19 +72,11 @@ func (c *Cell) order() []float64 {
 	return []float64{wan, c.LossPercent, c.RTTMS, float64(c.Segments), float64(c.Sessions)}
 }
 
+// mergeSetup adds what a part says of the WAN.
 func mergeSetup(s, p *Setup) {
-	s.Segments, s.Sessions = union(s.Segments, p.Segments), union(s.Sessions, p.Sessions)
 	s.Namespaces = s.Namespaces || p.Namespaces
-	switch {
-	case !p.WAN:
-	case s.WAN:
-		s.RTTMS, s.LossPercent = union(s.RTTMS, p.RTTMS), union(s.LossPercent, p.LossPercent)
-	default:
-		s.WAN, s.WANSegments, s.RTTMS, s.LossPercent, s.RateMbit = true, p.WANSegments, p.RTTMS, p.LossPercent, p.RateMbit
+	if p.WAN && !s.WAN {
+		s.WAN, s.WANSegments, s.RateMbit = true, p.WANSegments, p.RateMbit
 		s.GatherMB, s.LimitS, s.WANRounds = p.GatherMB, p.LimitS, p.WANRounds
 	}
-}
-
-func union[T int | float64](a, b []T) []T {
-	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }

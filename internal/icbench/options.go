@@ -110,7 +110,7 @@ func (o *Options) Fill() {
 	if o.Rate == 0 {
 		// What the emulator carries beside a busy cluster on two processors: the
 		// line shall be what is slow.
-		o.Rate = 60e6
+		o.Rate = 80e6
 	}
 	if o.Limit == 0 {
 		o.Limit = 8 * time.Second

@@ -56,6 +56,7 @@ func (f *figure) use(name string) {
 			f.Series = append(f.Series, s)
 		}
 	}
+	slices.SortFunc(f.Series, func(a, b benchreport.Series) int { return slices.Index(series, a) - slices.Index(series, b) })
 }
 
 func (f *figure) add(row []benchreport.Panel) {
