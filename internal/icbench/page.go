@@ -23,7 +23,7 @@ func (r *Report) intro() []string {
 			where = "on the machine's own loopback"
 		}
 		list = append(list, fmt.Sprintf("Loopback: a cluster of PostgreSQL servers for each number of segments, %s. All sessions run the same query at the "+
-			"same time, again and again for %g ms (at least once), %d rounds of each type (one where a run takes more than %g s). Net KB is what goes over the network for a run, "+
+			"same time, again and again for %g ms (at least once), up to %d rounds of each type (one where a run takes more than %g s). Net KB is what goes over the network for a run, "+
 			"dispatch included, the client's part left out; packets and retransmissions of udpifc are its own statistics, "+
 			"retransmissions of the others are TCP's.", where, s.SlotMS, s.Rounds, longRun.Seconds()))
 	}
