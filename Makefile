@@ -39,7 +39,7 @@ unit: ## tests of the packages, with -race -shuffle=on
 	go test -race -shuffle=on $$(go list ./... | grep -vE '/internal/(clustertest|lint)$$')
 
 cluster: ## tests on whole clusters
-	go test -count=1 -timeout=9m $(CLUSTER)
+	go test -count=1 -timeout=20m $(CLUSTER)
 
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
