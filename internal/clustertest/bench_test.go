@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,6 +109,7 @@ func TestBenchInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before, _ := filepath.Glob(benchDirs)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestBenchInterrupted(t *testing.T) {
 	for s := bufio.NewScanner(errs); s.Scan(); {
 		said = append(said, s.Text())
 		if strings.HasSuffix(s.Text(), ": made") && dir == "" {
-			dir = clusterOf(t, cmd.Process.Pid)
+			dir = newDirectory(before)
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Error(err)
 			}
@@ -128,7 +129,7 @@ func TestBenchInterrupted(t *testing.T) {
 		t.Errorf("it ended with %v, want exit status 130\n%s", err, strings.Join(said, "\n"))
 	}
 	if dir == "" {
-		t.Fatalf("no process of the cluster was found\n%s", strings.Join(said, "\n"))
+		t.Fatalf("no directory of the cluster was found\n%s", strings.Join(said, "\n"))
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", dir, err)
@@ -138,21 +139,15 @@ func TestBenchInterrupted(t *testing.T) {
 	}
 }
 
-// clusterOf is the directory of the clusters that a run of the bench makes,
-// found by an instance whose ancestor the run is.
-func clusterOf(t *testing.T, bench int) string {
-	t.Helper()
-	for _, line := range withArgument("/tmp/tlic") {
-		// pid, parent, arguments
-		f := strings.Fields(line)
-		if f[1] != strconv.Itoa(bench) {
-			continue
-		}
-		for _, a := range f[2:] {
-			if rest, ok := strings.CutPrefix(a, "/tmp/tlic"); ok {
-				name, _, _ := strings.Cut(rest, "/")
-				return "/tmp/tlic" + name
-			}
+// benchDirs are the directories of the bench's clusters, one a run.
+const benchDirs = "/tmp/tlic*"
+
+// newDirectory is one of them that was not there before, "" when there is none.
+func newDirectory(before []string) string {
+	now, _ := filepath.Glob(benchDirs)
+	for _, dir := range now {
+		if !slices.Contains(before, dir) {
+			return dir
 		}
 	}
 	return ""
