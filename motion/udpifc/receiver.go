@@ -319,9 +319,13 @@ func (r *receiver) Close(ctx context.Context) error {
 		c.link.Stop(0, r.ic.recycle)
 	}
 	r.mu.Unlock()
-	r.leave(false)
+	r.leave(r.result != nil)
 	return r.result
 }
 
-// Abort implements motion.Receiver.
-func (r *receiver) Abort() { r.fail(errAborted) }
+// Abort implements motion.Receiver. The key is free when it returns, also when
+// somebody else has just found that the motion failed.
+func (r *receiver) Abort() {
+	r.fail(errAborted)
+	r.leave(true)
+}
