@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 )
 
 // The test binary is copied into the clusters it makes, where it is called
@@ -138,29 +137,14 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-// freePorts returns the first of n adjacent free ports, below those that the
-// kernel gives to outgoing connections: one of these could take the port of an
-// instance that is being started again.
+// freePorts returns the first of n adjacent free ports.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
-	low := 32768
-	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		_, _ = fmt.Sscan(string(b), &low)
+	first, err := freeport.Adjacent(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-next:
-	for range 200 {
-		first := 10000 + rand.IntN(max(low-n-10000, 1))
-		for k := range n {
-			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+k))
-			if err != nil {
-				continue next
-			}
-			_ = ln.Close()
-		}
-		return first
-	}
-	t.Fatal("no free ports")
-	return 0
+	return first
 }
 
 // processes lists those that have a path in their command line or as their

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +15,7 @@ import (
 	"github.com/trunkline-db/trunkline/cluster"
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
@@ -65,7 +64,7 @@ func (b *bench) makeSite(ctx context.Context, segments int, wide bool) (_ *site,
 	case wide:
 		return nil, err
 	default:
-		if port, err = freePorts(segments + 1); err != nil {
+		if port, err = freeport.Adjacent(segments+1, proxyDelta); err != nil {
 			return nil, err
 		}
 	}
@@ -209,27 +208,6 @@ func (s *site) pids(ctx context.Context) ([]process, error) {
 		}
 	}
 	return list, nil
-}
-
-// freePorts returns the first of n adjacent free ports of the loopback
-// address, below those that the kernel gives to outgoing connections.
-func freePorts(n int) (int, error) {
-	free := func(first int) bool {
-		for port := first; port < first+n; port++ {
-			l, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(loopback), uint16(port)).String())
-			if err != nil {
-				return false
-			}
-			_ = l.Close()
-		}
-		return true
-	}
-	for range 200 {
-		if first := 12000 + rand.IntN(18000); free(first) && free(first+proxyDelta) {
-			return first, nil
-		}
-	}
-	return 0, errors.New("no free ports were found between 11000 and 30000")
 }
 
 // pause waits for d and reports whether ctx is still alive.

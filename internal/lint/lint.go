@@ -22,7 +22,7 @@ type Package struct {
 // is its path or a parent of it, and may import its own layer's entry and
 // every lower one. Two entries of one layer do not know each other.
 var layers = [][]string{
-	{"internal/atomicfile", "internal/benchreport"}, // helpers under everything, no part of the house
+	{"internal/atomicfile", "internal/benchreport", "internal/freeport"}, // helpers under everything, no part of the house
 	{"icwire", "topology", "datadir"},
 	{"guc"}, // checks an address list by topology's parser, so that there is one
 	{"proxy"},
@@ -45,7 +45,7 @@ var testOnly = []string{"internal/testkit", "internal/clustertest", "internal/li
 var only = map[string][]string{
 	"internal/testkit/wan": nil,
 	"sim":                  nil,
-	"internal/proxybench":  {"icwire", "topology", "datadir", "proxy", "internal/testkit/wan", "internal/benchreport"},
+	"internal/proxybench":  {"icwire", "topology", "datadir", "proxy", "internal/testkit/wan", "internal/benchreport", "internal/freeport"},
 }
 
 // Check returns a sentence for each broken rule, in the order of pkgs.

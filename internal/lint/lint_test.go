@@ -44,7 +44,7 @@ func TestCheck(t *testing.T) {
 			"the tests of guc import cluster: imports go down only"},
 		{"bench", p("internal/proxybench", "icwire", "proxy"), ""},
 		{"bench beyond the public proxy", p("internal/proxybench", "proxy/trunk"),
-			"internal/proxybench imports proxy/trunk: it may import icwire, topology, datadir, proxy, internal/testkit/wan, internal/benchreport only"},
+			"internal/proxybench imports proxy/trunk: it may import icwire, topology, datadir, proxy, internal/testkit/wan, internal/benchreport, internal/freeport only"},
 		{"bench in a server", p("instance", "internal/proxybench"), "instance imports internal/proxybench: imports go down only"},
 		{"helper in product", p("cli", "internal/testkit"), "cli imports internal/testkit, which is for tests only"},
 		{"emulated network in a bench", p("cli", "internal/testkit/wan"), ""},

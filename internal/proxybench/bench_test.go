@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
@@ -295,7 +296,7 @@ func TestProxiesWithoutDialect(t *testing.T) {
 	defer os.RemoveAll(dir)
 	var list topology.AddressList
 	for i := range 2 {
-		port, err := freePort()
+		port, err := freeport.One()
 		if err != nil {
 			t.Fatal(err)
 		}

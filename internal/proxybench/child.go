@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
@@ -209,7 +209,7 @@ func (c *child) line(ctx context.Context) (string, error) {
 func (b *bench) startProxies(ctx context.Context, name string, word string) ([]Endpoint, []*child, error) {
 	var list topology.AddressList
 	for i := range 2 {
-		port, err := freePort()
+		port, err := freeport.One()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -222,7 +222,7 @@ func (b *bench) startProxies(ctx context.Context, name string, word string) ([]E
 		if err := os.Mkdir(string(dir), 0o700); err != nil {
 			return nil, nil, err
 		}
-		port, err := freePort()
+		port, err := freeport.One()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -272,14 +272,4 @@ func (c *child) untilConnected(ctx context.Context, dir datadir.Dir) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-// freePort returns a port nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
 )
@@ -78,7 +79,7 @@ func TestGivenProxies(t *testing.T) {
 	var ends []Endpoint
 	var list topology.AddressList
 	for i := range 3 {
-		port, err := freePort()
+		port, err := freeport.One()
 		if err != nil {
 			t.Fatal(err)
 		}

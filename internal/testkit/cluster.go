@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/instance"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -51,7 +52,7 @@ func Create(opt Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{Dir: filepath.Join(h.dir, strconv.Itoa(int(clusters.Add(1)))), Options: opt, home: h}
-	if c.Port, err = freePorts(opt.Segments + 2); err != nil {
+	if c.Port, err = freeport.Adjacent(opt.Segments+2, ProxyDelta); err != nil {
 		return nil, err
 	}
 	args := []string{"cluster", "create", c.Dir, "--segments", strconv.Itoa(opt.Segments), "--port", strconv.Itoa(c.Port)}
