@@ -183,6 +183,9 @@ func (p *prober) rows(sql string) ([]string, error) {
 		return lines(results), nil
 	case ctx.Err() != nil:
 		err = errHung
+		if !p.hung.Swap(true) {
+			p.stacks()
+		}
 	}
 	return nil, fmt.Errorf("%s\n%w", sql, err)
 }

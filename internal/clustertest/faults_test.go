@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +45,7 @@ type faultRun struct {
 	stop    context.Context
 	failing func(error) // told of what no fault excuses
 	hung    atomic.Bool // a statement did not end
+	stacks  func()      // logs what every process was doing then
 
 	mu     sync.Mutex
 	asked  map[string]map[string]int // by type and probe
@@ -103,10 +106,11 @@ func TestFaults(t *testing.T) {
 	stop, end := context.WithTimeout(context.Background(), duration)
 	defer end()
 	r.stop = stop
+	r.stacks = func() { w.abort(t) }
 	var failures atomic.Int32
 	r.failing = func(err error) {
 		t.Error(err)
-		if errors.Is(err, errHung) && !r.hung.Swap(true) {
+		if errors.Is(err, errHung) {
 			end()
 		}
 		if failures.Add(1) >= manyFailures {
@@ -170,6 +174,9 @@ func TestFaults(t *testing.T) {
 				p.conn = nil
 			}
 			if wrong := (*wrongAnswer)(nil); errors.As(err, &wrong) {
+				t.Fatalf("%s, after the faults: %v", p.typ, err)
+			}
+			if r.hung.Load() {
 				t.Fatalf("%s, after the faults: %v", p.typ, err)
 			}
 			return err
@@ -361,6 +368,34 @@ func (r *faultRun) report(t *testing.T, f *faultMaker) {
 		fmt.Fprintf(&b, "  %s\n", e.example)
 	}
 	t.Logf("\n%s", b.String())
+}
+
+// abort ends all programs of ours with SIGABRT, at which they write down what
+// each of their goroutines is doing, and logs that.
+func (w *wideCluster) abort(t *testing.T) {
+	for _, i := range w.Instances(t) {
+		st, err := instance.ReadStatus(context.Background(), datadir.Dir(i.Datadir))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, pid := range []int{st.Pid, st.Proxy.Pid} {
+			if pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGABRT)
+			}
+		}
+	}
+	time.Sleep(time.Second) // they write
+	for _, i := range w.Instances(t) {
+		for _, name := range []string{"instance.log", "proxy.log"} {
+			b, err := os.ReadFile(filepath.Join(i.Datadir, "log", name))
+			if err != nil {
+				t.Error(err)
+			}
+			_, stacks, _ := bytes.Cut(b, []byte("SIGABRT: abort\n"))
+			t.Logf("the goroutines in %s of dbid %d:\n%s", name, i.Dbid, stacks)
+		}
+	}
 }
 
 // crashes looks in the logs for what the programs say when they should never
