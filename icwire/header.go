@@ -54,8 +54,9 @@ type Type uint16
 //
 // Between two Trunkline proxies that have agreed on it, DataAck carries a
 // payload of 8 bytes: how many bytes the sender may have sent since the
-// connection began, with the highest bit set if it was sent behind a Bye. The types after DataAck are theirs alone; each carries 8
-// bytes too and is of no logical connection.
+// connection began, with the highest bit set if it was sent behind a Bye. The types after DataAck
+// are theirs alone. Each but Lost carries 8 bytes too and is of no logical
+// connection.
 const (
 	Data         Type = 0
 	PeerHello    Type = 1
@@ -68,9 +69,10 @@ const (
 	Ping         Type = 8  // anything; comes back as Pong
 	Pong         Type = 9  // what the Ping carried
 	Free         Type = 10 // how many bytes every connection may send without a grant
+	Lost         Type = 11 // what this connection had for the peer went with the trunk before
 )
 
-var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE"}
+var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE", "LOST"}
 
 // String returns the name Greenplum's logs use, such as "PEER_HELLO".
 func (t Type) String() string {

@@ -73,7 +73,10 @@ type Sender interface {
 	// Stopped says whether every receiver has asked to stop.
 	Stopped() bool
 	// Close sends end of stream to all and waits until each receiver has
-	// closed, ctx ends, or gp_interconnect_transmit_timeout has passed.
+	// closed, ctx ends, or gp_interconnect_transmit_timeout has passed. Type
+	// proxy waits only until the proxy has taken all of it: when it is lost
+	// after that, the receiver fails, provided that its Receive had returned
+	// before the sender closed.
 	Close(ctx context.Context) error
 	// Abort closes at once without end of stream, so that the receivers fail.
 	Abort()

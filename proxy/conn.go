@@ -214,7 +214,7 @@ func (c *conn) deliver() {
 			d.batch[i] = chunk{}
 		}
 		if err != nil {
-			c.peer.gone(c)
+			c.peer.deaf(c)
 			continue // to the end: discarded, or closed
 		}
 		c.peer.taken(c, n, units)

@@ -32,6 +32,7 @@ type peer struct {
 	agreement trunk.Agreement
 	doubted   *trunk.Trunk          // was silent for too long when last looked at
 	waiting   map[*conn]*time.Timer // registered while there is no trunk
+	perished  perished
 	removed   bool
 	dialling  bool
 	doing     string // what dialling waits for
@@ -148,6 +149,7 @@ func (pr *peer) abandon(c *conn) {
 	if pr.p.cfg.AckRefused {
 		_, _ = c.uc.Write(c.ack)
 	}
+	pr.perished.add(c.lc.Key)
 	pr.do(c.lc, pr.table.Drop(c.lc))
 }
 
@@ -167,6 +169,7 @@ func (pr *peer) attach(t *trunk.Trunk, a trunk.Agreement, remote string) bool {
 	pr.table.CountInside, pr.table.Credit = !a.Trunkline, a.Trunkline
 	pr.table.Payload, pr.table.Free, pr.table.RTT = pr.p.payload(), logical.InitialWindow, 0
 	pr.table.Reconnected()
+	pr.report()
 	pr.announce()
 	pr.watch()
 	for c, timer := range pr.waiting {
@@ -198,6 +201,9 @@ func (pr *peer) detach(t *trunk.Trunk, why string) {
 // lose ends every logical connection and forgets the trunk.
 func (pr *peer) lose(why string) {
 	for _, d := range pr.table.Lost() {
+		if d.Effect.Discard {
+			pr.perished.add(d.Conn.Key)
+		}
 		pr.do(d.Conn, d.Effect)
 	}
 	now := time.Now()
@@ -337,6 +343,12 @@ func (pr *peer) gone(c *conn) {
 	pr.mu.Lock()
 	defer pr.unlock()
 	pr.do(c.lc, pr.table.Gone(c.lc))
+}
+
+func (pr *peer) deaf(c *conn) {
+	pr.mu.Lock()
+	defer pr.unlock()
+	pr.do(c.lc, pr.table.Deaf(c.lc))
 }
 
 func (pr *peer) taken(c *conn, n, units int) {

@@ -67,6 +67,10 @@ func (s *session) Packet(h icwire.Header, payload []byte, end bool) error {
 		if lc, e := pr.table.Ack(h.DstKey(), grant&^lateGrant, grant&lateGrant != 0); lc != nil {
 			pr.do(lc, e)
 		}
+	case h.Type == icwire.Lost && len(payload) == 0 && pr.agreement.Features&trunk.FeatureLost != 0:
+		if lc, e := pr.table.Perished(h.DstKey()); lc != nil {
+			pr.do(lc, e)
+		}
 	case h.Type == icwire.Free && pr.table.Credit && len(payload) == 8:
 		pr.table.Free = binary.LittleEndian.Uint64(payload)
 	default:
@@ -114,7 +118,7 @@ func (s *session) Batch() {
 		lc := b.conn.lc
 		switch {
 		case b.err != nil:
-			pr.do(lc, pr.table.Gone(lc))
+			pr.do(lc, pr.table.Deaf(lc))
 		case b.taken > 0:
 			pr.do(lc, pr.table.Taken(lc, b.taken, b.units, s.now))
 		}

@@ -39,7 +39,7 @@ type Config struct {
 	// take at most. 0 is 2 hours, negative is no limit.
 	SetupTimeout time.Duration
 	// TransmitTimeout is gp_interconnect_transmit_timeout: how long Close of a
-	// sender waits for its receivers. 0 is 1 hour.
+	// sender waits for the proxy to take what is written. 0 is 1 hour.
 	TransmitTimeout time.Duration
 	// MaxPacket is gp_max_packet_size in bytes, 512 to 65507; 0 is 8192. It
 	// must not be more than the proxies' own.
@@ -72,7 +72,7 @@ func New(cfg Config) (motion.Interconnect, error) {
 	ic := &Interconnect{cfg: cfg}
 	ic.opt = stream.Options{
 		MaxPacket: cfg.MaxPacket,
-		HalfClose: true,
+		HandOver:  true,
 		Explain:   func(ctx context.Context, p motion.Peer) string { return ic.cause(ctx, p.Dbid, true) },
 	}
 	if err := ic.opt.Check(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -53,12 +54,17 @@ type Run struct {
 	Slice     int16
 	RecvSlice int16
 	Receivers []motion.Peer
+	// Receive, if not nil, opens the receiving end of the motion from senders. It
+	// is called once the senders are known and before any of them is told to run,
+	// so that nothing they send can be lost without the receiver's noticing. An
+	// error of it is returned as it is.
+	Receive func(ctx context.Context, senders []motion.Peer) error
 }
 
 // Running is a distributed statement whose slices are open on the segments.
 // Its rows come through the motion, which the caller receives; Running tells
 // how the executors fare. One goroutine at a time may use it, except Cancel,
-// Context, Failed and Err, which may be called from any.
+// Context, Failed, Sent and Err, which may be called from any.
 type Running struct {
 	g       *Gang
 	o       *op
@@ -70,12 +76,19 @@ type Running struct {
 	stop    context.CancelCauseFunc
 	wg      sync.WaitGroup
 	opened  chan struct{} // one token per part whose slices are open
+	sending map[int16]*sending
 	ended   bool
 	endErr  error
 }
 
 // Command is the number that the slices' motions have.
 func (r *Running) Command() uint32 { return r.command }
+
+// sending is a slice that has been started.
+type sending struct {
+	left atomic.Int32  // segments that have not run it to the end
+	done chan struct{} // closed with the last of them
+}
 
 // runPart is one segment's share; its goroutine is the only user of the
 // member's connection meanwhile.
@@ -100,7 +113,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	if g.busy.Load() {
 		return nil, errBusy()
 	}
-	r := &Running{g: g, command: command, slices: slcs, started: map[int16]bool{}}
+	r := &Running{g: g, command: command, slices: slcs, started: map[int16]bool{}, sending: map[int16]*sending{}}
 	later := run
 	if run != nil && !r.reads(run.Slice) {
 		later, r.started[run.Slice] = nil, true
@@ -116,6 +129,16 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	}
 	if err := r.encode(run); err != nil {
 		return nil, err
+	}
+	for _, s := range slcs {
+		n := &sending{done: make(chan struct{})}
+		n.left.Store(int32(len(r.Senders(s.Index))))
+		r.sending[s.Index] = n
+	}
+	if run != nil && run.Receive != nil {
+		if err := run.Receive(ctx, r.Senders(run.Slice)); err != nil {
+			return nil, err
+		}
 	}
 	var h *hold
 	if len(ms) > 1 || len(slcs) > 1 {
@@ -271,6 +294,7 @@ func (p *runPart) work(r *Running) error {
 	}
 	if p.ran != 0 {
 		p.tags[p.ran] = tag
+		r.sent(p.ran)
 	}
 	for p.open {
 		var run Run
@@ -292,6 +316,7 @@ func (p *runPart) work(r *Running) error {
 			return err
 		}
 		p.tags[run.Slice] = tag
+		r.sent(run.Slice)
 	}
 	if !p.open {
 		return nil
@@ -303,6 +328,16 @@ func (p *runPart) work(r *Running) error {
 	}
 	return err
 }
+
+func (r *Running) sent(slice int16) {
+	if s := r.sending[slice]; s.left.Add(-1) == 0 {
+		close(s.done)
+	}
+}
+
+// Sent is closed when all segments have run an open slice to the end; what they
+// have sent may be under way still.
+func (r *Running) Sent(slice int16) <-chan struct{} { return r.sending[slice].done }
 
 // command sends one command and reads its answer. The row of an open command
 // is announced to Open as it comes.
@@ -355,6 +390,11 @@ func (r *Running) Run(run Run) error {
 		}
 	}
 	found := false
+	if run.Receive != nil {
+		if err := run.Receive(r.ctx, r.Senders(run.Slice)); err != nil {
+			return err
+		}
+	}
 	for _, p := range r.parts {
 		if slices.Contains(p.slices, run.Slice) {
 			found = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,73 @@ func TestSliceRows(t *testing.T) {
 	}
 	if r.Rows() != nsegs || len(r.Tags(1)) != nsegs || r.Tags(1)[0].String() != "SELECT 1" {
 		t.Errorf("rows %d, tags %v", r.Rows(), r.Tags(1))
+	}
+}
+
+// TestReceiveFirst: the receiving end is open before an executor hears of the
+// slice, and when it cannot be opened none does.
+func TestReceiveFirst(t *testing.T) {
+	c := newCluster(t, Params{})
+	g := c.gang()
+	slcs := []Slice{{Index: 1, SQL: "SELECT 1"}, {Index: 2, SQL: "SELECT 2"}}
+	for _, later := range []bool{false, true} {
+		command := c.command()
+		run := &Run{Slice: 1, Receivers: []motion.Peer{c.self}}
+		sorry := errors.New("no receiver")
+		run.Receive = func(_ context.Context, senders []motion.Peer) error {
+			if len(senders) != nsegs || !later && g.current() != nil {
+				t.Errorf("%d senders, a statement under way: %v", len(senders), g.current() != nil)
+			}
+			return sorry
+		}
+		open := func() (*Running, error) {
+			if !later {
+				return g.Open(testContext(t), command, slcs, run)
+			}
+			r, err := g.Open(testContext(t), command, slcs, nil)
+			if err == nil {
+				if err = r.Run(*run); err != nil {
+					_ = r.Finish(testContext(t))
+				}
+			}
+			return r, err
+		}
+		if _, err := open(); !errors.Is(err, sorry) || g.Busy() {
+			t.Fatalf("later %v: %v, busy %v", later, err, g.Busy())
+		}
+		var recv motion.Receiver
+		run.Receive = func(ctx context.Context, senders []motion.Peer) (err error) {
+			recv, err = c.fabric.New().Receive(ctx, motion.ID{Session: g.cfg.SessionID, Command: command, SendSlice: 1}, c.self, senders)
+			return err
+		}
+		r, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for {
+			if _, _, err = recv.Receive(r.Context()); err != nil {
+				break
+			}
+			n++
+		}
+		if err != io.EOF || n != nsegs {
+			t.Errorf("later %v: %d rows, %v", later, n, err)
+		}
+		_ = recv.Close(testContext(t))
+		select {
+		case <-r.Sent(1):
+		case <-testContext(t).Done():
+			t.Error("not all have sent")
+		}
+		select {
+		case <-r.Sent(2):
+			t.Error("a slice that has not run has been sent")
+		default:
+		}
+		if err := r.Finish(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

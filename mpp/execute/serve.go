@@ -189,6 +189,11 @@ func (j *job) work() (string, error) {
 			return "", err
 		}
 	}
+	if st := j.q.stmt.Load(); st != nil {
+		if err := st.listening(j.ctx); err != nil {
+			return "", j.abandon(err)
+		}
+	}
 	if j.run == nil {
 		j.head = opened
 		return "OPEN", nil

@@ -41,7 +41,8 @@ type outgoing struct {
 // incoming is the receiving end of a motion, and the rows it has brought.
 type incoming struct {
 	Input
-	into  int16 // the slice that reads it
+	into  int16         // the slice that reads it
+	ready chan struct{} // closed when senders can come, or never will
 	queue *rowsource.Queue
 	// unwanted says that nobody will read what has not come yet.
 	unwanted atomic.Bool
@@ -81,7 +82,7 @@ func (q *session) openMotions(c *Command) error {
 	for i := range c.Slices {
 		s := &c.Slices[i]
 		for _, in := range s.Inputs {
-			st.receive(&incoming{Input: in, into: s.Index, queue: rowsource.NewQueue(q.srv.queues)}, c.Command)
+			st.receive(&incoming{Input: in, into: s.Index, ready: make(chan struct{}), queue: rowsource.NewQueue(q.srv.queues)}, c.Command)
 		}
 		if s.Out != nil {
 			o := &outgoing{run: s.Out, ready: make(chan struct{})}
@@ -129,6 +130,7 @@ func (st *statement) receive(in *incoming, command uint32) {
 // fill receives an input to its end.
 func (st *statement) fill(in *incoming, id motion.ID) error {
 	rcv, err := st.q.ic.Receive(st.ctx, id, st.q.self(), in.Senders)
+	close(in.ready)
 	if err != nil {
 		return err
 	}
@@ -151,6 +153,19 @@ func (st *statement) fill(in *incoming, id motion.ID) error {
 	}
 	in.queue.End()
 	return rcv.Close(st.ctx)
+}
+
+// listening waits until senders may begin: what is sent before its receiver is
+// there can be lost without anybody's noticing.
+func (st *statement) listening(ctx context.Context) error {
+	for _, in := range st.inputs {
+		select {
+		case <-in.ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // send runs the job's slice into its motion. Its end is waited for when the

@@ -9,7 +9,6 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
@@ -169,29 +168,17 @@ func (s *Session) copyTo(req *request, st *pg.CopyStmt, r *relation) error {
 	if r.Policy.Kind == plan.Replicated {
 		segs = []int{0}
 	}
-	if _, err := s.interconnect(); err != nil {
-		return err
-	}
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
-	s.command++
-	run, err := s.gang.Open(req.ctx, s.command, []dispatch.Slice{{Index: 1, SQL: text, Copy: true, Segments: segs}},
-		&dispatch.Run{Slice: 1, Receivers: []motion.Peer{s.self()}})
-	if err != nil {
-		return err
-	}
 	rows := 0
-	rerr := s.receive(run, s.command, 1, false, func(line []byte) error {
+	err = s.gatherFirst(req.ctx, []dispatch.Slice{{Index: 1, SQL: text, Copy: true, Segments: segs}}, func(line []byte) error {
 		rows++
 		s.out.send(copyBody(line))
 		return s.out.err
 	})
-	if ferr := s.finishRunning(run); ferr != nil || rerr != nil {
-		if req.ctx.Err() != nil {
-			return req.ctx.Err()
-		}
-		return betterError(rerr, ferr)
+	if err != nil {
+		return err
 	}
 	s.out.send(&pgproto3.CopyDone{})
 	s.complete(fmt.Sprintf("COPY %d", rows))

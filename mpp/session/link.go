@@ -25,6 +25,7 @@ type link struct {
 	socket   string
 	onNotice func(pgproto3.BackendMessage)
 	broken   error // why the link cannot be used any more
+	erred    bool  // a statement has failed; who looks at it clears it
 	// unsynced: a portal was executed and no ReadyForQuery has followed, so
 	// that the server is in a transaction that status does not show.
 	unsynced bool
@@ -112,6 +113,7 @@ func (l *link) receiveOne() (pgproto3.BackendMessage, error) {
 	case *pgproto3.ReadyForQuery:
 		l.status, l.unsynced = m.TxStatus, false
 	case *pgproto3.ErrorResponse:
+		l.erred = true
 		if m.Severity == "FATAL" || m.SeverityUnlocalized == "FATAL" || m.SeverityUnlocalized == "PANIC" {
 			l.broken = pgconn.ErrorResponseToPgError(m) // why the server hangs up
 			l.conn.Close()

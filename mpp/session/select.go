@@ -253,20 +253,28 @@ func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3
 // gather runs the first of the slices, whose inputs the others are, and sinks
 // its rows (DataRow bodies).
 func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []dispatch.Param, formats []int16, sink func([]byte) error) error {
-	if _, err := s.interconnect(); err != nil {
-		return err
-	}
 	if err := s.beforeDispatch(ctx); err != nil {
 		return err
 	}
-	s.command++
 	ds := s.dispatched(slices, params)
 	ds[0].ResultFormats = formats
-	run, err := s.gang.Open(ctx, s.command, ds, &dispatch.Run{Slice: 1, Receivers: s.selfPeers()})
+	return s.gatherFirst(ctx, ds, sink)
+}
+
+// gatherFirst opens the slices, runs the first of them and sinks its tuples.
+func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, sink func([]byte) error) error {
+	s.command++
+	end, err := s.reception(s.command, slices[0].Index)
 	if err != nil {
 		return err
 	}
-	rerr := s.receive(run, s.command, 1, false, sink)
+	begin := end.run()
+	run, err := s.gang.Open(ctx, s.command, slices, &begin)
+	if err != nil {
+		end.abort()
+		return err
+	}
+	rerr := end.rows(run, sink)
 	ferr := s.finishRunning(run)
 	if ferr == nil && rerr == nil {
 		return nil

@@ -2,11 +2,8 @@ package session
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
@@ -14,10 +11,6 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/plan"
 	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
-
-// cleanupLimit bounds how long the end of a statement may take after the
-// statement itself is over or cancelled.
-const cleanupLimit = 15 * time.Second
 
 // sources are the slices of one statement that the local server reads as row
 // sources. They run when the server asks for them; those it has not asked for
@@ -117,11 +110,13 @@ func pickParams(all []dispatch.Param, numbers []int) []dispatch.Param {
 }
 
 // connectRows opens the local server's connection to the row source, once in
-// a session.
+// a session unless something fails: a statement that is cancelled while it reads
+// rows can leave the connection busy for good.
 func (s *Session) connectRows() error {
-	if s.rowsConnected {
+	if s.rowsConnected && !s.link.erred {
 		return nil
 	}
+	s.link.erred = false
 	if _, err := s.local("SELECT pg_catalog.gp_motion_connect()"); err != nil {
 		return err
 	}
@@ -162,7 +157,17 @@ func (src *source) serve(ctx context.Context, sink func([]byte) error) error {
 // gather runs the slice and sinks its rows. The caller holds mu.
 func (src *source) gather(sink func([]byte) error) error {
 	set := src.set
-	err := set.s.receive(set.run, set.cmd, src.index, true, sink)
+	end, err := set.s.reception(set.cmd, src.index)
+	if err == nil {
+		err = set.run.Run(end.run())
+	}
+	if err == nil {
+		err = end.rows(set.run, sink)
+	} else {
+		err = cause(set.run.Context(), err)
+		set.run.Fail(err)
+		end.abort()
+	}
 	if err != nil && set.err == nil {
 		set.err = err
 	}
@@ -254,87 +259,10 @@ func (set *sources) close() error {
 		src.mu.Unlock()
 	}
 	if set.err != nil {
-		set.s.rowsConnected = false // dblink may have left it busy
+		set.s.rowsConnected = false // whatever the local server has made of it
 		return betterError(set.err, err)
 	}
 	return nil
-}
-
-// receive opens the receiving end of a slice of run and sinks its tuples. With
-// start it tells the QEs to run the slice first. Any goroutine may call it, but
-// one at a time for a session.
-func (s *Session) receive(run *dispatch.Running, cmd uint32, index int16, start bool, sink func([]byte) error) error {
-	ic, err := s.interconnect()
-	if err != nil {
-		run.Cancel()
-		return err
-	}
-	self := s.self()
-	if start {
-		if err := run.Run(dispatch.Run{Slice: index, Receivers: []motion.Peer{self}}); err != nil {
-			return err
-		}
-	}
-	ctx := run.Context()
-	rcv, err := ic.Receive(ctx, motion.ID{Session: s.id, Command: cmd, SendSlice: index}, self, run.Senders(index))
-	if err != nil {
-		err = cause(ctx, err)
-		run.Fail(err)
-		return err
-	}
-	for {
-		row, _, err := rcv.Receive(ctx)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			await(ctx, err)
-			err = cause(ctx, err) // before the others fail for our stopping
-			rcv.Abort()
-			run.Fail(err)
-			return err
-		}
-		if err = sink(row); err != nil {
-			err = cause(ctx, err)
-			rcv.Abort()
-			run.Cancel()
-			return err
-		}
-	}
-	closing, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
-	defer done()
-	return rcv.Close(closing)
-}
-
-// reportLimit is how long a motion that has failed without a reason waits for
-// its executors to give one.
-const reportLimit = 500 * time.Millisecond
-
-// await gives executors time to say why they have broken a motion off: that
-// goes another way than the motion's own end, and their being cancelled would
-// take the place of it.
-func await(ctx context.Context, err error) {
-	var me *motion.Error
-	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !motion.Bare(me.Message) {
-		return
-	}
-	t := time.NewTimer(reportLimit)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
-// cause prefers what ended ctx over the error that its end brought about.
-func cause(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	if c := context.Cause(ctx); c != nil && !errors.Is(c, context.Canceled) {
-		return betterError(c, err)
-	}
-	return err
 }
 
 // betterError picks the error that says more: a segment's own error before the

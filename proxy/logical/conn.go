@@ -55,8 +55,10 @@ type Conn struct {
 	since time.Time // of the first packet, while early
 
 	backend bool // a backend has said HELLO and has not been closed since
-	gone    bool // no backend takes data any more: discard
+	gone    bool // no backend takes data any more, or has any: discard
+	deaf    bool // the backend takes no more data, but may have some: discard
 	served  bool // the caller has been told to serve the backend
+	older   bool // than the trunk there is
 	byeSent bool
 	byeGot  bool
 	shut    bool // Shutdown has been asked for
@@ -149,7 +151,7 @@ func (c *Conn) Ack(grant uint64, late bool) Effect {
 // DATA_ACKs are due.
 func (c *Conn) arrive(n, units int) (keep bool, acks int) {
 	c.got += uint64(n)
-	if c.gone {
+	if c.gone || c.deaf {
 		return false, c.acks(units)
 	}
 	c.pending += n
@@ -160,7 +162,7 @@ func (c *Conn) arrive(n, units int) (keep bool, acks int) {
 // took records that the backend has taken n bytes, and with them the last
 // byte of units packets.
 func (c *Conn) took(n, units int, now time.Time) Effect {
-	if c.gone {
+	if c.gone || c.deaf {
 		return Effect{}
 	}
 	c.pending -= n
@@ -218,13 +220,7 @@ func (c *Conn) localGone() Effect {
 	if !c.gone {
 		c.gone, e.Discard, e.Close = true, true, c.backend
 		c.backend = false
-		// What is thrown away has to be acknowledged too, or a full window
-		// would keep the remote proxy from seeing its backend's end.
-		e.Acks = c.acks(c.units)
-		if c.table.Credit && !c.byeGot {
-			e.Grant, e.Late = GrantAll, c.byeSent
-		}
-		c.pending, c.units = 0, 0
+		c.forgo(&e)
 	}
 	if !c.byeSent {
 		c.byeSent, e.Bye = true, true
@@ -232,6 +228,31 @@ func (c *Conn) localGone() Effect {
 	e.Resume = true
 	c.settle(&e)
 	return e
+}
+
+// localDeaf records that the backend cannot be written any more. A sender that
+// has written all it has closes its socket at once, though the receiver may yet
+// tell it to stop: what it has written must be read all the same.
+func (c *Conn) localDeaf() Effect {
+	var e Effect
+	if c.ended || c.gone || c.deaf {
+		return e
+	}
+	c.deaf, e.Discard = true, true
+	c.forgo(&e)
+	c.settle(&e)
+	return e
+}
+
+// forgo throws away what is there for the backend. It has to be acknowledged
+// too, or a full window would keep the remote proxy from seeing its backend's
+// end.
+func (c *Conn) forgo(e *Effect) {
+	e.Acks = c.acks(c.units)
+	if c.table.Credit && !c.byeGot {
+		e.Grant, e.Late = GrantAll, c.byeSent
+	}
+	c.pending, c.units = 0, 0
 }
 
 // lost records that the connection to the peer has ended. A connection whose

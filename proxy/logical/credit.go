@@ -158,8 +158,12 @@ func (t *Table) Announce() (window uint64, changed bool) {
 	return now, true
 }
 
-// Reconnected forgets what has been announced: the peer begins anew.
-func (t *Table) Reconnected() { t.announced = InitialWindow }
+// Reconnected records that there is a new trunk. What has been announced is
+// forgotten: the peer begins anew.
+func (t *Table) Reconnected() {
+	t.announced = InitialWindow
+	t.All(func(c *Conn) { c.older = true })
+}
 
 // creditRoom is how many bytes may be sent.
 func (c *Conn) creditRoom() int {
@@ -191,7 +195,7 @@ func (c *Conn) grantIn(e *Effect, now time.Time) {
 // backend has to be there: what comes before it must do with the first window.
 func (c *Conn) grant(now time.Time) uint64 {
 	t := c.table
-	if !t.Credit || !c.served || c.gone || c.byeGot || c.ended {
+	if !t.Credit || !c.served || c.gone || c.deaf || c.byeGot || c.ended {
 		return 0
 	}
 	if c.at.IsZero() {

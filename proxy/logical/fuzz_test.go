@@ -47,7 +47,11 @@ func FuzzTable(f *testing.F) {
 			head := tab.slots[k.ID()]
 			backend := head != nil && head.backend
 			switch op & 15 {
-			case 0, 1:
+			case 1:
+				if backend && head.served {
+					do(head, tab.Deaf(head))
+				}
+			case 0:
 				c, e, others, refused := tab.Hello(k, now)
 				if (c == nil) != (refused != "") {
 					t.Fatal("neither refused nor taken")
@@ -60,7 +64,11 @@ func FuzzTable(f *testing.F) {
 				if c, _, _, e := tab.Data(k, ops[:min(len(ops), 50)], op&1 == 0, now); c != nil {
 					do(c, e)
 				}
-			case 5, 6:
+			case 6:
+				if c, e := tab.Perished(k); c != nil {
+					do(c, e)
+				}
+			case 5:
 				if c, e := tab.Bye(k, now); c != nil {
 					do(c, e)
 				}
@@ -93,6 +101,7 @@ func FuzzTable(f *testing.F) {
 				}
 			case 15:
 				all(tab.Lost())
+				tab.Reconnected()
 			}
 			if n, bytes := tab.Early(); n > tab.Limits.EarlyConns || bytes > tab.mostEarly() {
 				t.Fatalf("%d early connections with %d bytes", n, bytes)

@@ -46,6 +46,7 @@ type gen struct {
 	eof      bool   // has shut down its write side
 	seenEOF  bool
 	dead     bool
+	deaf     bool // has closed its socket after all it had written
 	byes     int
 	sawClose bool
 }
@@ -120,7 +121,7 @@ func (s *side) write(g *gen, n int) {
 	}
 	if !g.conn.Sent(n*s.w.unit, n) {
 		// Only who sends to nobody may be told to throw it away.
-		if to := s.other().gens; !g.conn.Finished() && !to[slices.Index(s.gens, g)].dead {
+		if to := s.other().gens[slices.Index(s.gens, g)]; !g.conn.Finished() && !to.dead && !to.deaf {
 			s.w.t.Fatalf("what is sent to a living backend is thrown away")
 		}
 		return
@@ -227,7 +228,7 @@ func twoEnds(t *rapid.T, edit func(*rapid.T, *side)) {
 	}
 	for range rapid.IntRange(1, 200).Draw(t, "steps") {
 		s := w.sides[rapid.IntRange(0, 1).Draw(t, "side")]
-		switch rapid.IntRange(0, 11).Draw(t, "op") {
+		switch rapid.IntRange(0, 12).Draw(t, "op") {
 		case 0:
 			if len(s.gens) < 6 && len(s.gens) <= len(s.other().gens) {
 				s.hello()
@@ -248,6 +249,11 @@ func twoEnds(t *rapid.T, edit func(*rapid.T, *side)) {
 			if g := pick(s, "victim"); g != nil && deaths {
 				g.dead, g.eof, g.waiting = true, true, nil
 				s.do(g.conn, s.table.Gone(g.conn))
+			}
+		case 8:
+			if g := pick(s, "deaf"); g != nil && deaths {
+				g.deaf, g.waiting = true, nil
+				s.do(g.conn, s.table.Deaf(g.conn))
 			}
 		default:
 			for range rapid.IntRange(1, 60).Draw(t, "deliver") {
@@ -291,7 +297,7 @@ func twoEnds(t *rapid.T, edit func(*rapid.T, *side)) {
 			if !slices.Equal(g.got, peer.sent[:min(len(g.got), len(peer.sent))]) {
 				t.Fatalf("side %d generation %d got %v of %v", i, n, g.got, peer.sent)
 			}
-			if !g.dead && len(g.got) != len(peer.sent) {
+			if !g.dead && !g.deaf && len(g.got) != len(peer.sent) {
 				t.Fatalf("side %d generation %d got %d of %d packets", i, n, len(g.got), len(peer.sent))
 			}
 			if !g.dead && !g.sawClose {

@@ -198,6 +198,15 @@ func TestScripts(t *testing.T) {
 			case "bye":
 				c, e := s.t.Bye(key, s.now)
 				s.do(c, e)
+			case "perished":
+				c, e := s.t.Perished(key)
+				if c == nil {
+					fmt.Fprintf(&s.out, "nobody's\n")
+					break
+				}
+				s.do(c, e)
+			case "reconnected":
+				s.t.Reconnected()
 			case "ack":
 				for range n {
 					c, e := s.t.Ack(key, grant, late)
@@ -227,6 +236,9 @@ func TestScripts(t *testing.T) {
 			case "eof":
 				c := s.find(key, nth)
 				s.do(c, s.t.EOF(c))
+			case "deaf":
+				c := s.find(key, nth)
+				s.do(c, s.t.Deaf(c))
 			case "gone":
 				c := s.find(key, nth)
 				s.do(c, s.t.Gone(c))

@@ -243,6 +243,19 @@ func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
 	return c, t.left(c, had, e)
 }
 
+// Perished takes a LOST packet for the local end named by key: what the remote
+// end had sent, its end included, may have gone with the trunk before. A backend
+// that registered when this proxy had lost that trunk, and the peer had not
+// noticed, sees the stream end: it would wait for ever.
+func (t *Table) Perished(key icwire.Key) (*Conn, Effect) {
+	c := t.slots[key.ID()]
+	if c == nil || !c.older || !c.backend || c.byeGot {
+		return nil, Effect{}
+	}
+	had := c.backend
+	return c, t.left(c, had, c.bye())
+}
+
 // Ack takes a DATA_ACK packet for the local end named by key. One for a
 // connection that is not there is nobody's. Of a Trunkline peer it carries a
 // grant, and late says that it was sent behind a BYE. It comes after BYE too: a remote
@@ -270,6 +283,14 @@ func (t *Table) Gone(c *Conn) Effect {
 		t.lingering[c] = time.Time{}
 	}
 	return e
+}
+
+// Deaf records that c's backend takes no more data. What comes for it is
+// discarded and acknowledged; what it has written is still to be read, until its
+// end, which EOF and Gone record.
+func (t *Table) Deaf(c *Conn) Effect {
+	had := c.backend
+	return t.left(c, had, c.localDeaf())
 }
 
 // Taken records that c's backend has taken n bytes, and with them the last
@@ -342,7 +363,9 @@ func (t *Table) Expire(now time.Time) []Do {
 
 // Lost records that the connection to the peer has ended. The connections
 // whose Effect says Ended are out of the Table already; the others had all
-// they need from the peer and go on until their backend has taken it.
+// they need from the peer and go on until their backend has taken it. Those
+// whose Effect says Discard as well may have had data under way that the peer
+// has not got; see Perished.
 func (t *Table) Lost() []Do {
 	var do []Do
 	t.All(func(c *Conn) {

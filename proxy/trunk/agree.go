@@ -13,13 +13,17 @@ import "github.com/trunkline-db/trunkline/icwire"
 // Both sides use the lower version and the features both have. Version 1: the
 // receiver grants bytes (package logical), a packet may be as long as its len
 // field can say, and there are PING, PONG and FREE packets (package icwire).
+// The features are FeatureLost.
 const (
 	offerWord  int32 = 0x4b4e5254 // "TRNK"
 	acceptWord int32 = 0x4b434154 // "TACK"
 
 	version         = 1
-	features uint32 = 0
+	features uint32 = FeatureLost
 )
+
+// FeatureLost: there are LOST packets.
+const FeatureLost = 1
 
 // Agreement is what two proxies have found out about each other.
 type Agreement struct {

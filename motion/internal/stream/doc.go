@@ -11,9 +11,12 @@
 //
 // How a connection ends:
 //
-//	sender    EndOfStream chunk, then (HalfClose) shuts its write side down
+//	sender    EndOfStream chunk
 //	receiver  closes as soon as it has read the chunk
 //	sender    sees EOF, closes, with a reset where that saves a TIME_WAIT
+//
+// With HandOver the sender closes as soon as it has written the chunk: a round
+// trip less, which only somebody who carries the stream to its end can save.
 //
 // A receiver that has enough sends StopByte and reads on; the sender's side
 // answers with EndOfStream by itself, without its producer. Any other end is a

@@ -30,9 +30,10 @@ type Options struct {
 	// TransmitTimeout is how long Close of a sender waits for the receivers;
 	// 0 is DefaultTransmitTimeout.
 	TransmitTimeout time.Duration
-	// HalfClose says that a sender shuts down its write side after end of
-	// stream, as a proxy expects it.
-	HalfClose bool
+	// HandOver says that a sender has done its part when the stream is written:
+	// a proxy takes it to its end, and a receiver to whom it does not come is
+	// told by its own proxy. Else the sender waits for its receivers.
+	HandOver bool
 	// Explain returns why the connection with peer was lost, "" when it does
 	// not know, before ctx ends. It is called at most once a motion. May be
 	// nil.

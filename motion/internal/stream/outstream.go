@@ -32,7 +32,7 @@ type outStream struct {
 	ending  bool          // end of stream is packed; nothing may follow
 	last    bool          // write has taken the end of stream
 	ended   bool          // and written it
-	eof     bool          // the receiver has closed
+	eof     bool          // the receiver has closed, or need not be waited for
 }
 
 // signal puts the one token into c.
@@ -196,14 +196,11 @@ func (o *outStream) write() {
 func (o *outStream) written() {
 	o.mu.Lock()
 	o.ended = true
+	o.eof = o.eof || o.s.opt.HandOver
 	eof := o.eof
 	o.mu.Unlock()
 	if eof {
 		Reset(o.conn)
-		return
-	}
-	if c, ok := o.conn.(interface{ CloseWrite() error }); ok && o.s.opt.HalfClose {
-		c.CloseWrite() //nolint:errcheck // listen finds out
 	}
 }
 
@@ -219,7 +216,7 @@ func (o *outStream) listen() {
 			}
 			o.stop()
 		}
-		if err == io.EOF && o.closed() {
+		if err == io.EOF && o.closed() || err != nil && o.handedOver() {
 			return
 		}
 		if err != nil {
@@ -227,6 +224,13 @@ func (o *outStream) listen() {
 			return
 		}
 	}
+}
+
+// handedOver says whether all has been written and nobody need be waited for.
+func (o *outStream) handedOver() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ended && o.s.opt.HandOver
 }
 
 // closed is called when the receiver has closed in order. It returns false

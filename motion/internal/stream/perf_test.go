@@ -33,7 +33,7 @@ func motionOver(t testing.TB, g *Group) (*Sender, *Receiver) {
 	here, there := socketPair(t)
 	r := NewReceiver(g, Options{}, testID, []motion.Peer{seg1})
 	r.Attach(0, there)
-	return NewSender(g, Options{HalfClose: true}, []motion.Peer{seg0}, []net.Conn{here}), r
+	return NewSender(g, Options{HandOver: true}, []motion.Peer{seg0}, []net.Conn{here}), r
 }
 
 // TestNoAllocations: on neither side does a tuple cost memory.

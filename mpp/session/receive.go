@@ -1,0 +1,160 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+)
+
+const (
+	// cleanupLimit bounds how long the end of a statement may take after the
+	// statement itself is over or cancelled.
+	cleanupLimit = 15 * time.Second
+	// reportLimit is how long a motion that has failed without a reason waits
+	// for its executors to give one.
+	reportLimit = 500 * time.Millisecond
+	// arrivalLimit is how long a receiver waits for the next row after all
+	// executors have sent theirs. No link that is still there takes so long;
+	// what has not come then has been lost.
+	arrivalLimit = 30 * time.Second
+)
+
+// reception is the session's end of a motion to the coordinator. Any goroutine
+// may use it, but one at a time.
+type reception struct {
+	s     *Session
+	ic    motion.Interconnect
+	cmd   uint32
+	slice int16
+	rcv   motion.Receiver // nil until it is open
+}
+
+func (s *Session) reception(cmd uint32, slice int16) (*reception, error) {
+	ic, err := s.interconnect()
+	return &reception{s: s, ic: ic, cmd: cmd, slice: slice}, err
+}
+
+// run tells the executors to run the slice for this end, which is opened first.
+func (r *reception) run() dispatch.Run {
+	return dispatch.Run{Slice: r.slice, Receivers: r.s.selfPeers(), Receive: r.open}
+}
+
+func (r *reception) open(ctx context.Context, senders []motion.Peer) (err error) {
+	r.rcv, err = r.ic.Receive(ctx, motion.ID{Session: r.s.id, Command: r.cmd, SendSlice: r.slice}, r.s.self(), senders)
+	return err
+}
+
+// abort ends it where nothing has come of the statement.
+func (r *reception) abort() {
+	if r.rcv != nil {
+		r.rcv.Abort()
+	}
+}
+
+// rows sinks the tuples, to the end.
+func (r *reception) rows(run *dispatch.Running, sink func([]byte) error) error {
+	ctx, cancel := context.WithCancelCause(run.Context())
+	defer cancel(nil)
+	var p patience
+	defer p.after(run.Sent(r.slice), func() { cancel(errNoArrival) })()
+	for {
+		row, _, err := r.rcv.Receive(ctx)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			await(ctx, err)
+			err = cause(ctx, err) // before the others fail for our stopping
+			r.rcv.Abort()
+			run.Fail(err)
+			return err
+		}
+		p.step()
+		if err = sink(row); err != nil {
+			err = cause(ctx, err)
+			r.rcv.Abort()
+			run.Cancel()
+			return err
+		}
+		p.step()
+	}
+	closing, done := context.WithTimeout(context.WithoutCancel(r.s.ctx), cleanupLimit)
+	defer done()
+	return r.rcv.Close(closing)
+}
+
+var errNoArrival = &motion.Error{
+	Code:    motion.CodeInterconnect,
+	Message: "interconnect error: rows of the segments have been lost on their way to the coordinator",
+	Detail:  "All segments have sent their rows, and for " + arrivalLimit.String() + " none has come.",
+	Hint:    "Run the statement again.",
+}
+
+// patience waits for the next step only so long once everything is under way.
+// Steps alternate between the waiting that counts and what comes between.
+type patience struct {
+	steps atomic.Int64 // odd: not waiting
+}
+
+func (p *patience) step() { p.steps.Add(1) }
+
+// after begins when begun is closed, and calls lost when arrivalLimit has passed
+// without a step while waiting. The result ends it.
+func (p *patience) after(begun <-chan struct{}, lost func()) (stop func()) {
+	end := make(chan struct{})
+	go func() {
+		select {
+		case <-begun:
+		case <-end:
+			return
+		}
+		t := time.NewTicker(arrivalLimit)
+		defer t.Stop()
+		for seen := p.steps.Load(); ; {
+			select {
+			case <-t.C:
+			case <-end:
+				return
+			}
+			now := p.steps.Load()
+			if now == seen && now%2 == 0 {
+				lost()
+				return
+			}
+			seen = now
+		}
+	}()
+	return func() { close(end) }
+}
+
+// await gives executors time to say why they have broken a motion off: that
+// goes another way than the motion's own end, and their being cancelled would
+// take the place of it.
+func await(ctx context.Context, err error) {
+	var me *motion.Error
+	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !motion.Bare(me.Message) {
+		return
+	}
+	t := time.NewTimer(reportLimit)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// cause prefers what ended ctx over the error that its end brought about.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if c := context.Cause(ctx); c != nil && !errors.Is(c, context.Canceled) {
+		return betterError(c, err)
+	}
+	return err
+}
