@@ -28,6 +28,8 @@ type faultMaker struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	counts map[string]int
+	note   string   // of the fault that is being made
+	recent []string // the last faults, with their time
 	errs   []error
 }
 
@@ -70,10 +72,28 @@ func (f *faultMaker) run(ctx context.Context) {
 	f.did("network calm", f.calm())
 }
 
+// clock is the form of times in what is logged.
+const clock = "15:04:05.000"
+
+// manyRecent is how many faults are told of beside a failure.
+const manyRecent = 8
+
+// lately are the last faults.
+func (f *faultMaker) lately() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.recent, "; ")
+}
+
 func (f *faultMaker) did(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.counts[name]++
+	if len(f.recent) == manyRecent {
+		f.recent = f.recent[1:]
+	}
+	f.recent = append(f.recent, time.Now().Format(clock)+" "+name+" "+f.note)
+	f.note = ""
 	if err != nil {
 		f.errs = append(f.errs, fmt.Errorf("%s: %w", name, err))
 	}
@@ -143,6 +163,7 @@ func (f *faultMaker) calm() error { return f.everyLink(wan.Link{}) }
 func (f *faultMaker) cut() error {
 	a, b := f.pair()
 	both := f.rng.IntN(3) > 0
+	f.note = fmt.Sprintf("host %d from %d, both ways %v", a, b, both)
 	f.w.net.SetCut(a, b, true)
 	f.w.net.SetCut(b, a, both)
 	f.later(f.milliseconds(20, one(f, 200, 1000, 4000)), func() { f.w.net.Mend(a, b) })
@@ -182,6 +203,7 @@ func (f *faultMaker) killProxy() error {
 	if err != nil || st.Proxy.Pid <= 0 {
 		return err // it is being started again
 	}
+	f.note = "of dbid " + strconv.Itoa(int(st.Dbid))
 	return signal(st.Proxy.Pid, syscall.SIGKILL)
 }
 
@@ -190,6 +212,7 @@ func (f *faultMaker) freezeProxy() error {
 	if err != nil || st.Proxy.Pid <= 0 {
 		return err
 	}
+	f.note = "of dbid " + strconv.Itoa(int(st.Dbid))
 	f.later(f.milliseconds(50, 1500), func() { _ = signal(st.Proxy.Pid, syscall.SIGCONT) })
 	return signal(st.Proxy.Pid, syscall.SIGSTOP)
 }
@@ -211,7 +234,9 @@ func (f *faultMaker) signalBackend(sig syscall.Signal) error {
 	if len(pids) == 0 {
 		return nil
 	}
-	return signal(one(f, pids...), sig)
+	pid := one(f, pids...)
+	f.note = fmt.Sprintf("%d of dbid %d", pid, st.Dbid)
+	return signal(pid, sig)
 }
 
 // backends are the processes of a server that have clients.
