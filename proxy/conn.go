@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/iov"
-	"github.com/trunkline-db/trunkline/proxy/internal/local"
+	"github.com/trunkline-db/trunkline/internal/iov"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/internal/poll"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
@@ -33,6 +33,8 @@ type conn struct {
 	// Since when a full window of so many packets outlasts the remote end.
 	stalled   time.Time
 	stalledAt int
+
+	reader *reader // of serveShort, for serve
 
 	room   chan struct{} // there may be room to send, or the connection ended
 	wakeUp func()        // wake
@@ -93,10 +95,53 @@ func (c *conn) answer() bool {
 	return true
 }
 
+// serveShort is serve for a backend that has written all it has, or at least
+// something, by the time it is answered, as senders of short results have. It
+// waits for nothing, and is false when there is more to do.
+func (c *conn) serveShort() bool {
+	n := c.peer.room(c)
+	if n <= 0 {
+		return false
+	}
+	r := newReader(c)
+	c.reader = r
+	if !r.begin(n) {
+		return false
+	}
+	b, got, err := r.packets()
+	switch {
+	case err == io.EOF:
+		c.peer.eof(c)
+	case err != nil:
+		c.peer.gone(c)
+		c.leave(&c.running)
+		return true
+	case got == r.want || !c.uc.AtEnd():
+		c.peer.send(c, b, got, r.made)
+		return false
+	default: // data and end go together
+		c.peer.sendLast(c, b, got, r.made)
+	}
+	if c.uc.HungUp() {
+		c.peer.gone(c)
+		c.leave(&c.running)
+		return true
+	}
+	c.peer.p.wg.Go(func() {
+		defer c.leave(&c.running)
+		c.uc.Hangup()
+		c.peer.gone(c)
+	})
+	return true
+}
+
 // serve reads the backend until it ends.
 func (c *conn) serve() {
 	defer c.leave(&c.running)
-	r := newReader(c)
+	r := c.reader
+	if c.reader = nil; r == nil {
+		r = newReader(c)
+	}
 	n := c.peer.room(c)
 	for {
 		for n == 0 {
@@ -109,7 +154,7 @@ func (c *conn) serve() {
 		b, got, err := r.read(n)
 		switch {
 		case err == nil:
-			n = c.peer.send(c, b, got, r.packets)
+			n = c.peer.send(c, b, got, r.made)
 		case err == io.EOF:
 			c.peer.eof(c)
 			c.uc.Hangup()
@@ -289,7 +334,7 @@ type reader struct {
 	lenAt   int // where the header has its length
 	payload int // the longest payload
 
-	packets int // that the last read has made
+	made int // packets of the last read
 
 	hint int // how many bytes the next read makes room for
 	want int
@@ -318,15 +363,27 @@ func newReader(c *conn) *reader {
 // read waits for bytes of the backend and returns up to room of them, as DATA
 // packets. At the end of the stream the error is io.EOF.
 func (r *reader) read(room int) (b *trunk.Buffer, n int, err error) {
-	step := r.headLen + r.payload
-	most := trunk.BulkSize / step * r.payload
-	if most == 0 {
-		most = r.payload
-	}
-	r.want, r.waited = min(room, r.hint, most), false
+	r.want, r.waited = min(room, r.hint, r.most()), false
 	if err := r.c.raw.Read(r.try); err != nil {
 		return nil, 0, err
 	}
+	return r.packets()
+}
+
+// begin reads what is there, and is false when nothing is.
+func (r *reader) begin(room int) (any bool) {
+	r.want, r.waited = min(room, r.hint, r.most()), false
+	if err := r.c.raw.Control(func(fd uintptr) { any = r.tryRead(fd) }); err != nil {
+		r.err = err
+		return true
+	}
+	return any
+}
+
+// packets makes DATA packets of what has been read.
+func (r *reader) packets() (b *trunk.Buffer, n int, err error) {
+	step := r.headLen + r.payload
+	most := r.most()
 	if r.waited {
 		r.busy.Waited()
 	} else {
@@ -346,16 +403,24 @@ func (r *reader) read(room int) (b *trunk.Buffer, n int, err error) {
 		r.hint = max(r.hint/2, firstRead)
 	}
 	// Every payload but the last is full, so the packets lie back to back.
-	r.packets = 0
-	for left := r.n; left > 0; r.packets++ {
+	r.made = 0
+	for left := r.n; left > 0; r.made++ {
 		n := min(left, r.payload)
-		at := r.packets * step
+		at := r.made * step
 		copy(b.B[at:], r.head[:r.headLen])
 		binary.LittleEndian.PutUint16(b.B[at+r.lenAt:], uint16(r.headLen+n))
 		left -= n
 	}
-	b.B = b.B[:r.n+r.packets*r.headLen]
+	b.B = b.B[:r.n+r.made*r.headLen]
 	return b, r.n, nil
+}
+
+// most is how many bytes one read may bring.
+func (r *reader) most() int {
+	if n := trunk.BulkSize / (r.headLen + r.payload) * r.payload; n > 0 {
+		return n
+	}
+	return r.payload
 }
 
 // tryRead reads if there is something to read. Memory is held only for that

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/local"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"
@@ -331,6 +331,18 @@ func (pr *peer) send(c *conn, b *trunk.Buffer, n, packets int) int {
 		b.Release()
 	}
 	return c.space()
+}
+
+// sendLast is send and eof in one.
+func (pr *peer) sendLast(c *conn, b *trunk.Buffer, n, packets int) {
+	pr.mu.Lock()
+	defer pr.unlock()
+	if c.lc.Sent(n, packets) {
+		c.stream.Send(b)
+	} else {
+		b.Release()
+	}
+	pr.do(c.lc, pr.table.EOF(c.lc))
 }
 
 func (pr *peer) eof(c *conn) {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/local"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/proxy/logical"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 	"github.com/trunkline-db/trunkline/topology"

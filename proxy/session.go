@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/internal/iov"
 	"github.com/trunkline-db/trunkline/proxy/trunk"
 )
 

@@ -11,7 +11,7 @@ import (
 	"sort"
 	"time"
 
-	"github.com/trunkline-db/trunkline/proxy/internal/local"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/topology"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/local"
+	"github.com/trunkline-db/trunkline/internal/local"
 )
 
 // unixListener is a listening unix socket that replaces whatever is at its
@@ -86,11 +86,13 @@ func allowed(c *local.Conn) error {
 	if err != nil {
 		return fmt.Errorf("peer credentials: %w", err)
 	}
-	if u.Uid != 0 && int(u.Uid) != os.Geteuid() {
-		return fmt.Errorf("process %d runs as user id %d, not as %d", u.Pid, u.Uid, os.Geteuid())
+	if u.Uid != 0 && int(u.Uid) != ownUser {
+		return fmt.Errorf("process %d runs as user id %d, not as %d", u.Pid, u.Uid, ownUser)
 	}
 	return nil
 }
+
+var ownUser = os.Geteuid()
 
 // accept hands each connection of u to serve, which owns it and must not wait,
 // until u is closed.
@@ -129,7 +131,7 @@ func (p *Proxy) serveBackend(ctx context.Context, c *local.Conn) {
 		c.Close()
 		p.noBackend(ctx, err)
 	default:
-		if run := p.welcome(c, h, d); run != nil {
+		if run := p.welcome(c, h, d); run != nil && !run.serveShort() {
 			p.wg.Go(run.serve)
 		}
 	}

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/motion"
@@ -51,6 +49,7 @@ type Interconnect struct {
 	cfg    Config
 	opt    stream.Options // but for what Tune changes
 	tuning atomic.Pointer[Tuning]
+	path   atomic.Pointer[string] // of the proxy's socket, when last connected to
 	group  stream.Group
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -129,20 +128,29 @@ func (ic *Interconnect) Type() string { return "proxy" }
 // proxies: it is empty.
 func (ic *Interconnect) Addr() string { return "" }
 
-// Send implements motion.Interconnect. It returns when this instance's proxy
-// has answered for every receiver.
+// Send implements motion.Interconnect. It returns at once: the proxy hears of
+// the sender when it has something to send, or all of it.
 func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer, receivers []motion.Peer) (motion.Sender, error) {
-	conns, err := ic.connect(ctx, id, self, receivers)
-	if err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	return stream.NewSender(&ic.group, ic.options(), receivers, conns), nil
+	return stream.NewLateSender(&ic.group, ic.options(), receivers, stream.Opening{
+		Connect: func(ctx context.Context) ([]net.Conn, error) { return ic.connect(ctx, id, self, receivers, nil) },
+		Deliver: func(ctx context.Context, streams [][]byte) error {
+			conns, err := ic.connect(ctx, id, self, receivers, streams)
+			for _, c := range conns {
+				c.Close()
+			}
+			return err
+		},
+		Abandon: func() { ic.abandon(callsOf(id, self, receivers, nil)) },
+	}), nil
 }
 
 // Receive implements motion.Interconnect. It returns when this instance's
 // proxy has answered for every sender, whether they have come or not.
 func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.Peer, senders []motion.Peer) (motion.Receiver, error) {
-	conns, err := ic.connect(ctx, id, self, senders)
+	conns, err := ic.connect(ctx, id, self, senders, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +177,24 @@ var (
 	}
 )
 
-// connect registers self with the proxy for each of the peers.
-func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.Peer, peers []motion.Peer) ([]net.Conn, error) {
+func callsOf(id motion.ID, self motion.Peer, peers []motion.Peer, streams [][]byte) []call {
+	calls := make([]call, len(peers))
+	for i, p := range peers {
+		calls[i].key = icwire.Key{
+			Session: id.Session, Command: id.Command, SendSlice: id.SendSlice, RecvSlice: id.RecvSlice,
+			Local:  icwire.End{Content: self.Content, Dbid: self.Dbid, Pid: self.Pid},
+			Remote: icwire.End{Content: p.Content, Dbid: p.Dbid, Pid: p.Pid},
+		}
+		if streams != nil {
+			calls[i].stream = streams[i]
+		}
+	}
+	return calls
+}
+
+// connect registers self with the proxy for each of the peers, and writes the
+// streams, one for each, if there are any.
+func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.Peer, peers []motion.Peer, streams [][]byte) ([]net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ic.ctx, func() { cancel(errClosed) })()
@@ -178,27 +202,18 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 	if limit > 0 {
 		defer time.AfterFunc(limit, func() { cancel(errSetup) }).Stop()
 	}
-	conns := make([]net.Conn, len(peers))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(dialling)
-	for i, p := range peers {
-		key := icwire.Key{
-			Session: id.Session, Command: id.Command, SendSlice: id.SendSlice, RecvSlice: id.RecvSlice,
-			Local:  icwire.End{Content: self.Content, Dbid: self.Dbid, Pid: self.Pid},
-			Remote: icwire.End{Content: p.Content, Dbid: p.Dbid, Pid: p.Pid},
-		}
-		g.Go(func() (err error) {
-			conns[i], err = ic.register(gctx, key)
-			return err
-		})
-	}
-	err := g.Wait()
+	calls := callsOf(id, self, peers, streams)
+	err := ic.register(ctx, calls)
 	if err == nil && ctx.Err() == nil {
+		conns := make([]net.Conn, len(calls))
+		for i := range calls {
+			conns[i] = calls[i].conn
+		}
 		return conns, nil
 	}
-	for _, c := range conns {
-		if c != nil {
-			c.Close()
+	for _, c := range calls {
+		if c.err == nil && c.conn != nil {
+			c.conn.Close()
 		}
 	}
 	switch cause := context.Cause(ctx); {

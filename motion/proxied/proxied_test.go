@@ -75,13 +75,22 @@ func wantError(t *testing.T, start time.Time, err error, parts ...string) {
 	}
 }
 
+// sendTo has a sender connect, which it does not before it has to.
+func sendTo(t *testing.T, ic motion.Interconnect, receivers ...motion.Peer) error {
+	s, err := ic.Send(t.Context(), id, peer(0), receivers)
+	if err != nil {
+		return err
+	}
+	defer s.Abort()
+	return s.Flush(t.Context())
+}
+
 func TestNoProxy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ic_proxy")
 	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return path, nil }})
 	for name, open := range map[string]func() error{
 		"Send": func() error {
-			_, err := ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(1), peer(2), peer(3)})
-			return err
+			return sendTo(t, ic, peer(1), peer(2), peer(3))
 		},
 		"Receive": func() error {
 			_, err := ic.Receive(t.Context(), id, peer(0), []motion.Peer{peer(1), peer(2), peer(3)})
@@ -109,7 +118,7 @@ func TestStaleSocket(t *testing.T) {
 	ln.Close()
 	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return path, nil }, Restart: -1})
 	start := time.Now()
-	_, err = ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
+	err = sendTo(t, ic, peer(1))
 	wantError(t, start, err, "the proxy of seg0 (dbid 2) is not listening at "+path, "connection refused")
 }
 
@@ -150,7 +159,9 @@ func TestProxyRestarts(t *testing.T) {
 // says why.
 func TestRefused(t *testing.T) {
 	rel := startRelay(t)
+	rel.mu.Lock()
 	rel.refuse = true
+	rel.mu.Unlock()
 	const why = "ic-proxy: gp_interconnect_proxy_addresses is empty"
 	asked := make(chan uint16, 10)
 	ic := newIC(t, proxied.Config{Socket: rel.socket, Cause: func(_ context.Context, dbid uint16, lost bool) string {
@@ -161,8 +172,7 @@ func TestRefused(t *testing.T) {
 		return why
 	}})
 	start := time.Now()
-	_, err := ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(5)})
-	wantError(t, start, err, "interconnect error: "+why)
+	wantError(t, start, sendTo(t, ic, peer(5)), "interconnect error: "+why)
 	if time.Since(start) > time.Second {
 		t.Errorf("a refusal with a reason was tried again for %v", time.Since(start))
 	}
@@ -177,11 +187,11 @@ func TestRefused(t *testing.T) {
 		rel.refuse = false
 		rel.mu.Unlock()
 	})
-	s, err := ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(5)})
-	if err != nil {
+	if err := sendTo(t, ic, peer(5)); err != nil {
 		t.Fatal(err)
 	}
-	s.Abort()
+	rel.mu.Lock()
+	defer rel.mu.Unlock()
 	if rel.hellos < 3 {
 		t.Errorf("%d attempts", rel.hellos)
 	}
@@ -223,7 +233,7 @@ func TestBadAnswer(t *testing.T) {
 			}()
 			ic := newIC(t, proxied.Config{Socket: func() (string, error) { return path, nil }})
 			start := time.Now()
-			_, err = ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
+			err = sendTo(t, ic, peer(1))
 			ln.Close()
 			<-done
 			wantError(t, start, err, "the proxy gave no proper answer", path, "con7,cmd3,slice[2->1] seg0:dbid2:p1000->seg1:dbid3:p1001")
@@ -244,7 +254,7 @@ func TestSilentProxy(t *testing.T) {
 
 	ic := newIC(t, proxied.Config{Socket: socket, SetupTimeout: 200 * time.Millisecond})
 	start := time.Now()
-	_, err = ic.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
+	err = sendTo(t, ic, peer(1))
 	wantError(t, start, err, "Interconnect timeout: Unable to complete setup of connection within time limit 0 seconds")
 
 	ic = newIC(t, proxied.Config{Socket: socket})
@@ -278,6 +288,9 @@ func TestProxyDies(t *testing.T) {
 	b := newIC(t, proxied.Config{Socket: rel.socket})
 	s, err := a.Send(t.Context(), id, peer(0), []motion.Peer{peer(1)})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r, err := b.Receive(t.Context(), id, peer(1), []motion.Peer{peer(0)})

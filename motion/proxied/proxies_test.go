@@ -141,17 +141,25 @@ func TestConformanceOverProxies(t *testing.T) {
 
 // TestPeerUnreachable: both directions fail in time, and say which instance.
 func TestPeerUnreachable(t *testing.T) {
+	flush := func(from motiontest.Node, to motion.Peer) error {
+		s, err := from.Send(t.Context(), id, from.Peer, []motion.Peer{to})
+		if err != nil {
+			return err
+		}
+		defer s.Abort()
+		return s.Flush(t.Context()) // before that it need not connect
+	}
 	is := startProxies(t, 3, 1)
 	here, there := is.executor(t, 2, 1000, motiontest.Options{}), is.executor(t, 1, 1001, motiontest.Options{})
 	start := time.Now()
-	_, err := here.Send(t.Context(), id, here.Peer, []motion.Peer{there.Peer})
+	err := flush(here, there.Peer)
 	wantError(t, start, err, "interconnect error: ", "seg0", "connection refused")
 	start = time.Now()
 	_, err = here.Receive(t.Context(), id, here.Peer, []motion.Peer{there.Peer})
 	wantError(t, start, err, "interconnect error: ", "seg0", "connection refused")
 
 	start = time.Now()
-	_, err = here.Send(t.Context(), id, here.Peer, []motion.Peer{{Content: 7, Dbid: 9, Pid: 1}})
+	err = flush(here, motion.Peer{Content: 7, Dbid: 9, Pid: 1})
 	wantError(t, start, err, "interconnect error: ", "dbid 9 is not in the address list")
 }
 

@@ -8,44 +8,19 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/local"
 )
 
-// register connects to the proxy and says who it is, again and again while the
-// proxy seems to be starting.
-func (ic *Interconnect) register(ctx context.Context, key icwire.Key) (net.Conn, error) {
-	giveUp := time.Now().Add(ic.cfg.Restart)
-	for {
-		path, err := ic.cfg.Socket()
-		var conn net.Conn
-		if err != nil {
-			err = fmt.Errorf("ic-proxy: the proxy of %s is not listening, as no server is running: %w", instance(key.Local), err)
-		} else {
-			conn, err = ic.hello(ctx, path, key)
-		}
-		if err == nil {
-			return conn, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err() // connect knows why
-		}
-		// A proxy that closes instead of answering refuses, and knows why,
-		// unless it has just died.
-		if errors.Is(err, errRefused) {
-			if why := ic.cause(ctx, key.Remote.Dbid, false); why != "" {
-				return nil, interconnectError(why, err)
-			}
-		} else if errors.Is(err, errAnswer) {
-			return nil, interconnectError(err.Error(), err)
-		}
-		if !time.Now().Before(giveUp) {
-			return nil, interconnectError(err.Error(), err)
-		}
-		select {
-		case <-time.After(retryEvery):
-		case <-ctx.Done():
-		}
-	}
+// call is one connection to the proxy, registered for one peer.
+type call struct {
+	key    icwire.Key
+	stream []byte // follows the hello at once; nil: for later
+	path   string
+	conn   *local.Conn
+	err    error
 }
 
 var (
@@ -53,38 +28,155 @@ var (
 	errAnswer  = errors.New("the proxy gave no proper answer")
 )
 
-// hello connects to the proxy at path and registers there under key.
-func (ic *Interconnect) hello(ctx context.Context, path string, key icwire.Key) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("ic-proxy: the proxy of %s is not listening at %s: %w", instance(key.Local), path, bare(err))
+// register makes all the calls, and again those that have failed while the proxy
+// seems to be starting. ctx ends the waiting.
+func (ic *Interconnect) register(ctx context.Context, calls []call) error {
+	giveUp := time.Now().Add(ic.cfg.Restart)
+	ic.attempt(ctx, calls)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(dialling)
+	for i := range calls {
+		if c := &calls[i]; c.err != nil {
+			g.Go(func() error { return ic.again(gctx, c, giveUp) })
+		}
 	}
-	conn.SetDeadline(time.Now().Add(ackLimit))                                   //nolint:errcheck // then the handshake fails
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // closed already
-	err = shakeHands(conn, key, ic.cfg.Dialect)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("ic-proxy: backend %v: %w (socket %s)", key, err, path)
-	}
-	return conn, nil
+	return g.Wait()
 }
 
-// instance names an end's instance as the proxies do.
-func instance(e icwire.End) string { return fmt.Sprintf("seg%d (dbid %d)", e.Content, e.Dbid) }
-
-// shakeHands, within the deadline of conn, says Hello and waits for the answer, of which it reads not a byte
-// too many: the sender's packets may follow at once.
-func shakeHands(conn net.Conn, key icwire.Key, d icwire.Dialect) error {
-	hello := key.Header(icwire.Hello, 0, d)
-	if _, err := conn.Write(hello.Append(nil, d)); err != nil {
-		return fmt.Errorf("%w: %w", errRefused, bare(err))
+// abandon says hello to the proxy and no more: what it tells the peers of that is
+// the end of a stream that has none.
+func (ic *Interconnect) abandon(calls []call) {
+	for i := range calls {
+		ic.hello(&calls[i])
+		if c := calls[i].conn; c != nil {
+			c.Close()
+		}
 	}
-	answer := make([]byte, d.HeaderLen())
-	if _, err := io.ReadFull(conn, answer); err != nil {
+}
+
+// attempt makes the calls once. All hellos are written before the first answer
+// is waited for: the proxy has most answers ready by then.
+func (ic *Interconnect) attempt(ctx context.Context, calls []call) {
+	for i := range calls {
+		ic.hello(&calls[i])
+	}
+	late, cancel := context.WithTimeout(ctx, ackLimit)
+	defer cancel()
+	stop := context.AfterFunc(late, func() {
+		for i := range calls {
+			if c := calls[i].conn; c != nil {
+				_ = c.SetDeadline(time.Unix(1, 0)) // closed already
+			}
+		}
+	})
+	for i := range calls {
+		if c := &calls[i]; c.err == nil {
+			c.err = c.answer(ic.cfg.Dialect)
+		}
+	}
+	intime := stop()
+	for i := range calls {
+		c := &calls[i]
+		if c.err == nil && !intime {
+			c.err = errAnswer
+			if ctx.Err() != nil {
+				c.err = ctx.Err()
+			}
+		}
+		if c.err != nil {
+			if c.conn != nil {
+				c.conn.Close()
+			}
+			if !errors.Is(c.err, errNotListening) {
+				c.err = fmt.Errorf("ic-proxy: backend %v: %w (socket %s)", c.key, c.err, c.path)
+			}
+		}
+	}
+}
+
+// again repeats a call that has failed until giveUp, unless the proxy has
+// refused it and knows why.
+func (ic *Interconnect) again(ctx context.Context, c *call, giveUp time.Time) error {
+	for {
+		err := c.err
+		if ctx.Err() != nil {
+			return ctx.Err() // connect knows why
+		}
+		// A proxy that closes instead of answering refuses, and knows why,
+		// unless it has just died.
+		if errors.Is(err, errRefused) {
+			if why := ic.cause(ctx, c.key.Remote.Dbid, false); why != "" {
+				return interconnectError(why, err)
+			}
+		} else if errors.Is(err, errAnswer) {
+			return interconnectError(err.Error(), err)
+		}
+		if !time.Now().Before(giveUp) {
+			return interconnectError(err.Error(), err)
+		}
+		select {
+		case <-time.After(retryEvery):
+		case <-ctx.Done():
+		}
+		one := []call{{key: c.key, stream: c.stream}}
+		ic.attempt(ctx, one)
+		if *c = one[0]; c.err == nil {
+			return nil
+		}
+	}
+}
+
+var errNotListening = errors.New("not listening")
+
+// hello connects and says who it is, and writes the stream if there is one.
+func (ic *Interconnect) hello(c *call) {
+	var err error
+	if c.path, c.conn, err = ic.dial(); err != nil {
+		where := "as no server is running"
+		if c.path != "" {
+			where = "at " + c.path
+		}
+		c.err = notListening{fmt.Sprintf("ic-proxy: the proxy of %s is not listening %s: %v", instance(c.key.Local), where, bare(err)), err}
+		return
+	}
+	var head [icwire.MaxHeaderLen]byte
+	if _, err := c.conn.Writev(c.key.Header(icwire.Hello, 0, ic.cfg.Dialect).Append(head[:0], ic.cfg.Dialect), c.stream); err != nil {
+		c.err = fmt.Errorf("%w: %w", errRefused, bare(err))
+	}
+}
+
+// notListening is an error that is errNotListening and reads otherwise.
+type notListening struct {
+	text string
+	err  error
+}
+
+func (e notListening) Error() string   { return e.text }
+func (e notListening) Unwrap() []error { return []error{errNotListening, e.err} }
+
+// dial connects to the proxy where it was last. When nobody is there it looks
+// where it is now; path is "" when that cannot be told.
+func (ic *Interconnect) dial() (path string, conn *local.Conn, err error) {
+	if p := ic.path.Load(); p != nil {
+		if conn, err := local.Dial(*p); err == nil {
+			return *p, conn, nil
+		}
+	}
+	if path, err = ic.cfg.Socket(); err != nil {
+		return "", nil, err
+	}
+	if conn, err = local.Dial(path); err == nil {
+		ic.path.Store(&path)
+	}
+	return path, conn, err
+}
+
+// answer waits for the answer to the hello, of which it reads not a byte too
+// many: the sender's packets may follow at once.
+func (c *call) answer(d icwire.Dialect) error {
+	var buf [icwire.MaxHeaderLen]byte
+	answer := buf[:d.HeaderLen()]
+	if _, err := io.ReadFull(c.conn, answer); err != nil {
 		var ne net.Error
 		if errors.As(err, &ne) && ne.Timeout() {
 			return fmt.Errorf("%w to HELLO within %v", errAnswer, ackLimit)
@@ -95,11 +187,14 @@ func shakeHands(conn net.Conn, key icwire.Key, d icwire.Dialect) error {
 	if err != nil {
 		return fmt.Errorf("%w to HELLO: %w", errAnswer, err)
 	}
-	if want := hello.HelloAck(); got != want {
+	if want := c.key.Header(icwire.Hello, 0, d).HelloAck(); got != want {
 		return fmt.Errorf("%w: received %v, expected %v", errAnswer, got, want)
 	}
-	return conn.SetDeadline(time.Time{})
+	return nil
 }
+
+// instance names an end's instance as the proxies do.
+func instance(e icwire.End) string { return fmt.Sprintf("seg%d (dbid %d)", e.Content, e.Dbid) }
 
 // bare is err without the address, which the message has already.
 func bare(err error) error {

@@ -92,10 +92,7 @@ func (r *relay) serve(c net.Conn) {
 		c.Close()
 		return
 	}
-	if _, err := c.Write(h.HelloAck().Append(nil, icwire.Magic36)); err != nil {
-		c.Close()
-		return
-	}
+	_, _ = c.Write(h.HelloAck().Append(nil, icwire.Magic36)) // one that has gone says so when it is read
 	own, other := h.SrcKey().ID(), h.DstKey().ID()
 	r.mu.Lock()
 	var peer net.Conn

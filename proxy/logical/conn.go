@@ -249,9 +249,7 @@ func (c *Conn) localDeaf() Effect {
 // end.
 func (c *Conn) forgo(e *Effect) {
 	e.Acks = c.acks(c.units)
-	if c.table.Credit && !c.byeGot {
-		e.Grant, e.Late = GrantAll, c.byeSent
-	}
+	c.grantAll(e)
 	c.pending, c.units = 0, 0
 }
 

@@ -118,6 +118,7 @@ type credit struct {
 	used    uint64 // bytes taken by the backend, or thrown away
 	granted uint64 // what the sender may send at least
 	told    bool   // there has been a grant
+	all     bool   // GrantAll has been told
 	window  int64
 	base    int64     // the part of window that it began with
 	mark    uint64    // used when the window was last looked at
@@ -182,6 +183,17 @@ func (c *Conn) sends() {
 		c.window = MinWindow
 		c.table.Budget.grown.Add(MinWindow)
 	}
+}
+
+// grantAll lets the sender know that what it has is thrown away. One that has
+// sent little has no need to know: it has room for more, and is told when that
+// comes.
+func (c *Conn) grantAll(e *Effect) {
+	if !c.table.Credit || c.byeGot || c.all || c.got < MinWindow/2 {
+		return
+	}
+	c.all = true
+	e.Grant, e.Late = GrantAll, c.byeSent
 }
 
 // grantIn adds a grant to e if one is due.

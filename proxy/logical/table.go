@@ -195,6 +195,7 @@ func (t *Table) Data(key icwire.Key, payload []byte, end bool, now time.Time) (c
 	keep, acks := c.arrive(len(payload), units)
 	e.Acks += acks
 	if !keep {
+		c.grantAll(&e)
 		return c, false, 0, e
 	}
 	switch {

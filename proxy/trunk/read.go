@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
-	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/internal/iov"
 	"github.com/trunkline-db/trunkline/proxy/internal/poll"
 )
 

@@ -1,6 +1,6 @@
 package trunk
 
-import "github.com/trunkline-db/trunkline/proxy/internal/iov"
+import "github.com/trunkline-db/trunkline/internal/iov"
 
 // output is a batch on its way out. It belongs to whoever has set Trunk.writing.
 type output struct {

@@ -80,6 +80,9 @@ func (o *outStream) put(ctx context.Context, tuple []byte) error {
 		o.kicked = o.kicked || kick
 		o.mu.Unlock()
 		if kick {
+			if err := o.s.connect(ctx); err != nil {
+				return o.unsent(err, !done && !first)
+			}
 			signal(o.kick)
 		}
 		if done {
@@ -104,6 +107,18 @@ func (o *outStream) put(ctx context.Context, tuple []byte) error {
 			}
 		}
 	}
+}
+
+// unsent is put's end when no connection could be made: the next one tries
+// again. part says that a tuple is packed in part, which makes an end of all.
+func (o *outStream) unsent(err error, part bool) error {
+	o.mu.Lock()
+	o.kicked = false
+	o.mu.Unlock()
+	if part {
+		o.s.life.fail(err)
+	}
+	return err
 }
 
 // push has what is packed written now. It returns how much that was.

@@ -1,5 +1,6 @@
-// Package local is unix stream sockets as the proxy uses them for backends: no
-// system call in a connection's life tells the Go scheduler.
+// Package local is unix stream sockets as proxies and the executors that use
+// them have them: no system call in a connection's life but the last tells the
+// Go scheduler.
 //
 // None of these calls blocks, so there is nothing to tell. Telling has a price
 // of its own: the first call of a process that was idle wakes the runtime's
@@ -11,6 +12,7 @@ package local
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -19,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trunkline-db/trunkline/proxy/internal/iov"
+	"github.com/trunkline-db/trunkline/internal/iov"
 )
 
 // Listener is a listening unix stream socket. Accept and Close may be called
@@ -92,7 +94,34 @@ func (l *Listener) Accept() (*Conn, error) {
 // Close ends Accept.
 func (l *Listener) Close() error { return l.file.Close() }
 
-// Conn is one connection. It may be used from any goroutine.
+// Dial connects to the listener at path. It does not wait: one whose queue is
+// full is an error, EAGAIN.
+func Dial(path string) (*Conn, error) {
+	a := unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+	if len(path) >= len(a.Path) {
+		return nil, os.NewSyscallError("connect", unix.ENAMETOOLONG)
+	}
+	for i := range len(path) {
+		a.Path[i] = int8(path[i])
+	}
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return nil, os.NewSyscallError("socket", errno)
+	}
+	for {
+		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&a)), unsafe.Offsetof(a.Path)+uintptr(len(path))+1)
+		if errno != unix.EINTR {
+			break
+		}
+	}
+	if errno != 0 {
+		unix.Close(int(fd))
+		return nil, os.NewSyscallError("connect", errno)
+	}
+	return newConn(int(fd))
+}
+
+// Conn is one connection, a net.Conn. It may be used from any goroutine.
 type Conn struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -133,6 +162,16 @@ func (c *Conn) TryRead(b []byte) (n int, err error) {
 	return n, err
 }
 
+// AtEnd says whether there is nothing to read and never will be.
+func (c *Conn) AtEnd() (end bool) {
+	_ = c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		end = errno == 0 && n == 0
+	})
+	return end
+}
+
 // Read implements io.Reader.
 func (c *Conn) Read(b []byte) (n int, err error) {
 	if len(b) == 0 {
@@ -154,9 +193,15 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 }
 
 // Write implements io.Writer.
-func (c *Conn) Write(b []byte) (int, error) {
+func (c *Conn) Write(b []byte) (int, error) { return c.Writev(b) }
+
+// Writev writes several pieces as one.
+func (c *Conn) Writev(pieces ...[]byte) (int, error) {
 	var v iov.Vec
-	v.Add(b)
+	for _, b := range pieces {
+		v.Add(b)
+	}
+	n := v.Len()
 	var err error
 	werr := c.raw.Write(func(fd uintptr) bool {
 		err = v.Write(int(fd))
@@ -167,11 +212,23 @@ func (c *Conn) Write(b []byte) (int, error) {
 	} else if err != nil {
 		err = os.NewSyscallError("write", err)
 	}
-	return len(b) - v.Len(), err
+	return n - v.Len(), err
 }
 
 // SetDeadline bounds Read and Write; the zero time does not.
 func (c *Conn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
+
+// SetReadDeadline bounds Read.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
+
+// SetWriteDeadline bounds Write.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }
+
+// LocalAddr implements net.Conn. It says nothing.
+func (c *Conn) LocalAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
+
+// RemoteAddr implements net.Conn. It says nothing.
+func (c *Conn) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 
 // CloseWrite ends the stream towards the backend.
 func (c *Conn) CloseWrite() {
@@ -199,20 +256,26 @@ func shutdown(fd uintptr, how uintptr) {
 
 // Hangup waits until the other end has closed its socket altogether, or ours
 // has been shut down or closed.
-func (c *Conn) Hangup() {
-	_ = c.raw.Read(func(fd uintptr) bool {
-		p := unix.PollFd{Fd: int32(fd)}
-		for {
-			_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&noTime)), 0, 0, 0)
-			switch errno {
-			case 0:
-				return p.Revents&(unix.POLLHUP|unix.POLLERR) != 0
-			case unix.EINTR:
-			default:
-				return true
-			}
+func (c *Conn) Hangup() { _ = c.raw.Read(hungUp) }
+
+// HungUp says whether Hangup would return at once.
+func (c *Conn) HungUp() (yes bool) {
+	err := c.raw.Control(func(fd uintptr) { yes = hungUp(fd) })
+	return yes || err != nil
+}
+
+func hungUp(fd uintptr) bool {
+	p := unix.PollFd{Fd: int32(fd)}
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&noTime)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return p.Revents&(unix.POLLHUP|unix.POLLERR) != 0
+		case unix.EINTR:
+		default:
+			return true
 		}
-	})
+	}
 }
 
 var noTime unix.Timespec // zero, which the kernel leaves as it is
