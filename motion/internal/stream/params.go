@@ -26,7 +26,7 @@ const (
 	pauseLast  = 8 * time.Millisecond
 	// pauseUnconnected is the first look of a sender that has no connections
 	// yet. Most short queries have ended by then, and need none.
-	pauseUnconnected = 5 * time.Millisecond
+	pauseUnconnected = 2 * time.Millisecond
 	// holdLimit is how long a partly filled buffer is held back at most while
 	// the producer goes on filling others.
 	holdLimit = 16 * time.Millisecond
