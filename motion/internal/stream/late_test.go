@@ -19,7 +19,8 @@ type opener struct {
 	connects, abandons int
 	delivered          [][][]byte
 	fail               error
-	hang               bool        // until ctx ends
+	hang               bool // until ctx ends
+	slow               time.Duration
 	got                chan []byte // a stream that has been read
 }
 
@@ -29,6 +30,7 @@ func (o *opener) opening(n int) Opening {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		}
+		time.Sleep(o.slow)
 		return o.fail
 	}
 	return Opening{
@@ -137,6 +139,15 @@ func TestLateSender(t *testing.T) {
 			time.AfterFunc(time.Second, func() { cancel(errDown) })
 			return s.Close(ctx)
 		}, connects: 1, err: errDown},
+		{name: "a pause while it is delivered", o: opener{slow: time.Second}, play: func(t *testing.T, s *Sender) error {
+			// Whoever has seen the pause before the end wants to connect.
+			time.AfterFunc(time.Millisecond, func() {
+				if err := s.connect(s.life.ctx); err == nil {
+					t.Error("connected after the end")
+				}
+			})
+			return s.Close(t.Context())
+		}, delivers: 1},
 		{name: "aborted while it is delivered", o: opener{hang: true}, play: func(t *testing.T, s *Sender) error {
 			time.AfterFunc(time.Second, s.Abort)
 			return s.Close(t.Context())

@@ -142,8 +142,11 @@ func (s *Sender) connect(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if s.connected.Load() {
+	switch {
+	case s.connected.Load():
 		return nil
+	case s.life.ctx.Err() != nil:
+		return s.over()
 	}
 	both, cancel := s.bound(ctx)
 	defer cancel()
@@ -168,8 +171,16 @@ func (s *Sender) lock(ctx context.Context) (unlock func(), err error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-s.life.ctx.Done():
-		return nil, s.life.err()
+		return nil, s.over()
 	}
+}
+
+// over is the error for what comes after the motion's end.
+func (s *Sender) over() error {
+	if err := s.life.err(); err != nil {
+		return err
+	}
+	return errAborted
 }
 
 // bound is ctx until the motion ends.
