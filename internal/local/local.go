@@ -121,6 +121,23 @@ func Dial(path string) (*Conn, error) {
 	return newConn(int(fd))
 }
 
+// Pair returns the two ends of a connection.
+func Pair() (a, b *Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	if a, err = newConn(fds[0]); err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	if b, err = newConn(fds[1]); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
 // Conn is one connection, a net.Conn. It may be used from any goroutine.
 type Conn struct {
 	file *os.File

@@ -28,6 +28,9 @@ type Config struct {
 	// return soon after ctx has ended. The proxy's status is where to look. May
 	// be nil.
 	Cause func(ctx context.Context, dbid uint16, lost bool) string
+	// Loop says that an executor of the same instance is this one itself, so
+	// that what it sends to it need not go through the proxy.
+	Loop bool
 	// Dialect is the proxy packet header the cluster speaks.
 	Dialect icwire.Dialect
 	// Restart is how long to wait for a proxy that does not listen, because
@@ -51,6 +54,7 @@ type Interconnect struct {
 	tuning atomic.Pointer[Tuning]
 	path   atomic.Pointer[string] // of the proxy's socket, when last connected to
 	group  stream.Group
+	loops  loops
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 }
@@ -165,6 +169,7 @@ func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.P
 func (ic *Interconnect) Close() error {
 	ic.cancel()
 	ic.group.Close()
+	ic.loops.close()
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package proxied_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/motion/proxied"
+)
+
+// TestLoop: what an executor sends to itself needs no proxy.
+func TestLoop(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return none, nil }, Restart: -1, Loop: true})
+	here := peer(0)
+	sending := here
+	sending.Pid++
+	for n, size := range []int{0, 10, 50_000, 1_000_000} {
+		id := id
+		id.Command += uint32(n)
+		r, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ic.Send(t.Context(), id, sending, []motion.Peer{here})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error, 1)
+		go func() {
+			err := s.Send(t.Context(), 0, make([]byte, size))
+			sent <- errors.Join(err, s.Close(t.Context()))
+		}()
+		b, _, err := r.Receive(t.Context())
+		if err != nil || len(b) != size {
+			t.Errorf("%d bytes of %d, %v", len(b), size, err)
+		}
+		if _, _, err := r.Receive(t.Context()); err != io.EOF {
+			t.Errorf("after the last tuple: %v", err)
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		if err := r.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+
+	// A sender that fails before it has sent anything is noticed.
+	id := id
+	id.Command = 100
+	r, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ic.Send(t.Context(), id, sending, []motion.Peer{here})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Abort()
+	if _, _, err := r.Receive(t.Context()); err == nil || err == io.EOF {
+		t.Errorf("from a sender that has failed: %v", err)
+	}
+	r.Abort()
+
+	// What a sender never came for goes with the next command.
+	before := descriptors(t)
+	for n := range 20 {
+		id.Command = uint32(200 + n)
+		r, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Abort()
+		_ = r.Close(t.Context())
+	}
+	if n := descriptors(t); n > before+4 {
+		t.Errorf("%d descriptors, before %d", n, before)
+	}
+	ic.Close()
+	if _, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending}); err == nil {
+		t.Error("a closed interconnect receives")
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
