@@ -4,7 +4,22 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/trunkline-db/trunkline/motion"
 )
+
+// A server that asks for rows when the session has just given the statement up
+// gets an error.
+func TestSourceAfterTheEnd(t *testing.T) {
+	set := &sources{s: &Session{ic: struct{ motion.Interconnect }{}}}
+	src := &source{set: set, index: 1}
+	if err := set.finishRun(); err != nil {
+		t.Fatal(err)
+	}
+	if err := src.serve(t.Context(), nil); err == nil || set.err == nil {
+		t.Errorf("%v, noted %v", err, set.err)
+	}
+}
 
 // Only the waiting for rows counts, and only once all have been sent.
 func TestPatience(t *testing.T) {

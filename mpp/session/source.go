@@ -17,10 +17,30 @@ import (
 // when the gang is needed for something else are spooled to a file.
 type sources struct {
 	s    *Session
-	run  *dispatch.Running
 	cmd  uint32
 	list []*source
 	err  error // first failure of a slice
+
+	mu  sync.Mutex        // held while a slice is started, which needs run
+	run *dispatch.Running // nil when it is finished; the session's own
+}
+
+// running is the statement, nil when it is finished. Any goroutine may ask.
+func (set *sources) running() *dispatch.Running {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.run
+}
+
+// start runs a slice for end. The server may ask for its rows when the session
+// has just given the statement up.
+func (set *sources) start(end *reception) (*dispatch.Running, error) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	if set.run == nil {
+		return nil, internal("the rows of a statement that has ended were asked for")
+	}
+	return set.run, set.run.Run(end.run())
 }
 
 // source is one of them. mu is held while its rows are read, by the row
@@ -145,8 +165,9 @@ func (src *source) serve(ctx context.Context, sink func([]byte) error) error {
 	case !src.taken.CompareAndSwap(false, true):
 		return internal("a row source was read twice")
 	}
-	stop := context.AfterFunc(ctx, src.set.run.Cancel)
-	defer stop()
+	if run := src.set.running(); run != nil {
+		defer context.AfterFunc(ctx, run.Cancel)()
+	}
 	if err := src.gather(sink); err != nil {
 		src.failed = err
 		return err
@@ -158,14 +179,16 @@ func (src *source) serve(ctx context.Context, sink func([]byte) error) error {
 func (src *source) gather(sink func([]byte) error) error {
 	set := src.set
 	end, err := set.s.reception(set.cmd, src.index)
+	var run *dispatch.Running
 	if err == nil {
-		err = set.run.Run(end.run())
+		run, err = set.start(end)
 	}
-	if err == nil {
-		err = end.rows(set.run, sink)
-	} else {
-		err = cause(set.run.Context(), err)
-		set.run.Fail(err)
+	switch {
+	case err == nil:
+		err = end.rows(run, sink)
+	case run != nil:
+		err = cause(run.Context(), err)
+		run.Fail(err)
 		end.abort()
 	}
 	if err != nil && set.err == nil {
@@ -206,12 +229,14 @@ func (set *sources) settle() error {
 }
 
 func (set *sources) finishRun() error {
-	if set.run == nil {
+	set.mu.Lock()
+	run := set.run
+	set.run = nil
+	set.mu.Unlock()
+	if run == nil {
 		return nil
 	}
-	err := set.s.finishRunning(set.run)
-	set.run = nil
-	return err
+	return set.s.finishRunning(run)
 }
 
 // cursorError is err, or what executors know better of why a cursor's rows have
