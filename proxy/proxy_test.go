@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -232,6 +233,12 @@ func TestProxyDies(t *testing.T) {
 	want := "the connection of the proxy of seg-1 (dbid 1) with that of seg0 (dbid 2) at " + list[1].Addr() + " was lost 2.5 s ago: the peer closed the connection"
 	if why := st.Loss(2, at.Add(2500*time.Millisecond)); why != want {
 		t.Errorf("loss %q, want %q", why, want)
+	}
+	late := st
+	late.Peers = slices.Clone(st.Peers)
+	late.Peers[0].Since = at.Add(20 * time.Second) // connected again, what was lost ends now
+	if why := late.Loss(2, at.Add(21*time.Second)); !strings.Contains(why, "was lost 21.0 s ago") {
+		t.Errorf("loss before the peer came back: %q", why)
 	}
 	if why := st.Explain(2, true); !strings.Contains(why, "the peer closed the connection") {
 		t.Errorf("explanation %q", why)

@@ -178,7 +178,8 @@ func (s Status) Explain(dbid uint16, lost bool) string {
 func (s Status) Loss(dbid uint16, now time.Time) string {
 	own := instanceName(s.Content, s.Dbid)
 	for _, p := range s.Peers {
-		if ago := now.Sub(p.LostAt); p.Dbid == dbid && p.Lost != "" && ago < lossTime {
+		// What was lost with it may end only now that there is another.
+		if ago := now.Sub(p.LostAt); p.Dbid == dbid && p.Lost != "" && (ago < lossTime || now.Sub(p.Since) < lossTime) {
 			return fmt.Sprintf("the connection of the proxy of %s with that of %s at %s was lost %.1f s ago: %s",
 				own, instanceName(p.Content, p.Dbid), p.Address, ago.Seconds(), p.Lost)
 		}

@@ -68,6 +68,13 @@ func (r *reception) rows(run *dispatch.Running, sink func([]byte) error) error {
 			break
 		}
 		if err != nil {
+			if f, ok := r.rcv.(interface{ Failure() error }); ok && bare(err) {
+				// An executor may have noticed what has failed here, and reported
+				// it, while the reason was looked for here.
+				if own := f.Failure(); own != nil {
+					err = betterError(own, err)
+				}
+			}
 			await(ctx, err)
 			err = cause(ctx, err) // before the others fail for our stopping
 			r.rcv.Abort()
@@ -136,8 +143,7 @@ func (p *patience) after(begun <-chan struct{}, lost func()) (stop func()) {
 // goes another way than the motion's own end, and their being cancelled would
 // take the place of it.
 func await(ctx context.Context, err error) {
-	var me *motion.Error
-	if !errors.As(err, &me) || me.Code != motion.CodeInterconnect || !motion.Bare(me.Message) {
+	if !bare(err) {
 		return
 	}
 	t := time.NewTimer(reportLimit)
@@ -146,6 +152,12 @@ func await(ctx context.Context, err error) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+}
+
+// bare says whether err is a broken connection and no more.
+func bare(err error) bool {
+	pe := pgError(err)
+	return pe.Code == motion.CodeInterconnect && motion.Bare(pe.Message)
 }
 
 // cause prefers what ended ctx over the error that its end brought about.

@@ -139,6 +139,13 @@ func (l *life) ask() bool {
 	return first
 }
 
+// asking says whether somebody asks for the cause, who will fail the motion then.
+func (l *life) asking() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
+
 // Reset closes c so that the other end sees a failure and no TIME_WAIT stays.
 func Reset(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {

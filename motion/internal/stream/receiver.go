@@ -265,6 +265,16 @@ func (r *Receiver) Close(ctx context.Context) error {
 	return r.result
 }
 
+// Failure is why the motion has failed, nil if it has not. While the reason of a
+// lost connection is asked for it waits for the answer. It may be called from
+// any goroutine.
+func (r *Receiver) Failure() error {
+	if r.life.asking() {
+		<-r.life.ctx.Done() // soon: explainLimit
+	}
+	return r.life.err()
+}
+
 // Abort implements motion.Receiver.
 func (r *Receiver) Abort() { r.life.fail(errAborted) }
 
