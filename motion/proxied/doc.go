@@ -4,9 +4,12 @@
 // instances.
 //
 // An executor needs no port and no address for this, only the socket of its
-// proxy. That is looked for anew for each connection, because its name has the
-// postmaster's pid in it; a proxy that is being restarted is waited for a
-// moment. The proxy answers before it has heard from the other end: whether the
+// proxy. That is looked for again when nobody answers at it, because its name
+// has the postmaster's pid in it; a proxy that is being restarted is waited for
+// a moment. A receiver connects at once, a sender when it has a buffer full, has
+// paused, or has come to its end: a short stream is written together with the
+// hello, and the sender is done when the proxy has answered. The proxy answers
+// before it has heard from the other end: whether the
 // two ends meet shows later, and a connection that the proxy gives up becomes
 // an error that says why, as far as the proxy's status tells.
 //

@@ -15,6 +15,8 @@
 //	receiver  closes as soon as it has read the chunk
 //	sender    sees EOF, closes, with a reset where that saves a TIME_WAIT
 //
+// A late sender (NewLateSender) has no connections until it needs them.
+//
 // With HandOver the sender closes as soon as it has written the chunk: a round
 // trip less, which only somebody who carries the stream to its end can save.
 //
