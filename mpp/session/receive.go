@@ -39,9 +39,16 @@ func (s *Session) reception(cmd uint32, slice int16) (*reception, error) {
 	return &reception{s: s, ic: ic, cmd: cmd, slice: slice}, err
 }
 
-// run tells the executors to run the slice for this end, which is opened first.
+// run tells the executors to run the slice for this end. In type proxy that is
+// opened first (see motion.Sender); in the others when the slices are open, for
+// the time in which senders have to connect must not pass while a slice waits
+// for a lock.
 func (r *reception) run() dispatch.Run {
-	return dispatch.Run{Slice: r.slice, Receivers: r.s.selfPeers(), Receive: r.open}
+	run := dispatch.Run{Slice: r.slice, Receivers: r.s.selfPeers()}
+	if r.ic.Type() == "proxy" {
+		run.Receive = r.open
+	}
+	return run
 }
 
 func (r *reception) open(ctx context.Context, senders []motion.Peer) (err error) {
@@ -60,6 +67,13 @@ func (r *reception) abort() {
 func (r *reception) rows(run *dispatch.Running, sink func([]byte) error) error {
 	ctx, cancel := context.WithCancelCause(run.Context())
 	defer cancel(nil)
+	if r.rcv == nil {
+		if err := r.open(ctx, run.Senders(r.slice)); err != nil {
+			err = cause(ctx, err)
+			run.Fail(err)
+			return err
+		}
+	}
 	var p patience
 	defer p.after(run.Sent(r.slice), func() { cancel(errNoArrival) })()
 	for {
