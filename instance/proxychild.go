@@ -23,8 +23,9 @@ type proxyKeeper struct {
 	log     *slog.Logger
 	onState func(pid int, s State)
 
-	mu  sync.Mutex
-	cur *child
+	mu      sync.Mutex
+	cur     *child
+	reloads int // so far
 }
 
 // keep starts the proxy, and again when it ends, until ctx is done.
@@ -69,13 +70,20 @@ func (p *proxyKeeper) start(ctx context.Context) (*child, error) {
 	cmd.Env, cmd.Dir = p.env, string(p.dir)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.mu.Lock()
+	before := p.reloads
+	p.mu.Unlock()
 	c, err := p.spawn.start(cmd, syscall.SIGTERM)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	p.cur = c
+	missed := p.reloads > before // it may have read the files before they changed
 	p.mu.Unlock()
+	if missed {
+		c.signal(syscall.SIGHUP)
+	}
 	return c, nil
 }
 
@@ -85,6 +93,7 @@ func (p *proxyKeeper) start(ctx context.Context) (*child, error) {
 func (p *proxyKeeper) reload() {
 	p.mu.Lock()
 	c := p.cur
+	p.reloads++
 	p.mu.Unlock()
 	if c != nil {
 		c.signal(syscall.SIGHUP)

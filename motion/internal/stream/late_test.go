@@ -92,6 +92,18 @@ func TestLateSender(t *testing.T) {
 			}
 			return s.Close(t.Context())
 		}, connects: 1},
+		{name: "some", play: func(t *testing.T, s *Sender) error {
+			for range 10 {
+				if err := s.Send(t.Context(), 1, make([]byte, 1000)); err != nil {
+					return err
+				}
+			}
+			synctest.Wait()
+			if !s.connected.Load() {
+				t.Error("not connected with 10 kB to send")
+			}
+			return s.Close(t.Context())
+		}, connects: 1},
 		{name: "one long tuple", play: func(t *testing.T, s *Sender) error {
 			return errors.Join(s.Send(t.Context(), 0, make([]byte, 300_000)), s.Close(t.Context()))
 		}, connects: 1},

@@ -78,7 +78,11 @@ func (o *outStream) put(ctx context.Context, tuple []byte) error {
 		}
 		kick := !o.kicked && (!done || o.pk.len() >= largeBuffer/2)
 		o.kicked = o.kicked || kick
+		ahead := before < connectAhead && o.pk.len() >= connectAhead
 		o.mu.Unlock()
+		if ahead && !kick && !o.s.connected.Load() && o.s.ahead.CompareAndSwap(false, true) {
+			go o.s.connect(o.s.life.ctx) //nolint:errcheck // fails the motion
+		}
 		if kick {
 			if err := o.s.connect(ctx); err != nil {
 				return o.unsent(err, !done && !first)

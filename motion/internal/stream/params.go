@@ -26,7 +26,9 @@ const (
 	pauseLast  = 8 * time.Millisecond
 	// pauseUnconnected is the first look of a sender that has no connections
 	// yet. Most short queries have ended by then, and need none.
-	pauseUnconnected = 2 * time.Millisecond
+	pauseUnconnected = 2 * time.Millisecond // connectAhead is how many bytes of a stream make a sender connect while it
+	// goes on packing: what is longer is not written in one anyway.
+	connectAhead = 8 << 10
 	// holdLimit is how long a partly filled buffer is held back at most while
 	// the producer goes on filling others.
 	holdLimit = 16 * time.Millisecond

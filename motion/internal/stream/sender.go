@@ -19,6 +19,7 @@ type Sender struct {
 
 	opening   *Opening // nil when the connections were there from the start
 	connected atomic.Bool
+	ahead     atomic.Bool   // somebody has begun to connect before it was needed
 	making    chan struct{} // holds a token while somebody makes connections
 	startMu   sync.Mutex
 	started   bool        // the parts of life end by themselves
