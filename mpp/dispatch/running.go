@@ -55,9 +55,9 @@ type Run struct {
 	RecvSlice int16
 	Receivers []motion.Peer
 	// Receive, if not nil, opens the receiving end of the motion from senders. It
-	// is called once the senders are known and before any of them is told to run,
-	// so that nothing they send can be lost without the receiver's noticing. An
-	// error of it is returned as it is.
+	// is called as soon as they have been told to run: what they send can hardly
+	// be lost without the receiver's noticing, and where it cannot be reached
+	// they, who know the address, say so first. An error of it ends the statement.
 	Receive func(ctx context.Context, senders []motion.Peer) error
 }
 
@@ -135,11 +135,6 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		n.left.Store(int32(len(r.Senders(s.Index))))
 		r.sending[s.Index] = n
 	}
-	if run != nil && run.Receive != nil {
-		if err := run.Receive(ctx, r.Senders(run.Slice)); err != nil {
-			return nil, err
-		}
-	}
 	var h *hold
 	if len(ms) > 1 || len(slcs) > 1 {
 		if h, err = g.holdReading(ctx); err != nil {
@@ -159,6 +154,11 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	r.opened = make(chan struct{}, len(ms))
 	for _, p := range r.parts {
 		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
+	}
+	if run != nil && run.Receive != nil {
+		if err := run.Receive(r.ctx, r.Senders(run.Slice)); err != nil {
+			r.o.fail(err) // unless an executor has
+		}
 	}
 	for range r.parts {
 		select {
@@ -390,11 +390,6 @@ func (r *Running) Run(run Run) error {
 		}
 	}
 	found := false
-	if run.Receive != nil {
-		if err := run.Receive(r.ctx, r.Senders(run.Slice)); err != nil {
-			return err
-		}
-	}
 	for _, p := range r.parts {
 		if slices.Contains(p.slices, run.Slice) {
 			found = true
@@ -407,6 +402,9 @@ func (r *Running) Run(run Run) error {
 	}
 	if !found {
 		return newError("XX000", fmt.Sprintf("there is no slice %d to run", run.Slice), nil)
+	}
+	if run.Receive != nil {
+		return run.Receive(r.ctx, r.Senders(run.Slice))
 	}
 	return nil
 }

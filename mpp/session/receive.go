@@ -40,9 +40,9 @@ func (s *Session) reception(cmd uint32, slice int16) (*reception, error) {
 }
 
 // run tells the executors to run the slice for this end. In type proxy that is
-// opened first (see motion.Sender); in the others when the slices are open, for
-// the time in which senders have to connect must not pass while a slice waits
-// for a lock.
+// opened at the same time (see motion.Sender); in the others when the slices are
+// open, for the time in which senders have to connect must not pass while a slice
+// waits for a lock.
 func (r *reception) run() dispatch.Run {
 	run := dispatch.Run{Slice: r.slice, Receivers: r.s.selfPeers()}
 	if r.ic.Type() == "proxy" {
