@@ -63,9 +63,7 @@ func (j *job) serve() error {
 		var why error
 		if f != nil {
 			why = f
-			if st := q.stmt.Load(); st != nil && len(st.inputs) > 0 {
-				q.rowsConnected = false // dblink may have left it busy
-			}
+			q.rowsConnected = false // whatever PostgreSQL has made of it
 		}
 		if err := q.endStatement(why); err != nil && (f == nil || consequence(f.err)) {
 			f = &failure{err: err}
@@ -114,6 +112,10 @@ func (j *job) next() (byte, []byte, error) {
 				return 0, nil, err
 			}
 			continue
+		case 'E':
+			// Also when it is only what an early stop has brought about: dblink
+			// may have been left busy.
+			j.q.rowsConnected = false
 		case 'Z':
 			j.syncs--
 			j.q.txStatus.Store(uint32(m[5]))
