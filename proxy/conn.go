@@ -117,10 +117,10 @@ func (c *conn) serveShort() bool {
 		c.leave(&c.running)
 		return true
 	case got == r.want || !c.uc.AtEnd():
-		c.peer.send(c, b, got, r.made)
+		c.peer.send(c, b, got, r.made, false)
 		return false
 	default: // data and end go together
-		c.peer.sendLast(c, b, got, r.made)
+		c.peer.send(c, b, got, r.made, true)
 	}
 	if c.uc.HungUp() {
 		c.peer.gone(c)
@@ -154,7 +154,7 @@ func (c *conn) serve() {
 		b, got, err := r.read(n)
 		switch {
 		case err == nil:
-			n = c.peer.send(c, b, got, r.made)
+			n = c.peer.send(c, b, got, r.made, false)
 		case err == io.EOF:
 			c.peer.eof(c)
 			c.uc.Hangup()

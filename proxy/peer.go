@@ -321,28 +321,20 @@ func (c *conn) space() int {
 }
 
 // send sends n bytes that have been read from c's backend, as so many packets,
-// and returns the room there is then.
-func (pr *peer) send(c *conn, b *trunk.Buffer, n, packets int) int {
+// and returns the room there is then. With last the backend has no more: the end
+// goes along.
+func (pr *peer) send(c *conn, b *trunk.Buffer, n, packets int, last bool) int {
 	pr.mu.Lock()
 	defer pr.unlock()
 	if c.lc.Sent(n, packets) {
 		c.stream.Send(b)
 	} else {
 		b.Release()
+	}
+	if last {
+		pr.do(c.lc, pr.table.EOF(c.lc))
 	}
 	return c.space()
-}
-
-// sendLast is send and eof in one.
-func (pr *peer) sendLast(c *conn, b *trunk.Buffer, n, packets int) {
-	pr.mu.Lock()
-	defer pr.unlock()
-	if c.lc.Sent(n, packets) {
-		c.stream.Send(b)
-	} else {
-		b.Release()
-	}
-	pr.do(c.lc, pr.table.EOF(c.lc))
 }
 
 func (pr *peer) eof(c *conn) {

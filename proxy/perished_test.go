@@ -52,19 +52,7 @@ func TestSenderClosesAtOnce(t *testing.T) {
 // proxy.
 func (n *node) dialTrunkline(dbid uint16, content int16) *greenplum {
 	n.t.Helper()
-	own, _ := n.facts.Addresses.Lookup(n.facts.Dbid)
-	c, err := net.Dial("tcp", own.Addr())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { c.Close() })
-	g := &greenplum{n.t, c, icwire.Magic36}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		n.t.Fatal(err)
-	}
-	hello := icwire.Header{Type: icwire.PeerHello, SrcContent: content, SrcDbid: dbid, SrcPid: 4711, DstContent: n.facts.Content, DstDbid: n.facts.Dbid}
-	mustWrite(n.t, g, trunk.Offer(hello).Append(nil, g.d))
-	ack, _ := g.packet()
+	g, ack := n.dialWith(icwire.Magic36, trunk.Offer(n.peerHello(dbid, content)), nil)
 	if a := trunk.Agreed(ack); !a.Trunkline || a.Features&trunk.FeatureLost == 0 {
 		n.t.Fatalf("PEER_HELLO was answered with %v", ack)
 	}

@@ -329,6 +329,24 @@ func (n *node) dialAs(dbid uint16, content int16) *greenplum {
 // dialIn does so in a dialect, with more in the same segment as the hello.
 func (n *node) dialIn(d icwire.Dialect, dbid uint16, content int16, more []byte) *greenplum {
 	n.t.Helper()
+	hello := n.peerHello(dbid, content)
+	g, ack := n.dialWith(d, hello, more)
+	want := hello.PeerHelloAck(int32(os.Getpid()))
+	want.Len = uint16(d.HeaderLen())
+	if ack != want {
+		n.t.Fatalf("PEER_HELLO was answered with %v, want %v", ack, want)
+	}
+	return g
+}
+
+// peerHello is what the proxy of another instance says first.
+func (n *node) peerHello(dbid uint16, content int16) icwire.Header {
+	return icwire.Header{Type: icwire.PeerHello, SrcContent: content, SrcDbid: dbid, SrcPid: 4711, DstContent: n.facts.Content, DstDbid: n.facts.Dbid}
+}
+
+// dialWith connects, says hello and returns the answer.
+func (n *node) dialWith(d icwire.Dialect, hello icwire.Header, more []byte) (*greenplum, icwire.Header) {
+	n.t.Helper()
 	own, _ := n.facts.Addresses.Lookup(n.facts.Dbid)
 	c, err := net.Dial("tcp", own.Addr())
 	if err != nil {
@@ -339,14 +357,9 @@ func (n *node) dialIn(d icwire.Dialect, dbid uint16, content int16, more []byte)
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		n.t.Fatal(err)
 	}
-	hello := icwire.Header{Type: icwire.PeerHello, SrcContent: content, SrcDbid: dbid, SrcPid: 4711, DstContent: n.facts.Content, DstDbid: n.facts.Dbid}
 	mustWrite(n.t, g, append(hello.Append(nil, d), more...))
-	want := hello.PeerHelloAck(int32(os.Getpid()))
-	want.Len = uint16(d.HeaderLen())
-	if h, _ := g.packet(); h != want {
-		n.t.Fatalf("PEER_HELLO was answered with %v, want %v", h, want)
-	}
-	return g
+	ack, _ := g.packet()
+	return g, ack
 }
 
 func (g *greenplum) packet() (icwire.Header, []byte) {
