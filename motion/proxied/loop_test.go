@@ -18,9 +18,8 @@ func TestLoop(t *testing.T) {
 	here := peer(0)
 	sending := here
 	sending.Pid++
-	for n, size := range []int{0, 10, 50_000, 1_000_000} {
-		id := id
-		id.Command += uint32(n)
+	open := func(id motion.ID) (motion.Sender, motion.Receiver) {
+		t.Helper()
 		r, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending})
 		if err != nil {
 			t.Fatal(err)
@@ -29,6 +28,12 @@ func TestLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		return s, r
+	}
+	for n, size := range []int{0, 10, 50_000, 1_000_000} {
+		id := id
+		id.Command += uint32(n)
+		s, r := open(id)
 		sent := make(chan error, 1)
 		go func() {
 			err := s.Send(t.Context(), 0, make([]byte, size))
@@ -52,14 +57,7 @@ func TestLoop(t *testing.T) {
 	// A sender that fails before it has sent anything is noticed.
 	id := id
 	id.Command = 100
-	r, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ic.Send(t.Context(), id, sending, []motion.Peer{here})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, r := open(id)
 	s.Abort()
 	if _, _, err := r.Receive(t.Context()); err == nil || err == io.EOF {
 		t.Errorf("from a sender that has failed: %v", err)

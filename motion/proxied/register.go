@@ -133,10 +133,10 @@ var errNotListening = errors.New("not listening")
 func (ic *Interconnect) hello(c *call) {
 	var err error
 	if c.loop = ic.cfg.Loop && c.key.Remote.Dbid == c.key.Local.Dbid; c.loop {
-		if c.conn, err = ic.loops.take(c.key); err == nil {
-			_, err = c.conn.Writev(c.stream)
+		c.path = "a pair of its own"
+		if c.conn, c.err = ic.loops.take(c.key); c.err == nil {
+			c.write()
 		}
-		c.err = err
 		return
 	}
 	if c.path, c.conn, err = ic.dial(); err != nil {
@@ -148,7 +148,16 @@ func (ic *Interconnect) hello(c *call) {
 		return
 	}
 	var head [icwire.MaxHeaderLen]byte
-	if _, err := c.conn.Writev(c.key.Header(icwire.Hello, 0, ic.cfg.Dialect).Append(head[:0], ic.cfg.Dialect), c.stream); err != nil {
+	c.write(c.key.Header(icwire.Hello, 0, ic.cfg.Dialect).Append(head[:0], ic.cfg.Dialect))
+}
+
+// write writes the stream behind what is given. All of it goes into the socket's
+// buffer, unless the system's is small: then the reader may take its time.
+func (c *call) write(head ...[]byte) {
+	if len(c.stream) > 0 {
+		_ = c.conn.SetWriteDeadline(time.Now().Add(ackLimit)) // it is ours and open
+	}
+	if _, err := c.conn.Writev(append(head, c.stream)...); err != nil {
 		c.err = fmt.Errorf("%w: %w", errRefused, bare(err))
 	}
 }

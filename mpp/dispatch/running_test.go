@@ -82,8 +82,8 @@ func TestReceive(t *testing.T) {
 		run := &Run{Slice: 1, Receivers: []motion.Peer{c.self}}
 		sorry := errors.New("no receiver")
 		run.Receive = func(_ context.Context, senders []motion.Peer) error {
-			if len(senders) != nsegs {
-				t.Errorf("%d senders", len(senders))
+			if len(senders) != nsegs || g.current() == nil {
+				t.Errorf("%d senders, a statement under way: %v", len(senders), g.current() != nil)
 			}
 			return sorry
 		}
