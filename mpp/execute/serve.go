@@ -53,6 +53,9 @@ func (j *job) serve() error {
 	if err != nil && !errors.As(err, &f) {
 		return err
 	}
+	if st := q.stmt.Load(); st != nil && err == nil && j.run != nil {
+		st.left--
+	}
 	if f != nil || j.oneShot || j.cmd.Op == OpClose {
 		if err := j.sync(); err != nil {
 			return err
@@ -63,7 +66,11 @@ func (j *job) serve() error {
 		var why error
 		if f != nil {
 			why = f
-			q.rowsConnected = false // whatever PostgreSQL has made of it
+		}
+		if st := q.stmt.Load(); st != nil && st.left > 0 {
+			// It has failed here or elsewhere: whatever PostgreSQL has made of
+			// its connection to the row source, the next one needs a good one.
+			q.rowsConnected = false
 		}
 		if err := q.endStatement(why); err != nil && (f == nil || consequence(f.err)) {
 			f = &failure{err: err}

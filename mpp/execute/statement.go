@@ -24,6 +24,7 @@ type statement struct {
 	wg      sync.WaitGroup
 	senders map[int16]*outgoing
 	inputs  []*incoming
+	left    int // slices that have not run to the end; the pump's
 
 	mu  sync.Mutex
 	err error // the first failure of a motion
@@ -77,7 +78,7 @@ func (q *session) openMotions(c *Command) error {
 	if c.hasInputs() && q.srv.rows == nil {
 		return &motion.Error{Code: "0A000", Message: "this instance has no row source for motions between segments"}
 	}
-	st := &statement{q: q, senders: map[int16]*outgoing{}}
+	st := &statement{q: q, senders: map[int16]*outgoing{}, left: len(c.Slices)}
 	st.ctx, st.cancel = context.WithCancelCause(q.ctx)
 	for i := range c.Slices {
 		s := &c.Slices[i]
