@@ -51,12 +51,16 @@ type Type uint16
 //	proxy    <─────────── Bye ──────> proxy      one each way, last
 //	backend  ── Hello ──────────────> proxy      unix socket, once, first
 //	backend  <──────────── HelloAck ── proxy     then raw ic-tcp packets
+//	sender   ── Whole ──────────────> proxy      unix socket, any number
+//	sender   <───── HelloAck or Bye ── proxy     one for each Whole, in order
 //
 // Between two Trunkline proxies that have agreed on it, DataAck carries a
 // payload of 8 bytes: how many bytes the sender may have sent since the
 // connection began, with the highest bit set if it was sent behind a Bye. The types after DataAck
-// are theirs alone. Each but Lost carries 8 bytes too and is of no logical
-// connection.
+// are Trunkline's alone. Ping, Pong and Free carry 8 bytes too and are of no
+// logical connection. Whole carries all that a sender has: it is Hello, stream
+// and end in one, and the connection is there for the next. Bye as its answer
+// says that the sender has to say Hello. It goes by Magic36 only.
 const (
 	Data         Type = 0
 	PeerHello    Type = 1
@@ -70,9 +74,10 @@ const (
 	Pong         Type = 9  // what the Ping carried
 	Free         Type = 10 // how many bytes every connection may send without a grant
 	Lost         Type = 11 // what this connection had for the peer went with the trunk before
+	Whole        Type = 12 // a sender's whole stream
 )
 
-var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE", "LOST"}
+var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE", "LOST", "WHOLE"}
 
 // String returns the name Greenplum's logs use, such as "PEER_HELLO".
 func (t Type) String() string {

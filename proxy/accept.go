@@ -149,6 +149,19 @@ func (p *Proxy) listensWhere(e topology.Entry, hello icwire.Header) error {
 
 // readHello reads the first packet of a connection, which tells the dialect.
 func readHello(r io.Reader, want icwire.Type) (h icwire.Header, d icwire.Dialect, err error) {
+	h, d, err = readHead(r)
+	if err == nil && (h.Type != want || int(h.Len) != d.HeaderLen()) {
+		err = unexpected(want, h)
+	}
+	return h, d, err
+}
+
+func unexpected(want icwire.Type, h icwire.Header) error {
+	return &icwire.ProtocolError{Reason: fmt.Sprintf("expected %v, received %v", want, h)}
+}
+
+// readHead reads a packet's header.
+func readHead(r io.Reader) (h icwire.Header, d icwire.Dialect, err error) {
 	var buf [icwire.MaxHeaderLen]byte
 	if _, err = io.ReadFull(r, buf[:4]); err != nil {
 		return h, d, err
@@ -163,13 +176,8 @@ func readHello(r io.Reader, want icwire.Type) (h icwire.Header, d icwire.Dialect
 		}
 		return h, d, err
 	}
-	if h, err = icwire.Decode(b, d); err != nil {
-		return h, d, err
-	}
-	if h.Type != want || int(h.Len) != len(b) {
-		return h, d, &icwire.ProtocolError{Reason: fmt.Sprintf("expected %v, received %v", want, h)}
-	}
-	return h, d, nil
+	h, err = icwire.Decode(b, d)
+	return h, d, err
 }
 
 // learn takes note of the dialect somebody speaks. One cluster speaks one

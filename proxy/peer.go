@@ -65,6 +65,11 @@ func (pr *peer) unlock() {
 func (pr *peer) payload(d icwire.Dialect) int {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
+	return pr.longest(d)
+}
+
+// longest is payload for those who hold pr.mu.
+func (pr *peer) longest(d icwire.Dialect) int {
 	if pr.agreement.Trunkline {
 		return icwire.MaxPacketLen - d.HeaderLen()
 	}

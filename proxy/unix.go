@@ -130,6 +130,8 @@ func (p *Proxy) serveBackend(ctx context.Context, c *local.Conn) {
 	case err != nil:
 		c.Close()
 		p.noBackend(ctx, err)
+	case h.Type == icwire.Whole:
+		p.wg.Go(func() { p.serveWholes(ctx, c, h, d) })
 	default:
 		if run := p.welcome(c, h, d); run != nil && !run.serveShort() {
 			p.wg.Go(run.serve)
@@ -142,7 +144,7 @@ func (p *Proxy) awaitHello(ctx context.Context, c *local.Conn, first *helloSoFar
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	st := p.locals.add(c)
 	_ = c.SetDeadline(time.Now().Add(p.times().HelloTimeout)) // fails if closed; so will the read
-	h, d, err := readHello(io.MultiReader(bytes.NewReader(first.buf[:first.n]), c), icwire.Hello)
+	h, d, err := readBackend(io.MultiReader(bytes.NewReader(first.buf[:first.n]), c))
 	stop()
 	if p.locals.remove(st) {
 		err = errCrowded
@@ -153,9 +155,23 @@ func (p *Proxy) awaitHello(ctx context.Context, c *local.Conn, first *helloSoFar
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	if run := p.welcome(c, h, d); run != nil {
+	if h.Type == icwire.Whole {
+		p.serveWholes(ctx, c, h, d)
+	} else if run := p.welcome(c, h, d); run != nil {
 		run.serve()
 	}
+}
+
+// readBackend reads what a backend begins with: HELLO, or the header of WHOLE.
+func readBackend(r io.Reader) (h icwire.Header, d icwire.Dialect, err error) {
+	h, d, err = readHead(r)
+	switch {
+	case err != nil:
+	case h.Type == icwire.Whole && d == icwire.Magic36:
+	case h.Type != icwire.Hello || int(h.Len) != d.HeaderLen():
+		err = unexpected(icwire.Hello, h)
+	}
+	return h, d, err
 }
 
 // noBackend takes note of a connection that was closed as it said no hello.
@@ -185,7 +201,7 @@ func (f *helloSoFar) read(c *local.Conn) (h icwire.Header, d icwire.Dialect, err
 		if k > 0 && f.n < want {
 			return h, d, unix.EAGAIN
 		}
-		h, d, err = readHello(bytes.NewReader(f.buf[:f.n]), icwire.Hello)
+		h, d, err = readBackend(bytes.NewReader(f.buf[:f.n]))
 		if err != io.ErrUnexpectedEOF || k == 0 || want == icwire.MaxHeaderLen {
 			return h, d, err
 		}

@@ -43,3 +43,32 @@ func TestWindowHasAFloor(t *testing.T) {
 		t.Errorf("the window is %d, want %d", c.window, MinWindow)
 	}
 }
+
+// A packet that is to go at once needs a key nobody has, and room for all of it.
+func TestVacant(t *testing.T) {
+	key := icwire.Key{Command: 1, Local: icwire.End{Dbid: 1, Pid: 1}, Remote: icwire.End{Dbid: 2, Pid: 2}}
+	now := time.Unix(1000, 0)
+	for _, credit := range []bool{false, true} {
+		table := NewTable()
+		table.Credit, table.Free = credit, 10_000
+		room := 10_000
+		if !credit {
+			room = table.Window.Pause * table.Payload
+		}
+		if !table.Vacant(key, room) || table.Vacant(key, room+1) {
+			t.Errorf("credit %v: there is not just room for %d bytes", credit, room)
+		}
+		if _, keep, _, _ := table.Data(key, make([]byte, 1), true, now); !keep || table.Vacant(key, 1) {
+			t.Errorf("credit %v: vacant with a packet that is early", credit)
+		}
+		next := key
+		next.Command++
+		c, _, _, refused := table.Hello(next, now)
+		if refused != "" || table.Vacant(next, 1) {
+			t.Errorf("credit %v: vacant with a backend, %s", credit, refused)
+		}
+		if c.Room() != room {
+			t.Errorf("credit %v: room for %d bytes, expected %d", credit, c.Room(), room)
+		}
+	}
+}

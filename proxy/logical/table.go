@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"math"
 	"time"
 
 	"github.com/trunkline-db/trunkline/icwire"
@@ -170,6 +171,16 @@ func (t *Table) Hello(key icwire.Key, now time.Time) (c *Conn, e Effect, others 
 		c.settle(&e)
 	}
 	return c, e, others, ""
+}
+
+// Vacant says whether a backend that said HELLO with key would be served at once
+// and could send a packet of n bytes.
+func (t *Table) Vacant(key icwire.Key, n int) bool {
+	room := t.Window.Pause * t.Payload
+	if t.Credit {
+		room = int(min(t.Free, math.MaxInt32))
+	}
+	return t.slots[key.ID()] == nil && n <= room
 }
 
 // Data takes a DATA packet for the local end named by key, or a part of one;
