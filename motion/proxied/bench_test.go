@@ -60,7 +60,13 @@ func BenchmarkGather(b *testing.B) {
 
 // BenchmarkShort is a whole motion of one row through two proxies.
 func BenchmarkShort(b *testing.B) {
+	b.Run("Hello", func(b *testing.B) { benchmarkShort(b, false) })
+	b.Run("Whole", func(b *testing.B) { benchmarkShort(b, true) })
+}
+
+func benchmarkShort(b *testing.B, whole bool) {
 	is := startProxies(b, 2)
+	is.whole = whole
 	from, to := is.executor(b, 1, 1000, motiontest.Options{}), is.executor(b, 0, 1001, motiontest.Options{})
 	for i := range b.N {
 		id := id

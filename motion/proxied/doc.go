@@ -6,12 +6,13 @@
 // An executor needs no port and no address for this, only the socket of its
 // proxy. That is looked for again when nobody answers at it, because its name
 // has the postmaster's pid in it; a proxy that is being restarted is waited for
-// a moment. A receiver connects at once, a sender when it has a buffer full, has
-// paused, or has come to its end: a short stream is written together with the
-// hello, and the sender is done when the proxy has answered. The proxy answers
-// before it has heard from the other end: whether the
-// two ends meet shows later, and a connection that the proxy gives up becomes
-// an error that says why, as far as the proxy's status tells.
+// a moment. A receiver connects at once, a sender when it has a buffer full or has
+// paused. One that has come to its end before has a short stream, and is done when
+// the proxy has answered for it. A Trunkline proxy takes such streams whole, a
+// packet each, on one connection that the executor keeps (Config.Whole); another
+// gets them behind a hello. The proxy answers before it has heard from the other
+// end: whether the two ends meet shows later, and a connection that the proxy gives
+// up becomes an error that says why, as far as the proxy's status tells.
 //
 // Who sends is not in the name of a logical connection. Two executors that are
 // both at both ends of one motion therefore need a pid for each end, as they

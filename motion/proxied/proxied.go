@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,9 @@ type Config struct {
 	// Loop says that an executor of the same instance is this one itself, so
 	// that what it sends to it need not go through the proxy.
 	Loop bool
+	// Whole says that the proxy is Trunkline's and takes short streams whole, in
+	// one packet. It has a meaning in the dialect Magic36 only.
+	Whole bool
 	// Dialect is the proxy packet header the cluster speaks.
 	Dialect icwire.Dialect
 	// Restart is how long to wait for a proxy that does not listen, because
@@ -55,8 +59,11 @@ type Interconnect struct {
 	path   atomic.Pointer[string] // of the proxy's socket, when last connected to
 	group  stream.Group
 	loops  loops
+	line   line
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+	mu     sync.Mutex     // of the end of ctx
+	wg     sync.WaitGroup // of abandon
 }
 
 var _ motion.Interconnect = (*Interconnect)(nil)
@@ -167,9 +174,13 @@ func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.P
 
 // Close implements motion.Interconnect.
 func (ic *Interconnect) Close() error {
+	ic.mu.Lock()
 	ic.cancel()
+	ic.mu.Unlock()
 	ic.group.Close()
 	ic.loops.close()
+	ic.line.close()
+	ic.wg.Wait()
 	return nil
 }
 
@@ -197,8 +208,9 @@ func callsOf(id motion.ID, self motion.Peer, peers []motion.Peer, streams [][]by
 	return calls
 }
 
-// connect registers self with the proxy for each of the peers, and writes the
-// streams, one for each, if there are any.
+// connect registers self with the proxy for each of the peers, and returns a
+// connection for each. With streams, one for each, it writes those, and there are
+// fewer connections if the proxy has taken some whole.
 func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.Peer, peers []motion.Peer, streams [][]byte) ([]net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -210,9 +222,11 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 	calls := callsOf(id, self, peers, streams)
 	err := ic.register(ctx, calls)
 	if err == nil && ctx.Err() == nil {
-		conns := make([]net.Conn, len(calls))
-		for i := range calls {
-			conns[i] = calls[i].conn
+		conns := make([]net.Conn, 0, len(calls))
+		for _, c := range calls {
+			if !c.done {
+				conns = append(conns, c.conn)
+			}
 		}
 		return conns, nil
 	}

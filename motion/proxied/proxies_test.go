@@ -21,6 +21,7 @@ import (
 
 // instances are the real proxies of a cluster, with no instances behind them.
 type instances struct {
+	whole   bool // executors hand over short streams whole
 	dir     string
 	proxies []*proxy.Proxy
 	stop    []context.CancelFunc
@@ -87,13 +88,18 @@ func startProxies(t testing.TB, n int, dead ...int) *instances {
 	return is
 }
 
-// wait waits until the proxies that run are connected with each other.
+// wait waits until the proxies that run are connected with each other and listen
+// to backends.
 func (is *instances) wait(t testing.TB) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		missing := ""
 		for i, p := range is.proxies {
-			for _, ps := range p.Status().Peers {
+			st := p.Status()
+			if is.run[i] && st.Socket == "" {
+				missing = "no socket for backends"
+			}
+			for _, ps := range st.Peers {
 				if is.run[i] && is.run[ps.Dbid-1] && ps.State != proxy.StateConnected {
 					missing = ps.Cause
 				}
@@ -121,6 +127,7 @@ func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Op
 				return is.proxies[instance].Status().Explain(dbid, lost)
 			},
 			SetupTimeout: opt.SetupTimeout, TransmitTimeout: opt.TransmitTimeout, MaxPacket: opt.MaxPacket,
+			Whole: is.whole,
 		}),
 		Peer: motion.Peer{Content: int16(instance - 1), Dbid: uint16(instance + 1), Pid: int32(pid)},
 	}
@@ -129,14 +136,19 @@ func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Op
 // TestConformanceOverProxies has some executors on the same instance and some
 // on others.
 func TestConformanceOverProxies(t *testing.T) {
-	motiontest.Run(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
-		is := startProxies(t, 3)
-		nodes := make([]motiontest.Node, n)
-		for i := range nodes {
-			nodes[i] = is.executor(t, i%3, 1000+i, opt)
-		}
-		return nodes
-	})
+	for name, whole := range map[string]bool{"Hello": false, "Whole": true} {
+		t.Run(name, func(t *testing.T) {
+			motiontest.Run(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
+				is := startProxies(t, 3)
+				is.whole = whole
+				nodes := make([]motiontest.Node, n)
+				for i := range nodes {
+					nodes[i] = is.executor(t, i%3, 1000+i, opt)
+				}
+				return nodes
+			})
+		})
+	}
 }
 
 // TestPeerUnreachable: both directions fail in time, and say which instance.

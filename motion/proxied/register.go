@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ type call struct {
 	path   string
 	conn   *local.Conn
 	loop   bool // leads back to this executor; nobody answers
+	done   bool // the proxy has the stream, and there is no connection
 	err    error
 }
 
@@ -33,6 +35,14 @@ var (
 // seems to be starting. ctx ends the waiting.
 func (ic *Interconnect) register(ctx context.Context, calls []call) error {
 	giveUp := time.Now().Add(ic.cfg.Restart)
+	if ic.cfg.Whole && ic.cfg.Dialect == icwire.Magic36 {
+		if err := ic.handOver(ctx, calls); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(calls, func(c call) bool { return !c.done }) {
+			return nil
+		}
+	}
 	ic.attempt(ctx, calls)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(dialling)
@@ -45,13 +55,29 @@ func (ic *Interconnect) register(ctx context.Context, calls []call) error {
 }
 
 // abandon says hello to the proxy and no more: what it tells the peers of that is
-// the end of a stream that has none.
+// the end of a stream that has none. A proxy that is being restarted hears of it
+// when it listens again, and nobody waits for that.
 func (ic *Interconnect) abandon(calls []call) {
-	for i := range calls {
-		ic.hello(&calls[i])
-		if c := calls[i].conn; c != nil {
-			c.Close()
+	var later []call
+	for _, c := range calls {
+		if ic.hello(&c); c.err != nil {
+			later = append(later, call{key: c.key})
 		}
+		if c.conn != nil {
+			c.conn.Close()
+		}
+	}
+	ic.mu.Lock()
+	defer ic.mu.Unlock()
+	if len(later) > 0 && ic.cfg.Restart > 0 && ic.ctx.Err() == nil {
+		ic.wg.Go(func() {
+			_ = ic.register(ic.ctx, later) // nobody is left to tell
+			for _, c := range later {
+				if c.err == nil && c.conn != nil {
+					c.conn.Close()
+				}
+			}
+		})
 	}
 }
 
@@ -59,7 +85,9 @@ func (ic *Interconnect) abandon(calls []call) {
 // is waited for: the proxy has most answers ready by then.
 func (ic *Interconnect) attempt(ctx context.Context, calls []call) {
 	for i := range calls {
-		ic.hello(&calls[i])
+		if c := &calls[i]; !c.done {
+			ic.hello(c)
+		}
 	}
 	late, cancel := context.WithTimeout(ctx, ackLimit)
 	defer cancel()
@@ -71,13 +99,16 @@ func (ic *Interconnect) attempt(ctx context.Context, calls []call) {
 		}
 	})
 	for i := range calls {
-		if c := &calls[i]; c.err == nil && !c.loop {
+		if c := &calls[i]; c.err == nil && !c.loop && !c.done {
 			c.err = c.answer(ic.cfg.Dialect)
 		}
 	}
 	intime := stop()
 	for i := range calls {
 		c := &calls[i]
+		if c.done {
+			continue
+		}
 		if c.err == nil && !intime {
 			c.err = errAnswer
 			if ctx.Err() != nil {
@@ -129,10 +160,15 @@ func (ic *Interconnect) again(ctx context.Context, c *call, giveUp time.Time) er
 
 var errNotListening = errors.New("not listening")
 
+// loopsBack says whether key leads back to this executor.
+func (ic *Interconnect) loopsBack(key icwire.Key) bool {
+	return ic.cfg.Loop && key.Remote.Dbid == key.Local.Dbid
+}
+
 // hello connects and says who it is, and writes the stream if there is one.
 func (ic *Interconnect) hello(c *call) {
 	var err error
-	if c.loop = ic.cfg.Loop && c.key.Remote.Dbid == c.key.Local.Dbid; c.loop {
+	if c.loop = ic.loopsBack(c.key); c.loop {
 		c.path = "a pair of its own"
 		if c.conn, c.err = ic.loops.take(c.key); c.err == nil {
 			c.write()

@@ -79,7 +79,7 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet,
 			Backlog: s.backlog, SlowRetry: s.slowRetry, Warn: ic.warning, Log: ic.connecting})
 	case "proxy":
-		ic.Interconnect, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(), Loop: true,
+		ic.Interconnect, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(), Loop: true, Whole: true,
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet})
 	default:
 		return nil, &motion.Error{
