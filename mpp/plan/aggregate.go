@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"maps"
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -13,21 +16,30 @@ var partialAggs = map[string]bool{
 	"bit_and": true, "bit_or": true, "bit_xor": true,
 }
 
+// aggregateDistinct is why an aggregate with DISTINCT has no first stage, unless
+// the planner makes finer groups: each segment groups by the argument, too, and
+// sends it, so that the coordinator can count it once.
+const aggregateDistinct = "an aggregate with DISTINCT"
+
 // stages is a level cut in two.
 type stages struct {
 	p      *planner
 	sh     *shape
 	groups map[string]int       // of GROUP BY expressions, by signature
+	finer  map[string]int       // of what the segments group by, too
 	vals   []outVal             // what the segments send
 	aggs   map[string]aggregate // by signature of the call
+	kept   []*level             // of sub-selects in expressions
 	why    string
 }
 
 // aggregate is an aggregate of the level: at is the first of its values among
-// those the segments send. An average has two, sum and count.
+// those the segments send. An average has two, sum and count; one that counts
+// everything once has its argument.
 type aggregate struct {
 	name string
 	at   int
+	once bool
 }
 
 // pushTwoStage makes the segments aggregate their rows and the coordinator
@@ -42,7 +54,7 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	if !ok {
 		return false, "grouping sets", nil
 	}
-	st := &stages{p: p, sh: sh, groups: map[string]int{}, aggs: map[string]aggregate{}}
+	st := &stages{p: p, sh: sh, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
 	plain := &safety{p: p, refs: sh.refs, okRef: okRef}
 	groupVal := make([]int, len(exprs))
 	for i, e := range exprs {
@@ -69,6 +81,9 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 			return false, st.why, nil
 		}
 	}
+	if len(st.kept) < sh.rest {
+		return false, subExpression, nil
+	}
 	if len(st.vals) == 0 { // SELECT 1 FROM t HAVING true
 		st.vals = append(st.vals, outVal{expr: countAll()})
 	}
@@ -81,6 +96,9 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	for i := range len(st.groups) {
 		src.GroupClause = append(src.GroupClause, intConst(int64(i+1)))
 	}
+	for _, at := range slices.Sorted(maps.Values(st.finer)) {
+		src.GroupClause = append(src.GroupClause, intConst(int64(at+1)))
+	}
 	s := p.segmentCopy(lv, src)
 	cols, why, err := p.typeColumns(sh, s, st.vals, nil)
 	if why != "" || err != nil {
@@ -91,6 +109,7 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	}
 
 	// From here on nothing can fail: the level becomes the second stage.
+	lv.kept = st.kept
 	for i, n := range sel.TargetList {
 		n.GetResTarget().Name = lv.outs[i]
 	}
@@ -103,7 +122,7 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	}
 	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
 	slice.Relation, slice.Rows = sh.scans()
-	if len(st.groups) == 0 {
+	if len(st.groups)+len(st.finer) == 0 {
 		slice.Rows = float64(p.opt.NumSegments)
 	}
 	for i := range cols {
@@ -172,6 +191,9 @@ func (st *stages) look(n *pg.Node) bool {
 			case *pg.Node_GroupingFunc:
 				ok = st.no("GROUPING")
 				return false
+			case *pg.Node_SubLink:
+				ok = st.keep(e.SubLink)
+				return false
 			case *pg.Node_FuncCall:
 				if st.isAggregate(e.FuncCall) {
 					ok = st.aggregate(v, e.FuncCall)
@@ -182,6 +204,17 @@ func (st *stages) look(n *pg.Node) bool {
 		return true
 	})
 	return ok
+}
+
+// keep leaves a sub-select that depends on nothing to the coordinator.
+func (st *stages) keep(l *pg.SubLink) bool {
+	for _, ln := range st.sh.lv.links {
+		if ln.node == l && l.Testexpr == nil && !ln.sub.outer {
+			st.kept = append(st.kept, ln.sub)
+			return true
+		}
+	}
+	return st.no(subExpression)
 }
 
 func (st *stages) no(why string) bool {
@@ -218,8 +251,10 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		return st.no("aggregate " + name)
 	case len(f.AggOrder) > 0 || f.AggWithinGroup || f.FuncVariadic || len(f.Args) > 1:
 		return st.no("an aggregate with ORDER BY")
-	case f.AggDistinct && !st.byKey(f) && name != "min" && name != "max":
-		return st.no("an aggregate with DISTINCT")
+	}
+	once := f.AggDistinct && name != "min" && name != "max" && (st.p.finer || !st.byKey(f))
+	if once && !(st.p.finer && len(f.Args) == 1 && f.AggFilter == nil) {
+		return st.no(aggregateDistinct)
 	}
 	sig := signature(n, st.sh.refs)
 	if _, ok := st.aggs[sig]; ok {
@@ -234,7 +269,21 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 	if f.AggFilter != nil && !s.safe(f.AggFilter) {
 		return st.no(s.why)
 	}
-	st.aggs[sig] = aggregate{name, len(st.vals)}
+	if once {
+		arg := signature(f.Args[0], st.sh.refs)
+		at, ok := st.groups[arg]
+		if !ok {
+			at, ok = st.finer[arg]
+		}
+		if !ok {
+			at = len(st.vals)
+			st.finer[arg] = at
+			st.vals = append(st.vals, outVal{expr: f.Args[0]})
+		}
+		st.aggs[sig] = aggregate{name, at, true}
+		return true
+	}
+	st.aggs[sig] = aggregate{name: name, at: len(st.vals)}
 	partial := func(name string) {
 		c := funcCall(name, f.Args...)
 		call := c.GetFuncCall()
@@ -259,7 +308,7 @@ func (st *stages) byKey(f *pg.FuncCall) bool {
 // average of floats ones of float8, as PostgreSQL's are.
 func (st *stages) finish(s *pg.SelectStmt, cols []Column) string {
 	for _, a := range st.aggs {
-		if a.name != "sum" && a.name != "avg" {
+		if a.name != "sum" && a.name != "avg" || a.once {
 			continue
 		}
 		switch typ := cols[a.at].Type; typ {
@@ -286,8 +335,11 @@ func (st *stages) rewrite(n *pg.Node, cols []Column) {
 	walk(n, func(m any) bool {
 		v, is := m.(*pg.Node)
 		if !is {
-			_, typ := m.(*pg.TypeName)
-			return !typ
+			switch m.(type) {
+			case *pg.TypeName, *pg.SubLink:
+				return false
+			}
+			return true
 		}
 		if at, ok := st.group(v); ok {
 			v.Node = colRef(topAlias, topColumn(at)).Node
@@ -306,6 +358,11 @@ func (st *stages) rewrite(n *pg.Node, cols []Column) {
 func final(a aggregate, cols []Column) *pg.Node {
 	at := a.at
 	col := func(i int) *pg.Node { return colRef(topAlias, topColumn(i)) }
+	if a.once {
+		n := funcCall(a.name, col(at))
+		n.GetFuncCall().AggDistinct = true
+		return n
+	}
 	switch a.name {
 	case "count":
 		return cast(coalesce(funcCall("sum", col(at)), intConst(0)), "int8")

@@ -27,6 +27,7 @@ func (b *binder) expr(m any, sc *scope, lv *level, env *ctes) {
 			if s := nodeSelect(n.Subselect); s != nil {
 				sub := b.selectStmt(s, sc, lv, env)
 				sub.exists = n.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
+				lv.links = append(lv.links, sublink{n, sub})
 			}
 			return false
 		case *pg.SelectStmt:

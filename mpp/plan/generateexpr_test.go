@@ -103,7 +103,7 @@ func (g *gen) literal(kind byte) string {
 func (g *gen) cond(sc *genScope, depth int) string {
 	k := g.kind(sc)
 	x := func() string { return g.expr(sc, k, g.n(2)) }
-	switch n := g.n(16); {
+	switch n := g.n(17); {
 	case n < 4:
 		right := g.constant(k)
 		if g.one(2) {
@@ -133,11 +133,52 @@ func (g *gen) cond(sc *genScope, depth int) string {
 	case n == 14 && depth > 0:
 		sub, _ := g.aggSel(sc, k, depth-1)
 		return x() + g.pick(" = ", " <= ") + "(" + sub + ")"
+	case n == 16 && depth > 0:
+		return g.tied(sc, depth)
 	}
 	if cols := sc.of(kindText); len(cols) > 0 {
 		return cols[g.n(len(cols))] + g.pick(" like 's%'", " < 's4'", " = 's2'")
 	}
 	return x() + " = " + x()
+}
+
+// tied draws a condition with a sub-select that is tied to the level around it by
+// an equality, as those are that can be evaluated on the segments.
+func (g *gen) tied(sc *genScope, depth int) string {
+	from, in := g.from(sc, depth-1)
+	k := g.kind(sc)
+	outer, inner := sc.of(k), in.of(k)
+	if len(outer) == 0 || len(inner) == 0 {
+		return g.cond(sc, depth-1)
+	}
+	o, i := outer[g.n(len(outer))], inner[g.n(len(inner))]
+	where := " where true"
+	if in.commaJoin != "" {
+		where = " where " + in.commaJoin
+	}
+	if g.one(3) {
+		where += " and " + g.cond(in, 0)
+	}
+	tie := " and " + i + " = " + o
+	val := g.kind(in)
+	v := in.of(val)
+	if len(v) == 0 {
+		v, val = inner, k
+	}
+	e := v[g.n(len(v))]
+	switch g.n(6) {
+	case 0:
+		return "exists (select *" + from + where + tie + ")"
+	case 1:
+		return "not exists (select 1" + from + where + tie + ")"
+	case 2:
+		return g.expr(sc, val, 0) + g.pick(" in ", " not in ") + "(select " + e + from + where + tie + ")"
+	case 3:
+		return g.expr(sc, val, 0) + g.pick(" = ", " < ", " >= ") + "(select " + g.pick("min", "max") + "(" + e + ")" + from + where + tie + ")"
+	case 4:
+		return o + g.pick(" in ", " in ", " not in ") + "(select " + i + from + where + " group by " + i + " having count(*) > " + fmt.Sprint(g.n(3)) + ")"
+	}
+	return o + g.pick(" in ", " = any ", " not in ") + "(select " + i + from + where + ")"
 }
 
 // aggSel draws a sub-select of one row.

@@ -23,6 +23,7 @@ type shape struct {
 	aggregates bool // GROUP BY, HAVING or an aggregate
 	windows    bool
 	srf        bool // set-returning functions in the select list
+	rest       int  // sub-selects in expressions after WHERE
 
 	segments []int // the only ones that have rows; nil: all of the locus
 }
@@ -33,26 +34,24 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	if p.opt.NoPushdown || p.opt.noIslands {
 		return false, nil
 	}
-	sh, why := p.shapeOf(lv)
-	if sh == nil {
-		sh, why = p.moveTables(lv, why)
-	}
-	if why == "" {
-		why = lv.ownerReads()
-	}
-	if why == "" {
-		err = p.makeInputs(sh)
-	}
-	if why == "" && err == nil {
-		done, why, err = p.push(sh, root)
-	}
-	if !done && err == nil && sh != nil && sh.aggregates {
-		// Perhaps when the rows of each group are on one segment.
-		if again := p.regroup(lv, sh); again != nil {
-			sh = again
-			if err = p.makeInputs(sh); err == nil {
-				done, _, err = p.push(sh, root)
+	sh, why := p.placed(lv)
+	if sh != nil {
+		done, why, err = p.pushWith(sh, root)
+		if !done && err == nil && sh.aggregates {
+			// Perhaps when the rows of each group are on one segment.
+			if again := p.regroup(lv, sh); again != nil {
+				sh = again
+				done, _, err = p.pushWith(sh, root)
 			}
+		}
+		if !done && err == nil && why == aggregateDistinct {
+			// Or when what is counted once is sent once from each segment.
+			p.moves, p.finer = nil, true
+			if again, _ := p.placed(lv); again != nil {
+				sh = again
+				done, why, err = p.pushWith(sh, root)
+			}
+			p.finer = false
 		}
 	}
 	if done {
@@ -65,8 +64,35 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	return done, err
 }
 
+// placed is the shape of a level whose rows are where they have to be, after
+// the moves it takes, or why there is none.
+func (p *planner) placed(lv *level) (*shape, string) {
+	sh, why := p.shapeOf(lv)
+	if sh == nil {
+		sh, why = p.moveTables(lv, why)
+	}
+	if own := lv.ownerReads(); sh != nil && own != "" {
+		return nil, own
+	}
+	return sh, why
+}
+
+// pushWith is push with the inputs that the planner's moves need.
+func (p *planner) pushWith(sh *shape, root bool) (bool, string, error) {
+	if err := p.makeInputs(sh); err != nil {
+		return false, "", err
+	}
+	return p.push(sh, root)
+}
+
 // push picks the kind of island.
 func (p *planner) push(sh *shape, root bool) (bool, string, error) {
+	if sh.rest > 0 {
+		if sh.aggregates && sh.from.kind != locusReplicated {
+			return p.pushTwoStage(sh) // the coordinator evaluates them
+		}
+		return false, subExpression, nil
+	}
 	if seg, ok := p.single(sh); ok {
 		if why := p.clauses(sh, true); why != "" {
 			return false, why, nil
@@ -98,8 +124,8 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 		return nil, "no table"
 	case sel.WithClause != nil:
 		return nil, "WITH"
-	case lv.sublinks > 0:
-		return nil, "a sub-select in an expression"
+	case lv.sublinks > len(lv.links):
+		return nil, subExpression
 	case lv.outer:
 		return nil, "a reference to an outer query"
 	}
@@ -114,12 +140,17 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 	}
 	sh := &shape{lv: lv, refs: lv.refsByNode()}
 	var why string
-	if sh.from, why = p.fromLocus(lv, sh.refs); why != "" {
+	var eq *equalities
+	if sh.from, eq, why = p.fromLocus(lv, sh.refs, nil); why != "" {
 		return nil, why
 	}
 	if why = p.rowClauses(lv, sh.refs); why != "" {
 		return nil, why
 	}
+	if why = p.linksFit(lv, sh.from, eq, sh.refs); why != "" {
+		return nil, why
+	}
+	sh.rest = len(lv.links) - len(lv.rowLinks())
 	if why = p.classify(sh); why != "" {
 		return nil, why
 	}
@@ -173,29 +204,36 @@ func okRef(r *ref) bool {
 	return false
 }
 
-// rowClauses says what in FROM and WHERE cannot be evaluated on a segment.
+// rowClauses says what in FROM and WHERE cannot be evaluated on a segment, but
+// for the levels of sub-selects in WHERE, and in ON where no outer join is above:
+// see linksFit.
 func (p *planner) rowClauses(lv *level, refs map[*pg.Node]*ref) string {
 	s := &safety{p: p, refs: refs, okRef: okRef}
-	if lv.sel.WhereClause != nil && !s.safe(lv.sel.WhereClause) {
+	safe := func(n *pg.Node, links bool) bool {
+		s.links = links
+		return n == nil || s.safe(n)
+	}
+	if !safe(lv.sel.WhereClause, true) {
 		return s.why
 	}
-	var quals func(it *fromItem) bool
-	quals = func(it *fromItem) bool {
+	var quals func(it *fromItem, inner bool) bool
+	quals = func(it *fromItem, inner bool) bool {
 		if it.join == nil || it.left == nil {
 			if it.rte != nil && it.rte.sample != nil {
 				for _, a := range it.rte.sample.Args {
-					if !s.safe(a) {
+					if !safe(a, false) {
 						return false
 					}
 				}
-				return it.rte.sample.Repeatable == nil || s.safe(it.rte.sample.Repeatable)
+				return safe(it.rte.sample.Repeatable, false)
 			}
 			return true
 		}
-		return (it.join.Quals == nil || s.safe(it.join.Quals)) && quals(it.left) && quals(it.right)
+		inner = inner && it.join.Jointype == pg.JoinType_JOIN_INNER
+		return safe(it.join.Quals, inner) && quals(it.left, inner) && quals(it.right, inner)
 	}
 	for _, it := range lv.items {
-		if !quals(it) {
+		if !quals(it, true) {
 			return s.why
 		}
 	}
@@ -440,6 +478,9 @@ func (p *planner) subLocus(r *rte) (locus, string) {
 	}
 	if why := p.clauses(sh, false); why != "" {
 		return locus{}, "a sub-select with " + why
+	}
+	if sh.rest > 0 {
+		return locus{}, subExpression
 	}
 	if sh.windows && !sh.windowsByKey() || sh.aggregates && !sh.groupsByKey() || !lv.known {
 		// Not even over replicated tables: numbers given to rows in no

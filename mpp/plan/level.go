@@ -20,13 +20,15 @@ type level struct {
 
 	fromCalls []call
 
-	sublinks int
-	outer    bool     // refers to a level above, itself or below it
-	segments bool     // no FROM, calls a function that runs on all segments
-	exists   bool     // in EXISTS: one row is enough
-	outs     []string // result column names
-	vals     []outVal // what they are, in the same order
-	known    bool     // outs is complete
+	sublinks int       // sub-selects in expressions
+	links    []sublink // those of them that are understood
+	kept     []*level  // of an island: those that are left to the coordinator
+	outer    bool      // refers to a level above, itself or below it
+	segments bool      // no FROM, calls a function that runs on all segments
+	exists   bool      // in EXISTS: one row is enough
+	outs     []string  // result column names
+	vals     []outVal  // what they are, in the same order
+	known    bool      // outs is complete
 
 	implied map[*rte][]implied // see impliedBy; nil: not looked for
 }

@@ -193,25 +193,30 @@ func isEquals(x *pg.A_Expr) bool {
 	return false
 }
 
-// fromLocus finds where the rows of a level's FROM clause are.
-func (p *planner) fromLocus(lv *level, refs map[*pg.Node]*ref) (locus, string) {
+// fromLocus finds where the rows of a level's FROM clause are, and what is equal
+// in all of them that WHERE lets through. given are the equalities of the levels
+// above, or nil.
+func (p *planner) fromLocus(lv *level, refs map[*pg.Node]*ref, given *equalities) (locus, *equalities, string) {
 	eq := &equalities{}
+	if given != nil {
+		eq = given.clone()
+	}
 	eq.equate(lv.sel.WhereClause, refs)
 	var all locus
 	for i, it := range lv.items {
 		l, why := p.itemLocus(it, eq, refs)
 		if why != "" {
-			return l, why
+			return l, eq, why
 		}
 		if i == 0 {
 			all = l
 			continue
 		}
 		if all, why = joinLocus(pg.JoinType_JOIN_INNER, all, l, eq); why != "" {
-			return all, why
+			return all, eq, why
 		}
 	}
-	return all, ""
+	return all, eq, ""
 }
 
 // itemLocus finds where the rows of a FROM item are. eq are the equalities that

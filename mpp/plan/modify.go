@@ -316,7 +316,7 @@ func (m *modifier) direct() (bool, error) {
 	}
 	sh := &shape{lv: lv, refs: lv.refsByNode()}
 	why := ""
-	if sh.from, why = m.fromLocus(lv, sh.refs); why == "" {
+	if sh.from, _, why = m.fromLocus(lv, sh.refs, nil); why == "" {
 		why = m.rowClauses(lv, sh.refs)
 	}
 	if why == "" && rel.Policy.Kind != Replicated && sh.from.kind == locusReplicated {

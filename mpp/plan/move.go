@@ -162,6 +162,10 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		})
 		sel.WhereClause = and(clones)
 	}
+	if m.broadcast && m.lv.anyRow(where) {
+		sel.LimitCount, sel.LimitOption = intConst(1), pg.LimitOption_LIMIT_OPTION_COUNT
+		s.Rows = min(s.Rows, float64(p.opt.NumSegments))
+	}
 	if err := p.sliceOf(&s, sel); err != nil {
 		return err
 	}

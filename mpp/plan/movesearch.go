@@ -38,6 +38,8 @@ type leaf struct {
 	alone float64 // bytes that are gathered when nothing is moved
 	fixed string  // why it cannot be moved, "" if it can
 	home  locus
+	// asked: of a sub-select in an expression, which makes no rows.
+	asked bool
 }
 
 // choice is what to do with a leaf; a nil move leaves it where it is.
@@ -212,6 +214,9 @@ func (mv *mover) collect(lv *level) bool {
 		case rteGather:
 			l := &leaf{lv: lv, rte: r, where: where[r], fixed: p.movable(lv, r)}
 			l.bytes, l.rows = scanBytes(r, where[r])
+			if lv.anyRow(where[r]) {
+				l.bytes, l.rows = l.bytes/l.rows*float64(p.opt.NumSegments), float64(p.opt.NumSegments)
+			}
 			l.alone = l.bytes
 			l.home, _ = p.tableLocus(r)
 			mv.leaves = append(mv.leaves, l)
@@ -253,6 +258,16 @@ func (mv *mover) collect(lv *level) bool {
 	}
 	for _, it := range lv.items {
 		joins(it)
+	}
+	for _, ln := range lv.rowLinks() {
+		before := len(mv.leaves)
+		if !mv.collect(ln.sub) {
+			return false
+		}
+		for _, l := range mv.leaves[before:] {
+			l.asked = true
+		}
+		ln.equate(ln.test(), refs, mv.same)
 	}
 	for _, g := range lv.sel.GroupClause {
 		for id := range commonColumns(lv, g, refs) {
@@ -484,6 +499,9 @@ func (mv *mover) swells(sh *shape, gather float64) bool {
 	rows, bytes := 1.0, 0.0
 	most := map[int]float64{}
 	for i, l := range mv.leaves {
+		if l.asked {
+			continue
+		}
 		g := mv.joined(i)
 		most[g] = max(most[g], l.rows)
 		bytes += l.bytes / l.rows

@@ -39,6 +39,7 @@ type safety struct {
 	// aggregates and windows: these calls are allowed. srf: set-returning
 	// functions are.
 	aggregates, windows, srf bool
+	links                    bool   // sub-selects are allowed, whatever their levels are
 	why                      string // of the last refusal
 }
 
@@ -58,6 +59,10 @@ func (s *safety) safe(m any) bool {
 		}
 		switch n := m.(type) {
 		case *pg.Node:
+			if l := n.GetSubLink(); l != nil && s.links {
+				ok = l.Testexpr == nil || s.safe(l.Testexpr)
+				return false
+			}
 			ok = s.node(n)
 			if _, isRef := n.Node.(*pg.Node_ColumnRef); isRef {
 				return false

@@ -43,11 +43,27 @@ func Select(stmt *pg.Node, cat Catalog, opt Options) (*Query, error) {
 		q.Top = q.Describe
 		return q, nil
 	}
-	p := &planner{look: look, opt: opt, salt: freeSalt(stmt)}
-	if err := p.plan(stmt, q); err != nil {
-		return nil, err
+	whole, err := planned(stmt, q, look, opt)
+	if err != nil || whole || opt.NoPushdown || opt.noIslands {
+		return q, err
 	}
-	return q, nil
+	// The segments may be able to run it when it is said otherwise.
+	other, err := restated(stmt, look)
+	if err != nil || other == nil {
+		return q, err
+	}
+	better := &Query{Describe: q.Describe}
+	if whole, err := planned(other, better, look, opt); err != nil || !whole {
+		return q, err
+	}
+	return better, nil
+}
+
+// planned makes a plan. whole says that the segments run the outermost level.
+func planned(stmt *pg.Node, q *Query, look *lookup, opt Options) (whole bool, err error) {
+	p := &planner{look: look, opt: opt, salt: freeSalt(stmt)}
+	err = p.plan(stmt, q)
+	return p.whole, err
 }
 
 // plan fills in q for a statement that reads distributed tables.
@@ -62,16 +78,22 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	}
 	var levels []*level // that no island takes in
 	var err error
-	lv.each(func(l *level) bool {
+	var visit func(l *level) bool
+	visit = func(l *level) bool {
 		done := false
 		if err == nil {
 			done, err = p.island(l, l == lv)
+			p.whole = p.whole || done && l == lv
 		}
 		if !done {
 			levels = append(levels, l)
 		}
+		for _, k := range l.kept {
+			k.each(visit)
+		}
 		return !done
-	})
+	}
+	lv.each(visit)
 	if err != nil {
 		return err
 	}

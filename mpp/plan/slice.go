@@ -21,10 +21,12 @@ type planner struct {
 	reason  string
 	read    *Read             // of the slice that is being made
 	direct  bool              // the one slice's rows go to the client
+	whole   bool              // the outermost level is an island
 	values  map[string]string // what opt.Eval said
 	// describing: the text of a slice is only to be described, and should be
 	// the same whenever the query is planned.
 	describing bool
+	finer      bool // see aggregateDistinct
 }
 
 // because notes why something was not pushed down; the first reason stays.
