@@ -82,6 +82,15 @@ type Sender interface {
 	Abort()
 }
 
+// Meter is what the senders of the three types are, too.
+type Meter interface {
+	// Filled is how many bytes and packets the tuples handed over so far have
+	// filled, to all receivers: packets of gp_max_packet_size or less, their
+	// headers included. What is sent again counts once. The sender's user may
+	// call it before Close.
+	Filled() (bytes, packets int64)
+}
+
 // Receiver is the receiving end of a motion in one executor. One goroutine at
 // a time may use it, except Abort, which may be called from any.
 type Receiver interface {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-db/trunkline/motion"
 )
 
 const many = 3000
@@ -32,6 +34,52 @@ func fanIn(e *env) {
 func fanOut(e *env) {
 	n := e.nodes(6)
 	e.move(n[:1], n[1:], many)
+}
+
+// filled: a sender knows how much its tuples have filled, sent or not yet.
+func filled(e *env) {
+	n := e.nodes(3)
+	s, r := e.open(id(), n[:1], n[1:])
+	meter, ok := s[0].(motion.Meter)
+	if !ok {
+		e.Fatalf("%T is no motion.Meter", s[0])
+	}
+	tuples, sum := int64(0), int64(0)
+	check := func() {
+		e.Helper()
+		const overhead = 80 // of a packet and a chunk
+		bytes, packets := meter.Filled()
+		if bytes < sum || bytes > sum+(tuples+packets)*overhead || packets < sum/(64<<10) || packets > tuples+sum/4096 {
+			e.Errorf("%d tuples with %d bytes fill %d bytes in %d packets", tuples, sum, bytes, packets)
+		}
+	}
+	check()
+	e.do(func() error {
+		for i, size := range []int{100, 1, 0, 7000, 7000, 300_000} {
+			b := make([]byte, size)
+			if err := s[0].Send(e.ctx, i%2, b); err != nil {
+				return err
+			}
+			tuples, sum = tuples+1, sum+int64(size)
+			if err := s[0].Broadcast(e.ctx, b); err != nil {
+				return err
+			}
+			tuples, sum = tuples+2, sum+2*int64(size)
+			check()
+		}
+		return s[0].Close(e.ctx)
+	}, func() error { return drain(e, r[0]) }, func() error { return drain(e, r[1]) })
+}
+
+// drain receives to the end.
+func drain(e *env, r motion.Receiver) error {
+	for {
+		if _, _, err := r.Receive(e.ctx); err == io.EOF {
+			return r.Close(e.ctx)
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 func allToAll(e *env) {

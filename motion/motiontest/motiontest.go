@@ -60,6 +60,7 @@ var patient = []testCase{
 	{"Sizes", sizes},
 	{"SmallPackets", smallPackets},
 	{"HugeTuples", hugeTuples},
+	{"Filled", filled},
 	{"ZeroLength", zeroLength},
 	{"EmptyStreams", emptyStreams},
 	{"SomeEmpty", someEmpty},

@@ -113,6 +113,7 @@ func (s *sender) fresh(to int) *link.Packet {
 	p := &link.Packet{Buf: (*buf)[:icwire.UDPHeaderLen]}
 	c := &s.conns[to]
 	c.cur, c.held, c.due = p, 0, false
+	s.packets++
 	return p
 }
 
@@ -121,6 +122,7 @@ func (s *sender) queue(to int) {
 	c := &s.conns[to]
 	if p := c.cur; p != nil {
 		c.cur = nil
+		s.bytes += int64(len(p.Buf))
 		s.link.Queue(s.ic.now(), to, p)
 	}
 }

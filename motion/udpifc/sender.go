@@ -33,6 +33,8 @@ type sender struct {
 	looking bool
 	seen    uint64 // tuples handed over at the last look
 	tuples  uint64 // handed over so far
+	bytes   int64  // in packets that are full
+	packets int64  // begun
 	delay   time.Duration
 
 	closed bool // of the user's goroutine
@@ -50,7 +52,23 @@ type outConn struct {
 	gone bool          // the receiver has failed
 }
 
-var _ motion.Sender = (*sender)(nil)
+var (
+	_ motion.Sender = (*sender)(nil)
+	_ motion.Meter  = (*sender)(nil)
+)
+
+// Filled implements motion.Meter.
+func (s *sender) Filled() (bytes, packets int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bytes = s.bytes
+	for i := range s.conns {
+		if c := s.conns[i].cur; c != nil {
+			bytes += int64(len(c.Buf))
+		}
+	}
+	return bytes, s.packets
+}
 
 func newSender(ic *Interconnect, sock packetConn, id motion.ID, self motion.Peer, receivers []motion.Peer, addrs []netip.AddrPort) (motion.Sender, error) {
 	s := &sender{

@@ -271,6 +271,33 @@ BEGIN
   RETURN QUERY EXECUTE p->>'sql';
 END $f$;
 
+-- EXPLAIN ANALYZE of a distributed statement: from now on this session's server
+-- says in notices how it has run each statement, until it is called with NULL.
+CREATE FUNCTION pg_catalog.gp_explain_slices(options text[]) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  o text;
+BEGIN
+  LOAD 'auto_explain';
+  IF options IS NULL THEN
+    PERFORM set_config('auto_explain.log_min_duration', '-1', false);
+    PERFORM set_config('client_min_messages', nullif(current_setting('trunkline.explain_messages', true), ''), false);
+    RETURN;
+  END IF;
+  FOREACH o IN ARRAY ARRAY['buffers', 'wal', 'timing', 'verbose', 'settings'] LOOP
+    PERFORM set_config('auto_explain.log_' || o, CASE WHEN o = ANY (options) THEN 'on' ELSE 'off' END, false);
+  END LOOP;
+  PERFORM set_config('auto_explain.log_format', CASE WHEN 'json' = ANY (options) THEN 'json' ELSE 'text' END, false);
+  PERFORM set_config('auto_explain.log_analyze', 'on', false);
+  PERFORM set_config('auto_explain.log_nested_statements', 'off', false);
+  PERFORM set_config('auto_explain.log_triggers', 'off', false);
+  PERFORM set_config('auto_explain.sample_rate', '1', false);
+  PERFORM set_config('auto_explain.log_level', 'notice', false);
+  PERFORM set_config('trunkline.explain_messages', current_setting('client_min_messages'), false);
+  PERFORM set_config('client_min_messages', 'notice', false);
+  PERFORM set_config('auto_explain.log_min_duration', '0', false);
+END $f$;
+
 -- The row source: a slice's rows, read from the QD or QE over a local socket.
 -- dblink streams them into a tuplestore. The variants differ in the rows
 -- PostgreSQL's planner is told to expect.

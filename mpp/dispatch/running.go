@@ -28,6 +28,9 @@ type Slice struct {
 	Read *execute.Read
 	// Segments are the content ids that run the slice; nil means all.
 	Segments []int
+	// Count has the bytes and packets of its motion put into its Tags; see
+	// execute.Slice.
+	Count bool
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
 	Input *Input
@@ -251,7 +254,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
-			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy, Read: s.Read}
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy, Read: s.Read, Count: s.Count}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}

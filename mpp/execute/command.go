@@ -61,6 +61,9 @@ type Slice struct {
 	// Read is what pg_catalog.gp_owner_rows() in SQL may read; its argument
 	// is the parameter after Params. Nil when SQL does not call it.
 	Read *Read `json:"read,omitempty"`
+	// Count says that the command tag has the bytes and packets of the slice's
+	// motion before the rows: SELECT bytes packets rows.
+	Count bool `json:"count,omitempty"`
 }
 
 // Read is the scan of one table with the rights of a role other than the

@@ -277,20 +277,29 @@ func (j *job) cause(err error) error {
 	return err
 }
 
-// copyRows hands every row to the sender, as long as it wants any.
+// copyRows hands every row to the sender, as long as it wants any, and returns
+// the command tag.
 func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {
-	var rows int64
+	tag, rows, err := j.handRows(sender, r)
+	if m, ok := sender.(motion.Meter); ok && err == nil && j.run.count {
+		bytes, packets := m.Filled()
+		return fmt.Sprintf("SELECT %d %d %d", bytes, packets, rows), nil
+	}
+	return tag, err
+}
+
+func (j *job) handRows(sender motion.Sender, r *Run) (tag string, rows int64, err error) {
 	stopped := false
 	var stop stopper
 	defer stop.wait() // a late cancel must not hit the next statement
 	to, err := newPlacer(r)
 	if err != nil {
-		return "", j.abandon(err)
+		return "", rows, j.abandon(err)
 	}
 	for {
 		t, body, err := j.next()
 		if err != nil {
-			return "", err
+			return "", rows, err
 		}
 		j.run.pass.revoke() // it is read before there is a row
 		switch t {
@@ -303,7 +312,7 @@ func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {
 				continue
 			}
 			if !errors.Is(err, motion.ErrStopped) {
-				return "", j.abandon(err)
+				return "", rows, j.abandon(err)
 			}
 			stopped = true
 			if !j.portions() && j.run.readOnly {
@@ -319,26 +328,26 @@ func (j *job) copyRows(sender motion.Sender, r *Run) (tag string, err error) {
 					b = appendFrontend(b, &pgproto3.Flush{})
 				}
 				if _, err := j.q.pg.Write(b); err != nil {
-					return "", err
+					return "", rows, err
 				}
-				return fmt.Sprintf("SELECT %d", rows), j.await('3')
+				return fmt.Sprintf("SELECT %d", rows), rows, j.await('3')
 			}
 			if _, err := j.q.pg.Write(j.appendExecute(b)); err != nil {
-				return "", err
+				return "", rows, err
 			}
 		case 'C':
 			tag = strings.TrimSuffix(string(body), "\x00")
 			if strings.HasPrefix(tag, "SELECT") {
 				tag = fmt.Sprintf("SELECT %d", rows) // over all portions
 			}
-			return tag, nil
+			return tag, rows, nil
 		case 'E':
 			if stopped && j.ctx.Err() == nil && errorField(body, 'C') == "57014" {
-				return fmt.Sprintf("SELECT %d", rows), nil
+				return fmt.Sprintf("SELECT %d", rows), rows, nil
 			}
-			return "", j.pgFailure(body)
+			return "", rows, j.pgFailure(body)
 		case 'I':
-			return "", nil
+			return "", rows, nil
 		}
 	}
 }

@@ -56,6 +56,7 @@ type portal struct {
 	copy     bool
 	out      bool // its motion is the statement's
 	readOnly bool
+	count    bool  // see Slice.Count
 	pass     *pass // nil: it reads as the user
 }
 

@@ -55,89 +55,152 @@ func (s *Session) runExplain(req *request) (err error) {
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(&simple, req.text)
 	}
-	if format := explainFormat(st); format != "text" {
-		return sqlError("0A000", "EXPLAIN of a distributed query is printed as text only")
+	format := explainFormat(st)
+	if format != "text" && format != "json" {
+		return sqlError("0A000", "EXPLAIN of a distributed query is printed as text or JSON only")
 	}
-	t := &planTree{slices: q.Slices, segments: s.numSegments()}
+	t := &planTree{slices: q.Slices, segments: s.numSegments(), json: format == "json"}
+	var o outcome
+	if analyze && len(q.Slices) > 0 {
+		if t.ran, o, err = s.analyze(req.ctx, st, q, sql); err != nil {
+			return err
+		}
+	}
 	if err := s.slicePlans(req.ctx, t, st); err != nil {
 		return err
 	}
-	var out []string
-	if q.Kind == plan.Gather {
-		out = t.gather()
-	} else {
-		tokens, err := s.readTokens(len(slices) > 0, func(prefix string) ([][]byte, error) {
-			res, err := s.local(prefix + sql)
-			if err != nil {
-				return nil, err
-			}
-			return firstColumn(res.rows), nil
-		})
+	local := func(prefix string) ([][]byte, error) {
+		res, err := s.local(prefix + sql)
 		if err != nil {
+			return nil, err
+		}
+		return firstColumn(res.rows), nil
+	}
+	var tokens []string
+	if q.Kind != plan.Gather {
+		if tokens, err = s.readTokens(len(slices) > 0, local); err != nil {
 			return err
 		}
-		var set *sources
-		if analyze && len(slices) > 0 {
-			if set, err = s.openSources(req.ctx, slices, nil); err != nil {
+		if t.ran == nil {
+			prefix, _, perr := explainPrefix(st)
+			if perr != nil {
+				return perr
+			}
+			if o.top, err = local(prefix); err != nil {
 				return err
 			}
 		}
-		res, err := s.local(prefix + sql)
-		if set != nil {
-			if cerr := set.close(); cerr != nil {
-				return cerr
-			}
-		}
-		if err != nil {
-			return err
-		}
-		out = t.place(planLines(firstColumn(res.rows)), tokens)
 	}
-	if q.Reason != "" {
-		out = append(out, "Not pushed down: "+q.Reason)
+	lines, err := s.planText(t, q, o, tokens)
+	if err != nil {
+		return err
 	}
-	s.sendPlan(req, append(out, "Interconnect: "+s.icType, "Optimizer: Postgres-based planner"))
+	s.sendPlan(req, lines, t.json)
 	return nil
 }
 
-// slicePlans asks one of each slice's segments what it does for it.
+// planText puts the plan of a statement together.
+func (s *Session) planText(t *planTree, q *plan.Query, o outcome, tokens []string) (lines []string, err error) {
+	const optimizer = "Postgres-based planner"
+	if t.json {
+		var tree planNode
+		rest := map[string]any{}
+		if q.Kind == plan.Gather {
+			tree = t.gatherNode(o)
+		} else if tree, rest, err = treeIn(o.top); err != nil {
+			return nil, err
+		} else {
+			tree = t.placeTree(tree, tokens)
+		}
+		if q.Reason != "" {
+			rest["Not Pushed Down"] = q.Reason
+		}
+		if t.ran != nil {
+			rest["Slice statistics"] = t.ran.statisticsJSON()
+			if q.Kind == plan.Gather {
+				rest["Execution Time"] = milliseconds(o.last)
+			}
+		}
+		rest["Interconnect"], rest["Optimizer"] = s.icType, optimizer
+		return printTree(tree, rest)
+	}
+	if q.Kind == plan.Gather {
+		lines = t.gather(o)
+	} else {
+		lines = t.place(planLines(o.top), tokens)
+	}
+	if q.Reason != "" {
+		lines = append(lines, "Not pushed down: "+q.Reason)
+	}
+	if t.ran != nil {
+		lines = append(lines, t.ran.statistics()...)
+	}
+	lines = append(lines, "Interconnect: "+s.icType, "Optimizer: "+optimizer)
+	if t.ran != nil && q.Kind == plan.Gather {
+		lines = append(lines, fmt.Sprintf("Execution Time: %.3f ms", milliseconds(o.last)))
+	}
+	return lines, nil
+}
+
+// slicePlans asks one of each slice's segments what it does for it, or takes what
+// it has said of that when it did it.
 func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStmt) error {
+	prefix, _, err := explainOptions(st, t.ran != nil)
+	if err != nil {
+		return err
+	}
+	t.plans, t.trees, t.tokens = make([][]string, len(t.slices)), make([]planNode, len(t.slices)), make([][]string, len(t.slices))
 	for i := range t.slices {
 		sl := &t.slices[i]
 		if rd := sl.Read; rd != nil {
-			t.plans = append(t.plans, []string{fmt.Sprintf("Scan on %s with the rights of %s", rd.Table, rd.Owner), "  for: " + sl.SQL})
-			t.tokens = append(t.tokens, nil)
+			what := fmt.Sprintf("Scan on %s with the rights of %s", rd.Table, rd.Owner)
+			t.plans[i] = []string{what, "  for: " + sl.SQL}
+			t.trees[i] = planNode{"Node Type": "Scan with the rights of an owner", "Relation Name": rd.Table, "Owner": rd.Owner, "For": sl.SQL}
 			continue
 		}
-		segs := []int{0}
+		seg := 0
 		if len(sl.Segments) > 0 {
-			segs = sl.Segments[:1]
+			seg = sl.Segments[0]
+		}
+		if t.ran != nil {
+			if n, ok := t.ran.busiest(i); ok {
+				seg = n
+			}
+			if t.json {
+				t.trees[i] = t.ran.treeOf(i, seg)
+			} else {
+				t.plans[i] = t.ran.planOf(i, seg)
+			}
+			if !explainCosts(st) {
+				t.dropCosts(i)
+			}
 		}
 		ask := func(prefix string) ([][]byte, error) {
 			if err := s.beforeDispatch(ctx); err != nil {
 				return nil, err
 			}
-			res, err := s.gang.Exec(ctx, segs, prefix+sl.SQL)
+			res, err := s.gang.Exec(ctx, []int{seg}, prefix+sl.SQL)
 			if err != nil {
 				return nil, err
 			}
 			return firstColumn(res[0].Rows), nil
 		}
-		// One segment alone has nothing to read from the others: what reads
-		// them is not run.
-		prefix, _, err := explainOptions(st, t.reads(i))
-		if err != nil {
+		if t.plans[i] == nil && t.trees[i] == nil { // it is not run, or was not
+			lines, err := ask(prefix)
+			if err != nil {
+				return err
+			}
+			if t.json {
+				if t.trees[i], _, err = treeIn(lines); err != nil {
+					return err
+				}
+			} else {
+				t.plans[i] = planLines(lines)
+			}
+		}
+		if t.tokens[i], err = s.readTokens(t.reads(i), ask); err != nil {
 			return err
 		}
-		lines, err := ask(prefix)
-		if err != nil {
-			return err
-		}
-		tokens, err := s.readTokens(t.reads(i), ask)
-		if err != nil {
-			return err
-		}
-		t.plans, t.tokens = append(t.plans, planLines(lines)), append(t.tokens, tokens)
 	}
 	return nil
 }
@@ -172,10 +235,14 @@ func planLines(values [][]byte) []string {
 	return out
 }
 
-// sendPlan answers an EXPLAIN.
-func (s *Session) sendPlan(req *request, lines []string) {
+// sendPlan answers an EXPLAIN, whose lines are one value when it is in JSON.
+func (s *Session) sendPlan(req *request, lines []string, json bool) {
+	oid := uint32(25)
+	if json {
+		oid = 114
+	}
 	if req.describe {
-		s.out.send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("QUERY PLAN"), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1}}})
+		s.out.send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("QUERY PLAN"), DataTypeOID: oid, DataTypeSize: -1, TypeModifier: -1}}})
 	}
 	for _, l := range lines {
 		s.out.send(&pgproto3.DataRow{Values: [][]byte{[]byte(l)}})
@@ -246,7 +313,7 @@ func (s *Session) explainChange(req *request, n *pg.Node, prefix string) error {
 	for _, row := range res[0].Rows {
 		lines = append(lines, "   "+string(row[0]))
 	}
-	s.sendPlan(req, lines)
+	s.sendPlan(req, lines, false)
 	return nil
 }
 
@@ -261,14 +328,10 @@ func explainOptions(st *pg.ExplainStmt, planOnly bool) (prefix string, analyze b
 	var opts []string
 	for _, o := range st.Options {
 		d := o.GetDefElem()
-		value := settingValue([]*pg.Node{d.Arg})
-		if d.Arg.GetString_() != nil {
-			value = d.Arg.GetString_().GetSval()
-		}
-		off := strings.EqualFold(value, "off") || strings.EqualFold(value, "false") || value == "0"
+		value := optionValue(d)
 		switch d.Defname {
 		case "analyze":
-			analyze = !off
+			analyze = !optionOff(d)
 			if planOnly {
 				continue
 			}
@@ -283,6 +346,28 @@ func explainOptions(st *pg.ExplainStmt, planOnly bool) (prefix string, analyze b
 		return "EXPLAIN ", analyze, nil
 	}
 	return "EXPLAIN (" + strings.Join(opts, ", ") + ") ", analyze, nil
+}
+
+func optionValue(d *pg.DefElem) string {
+	if d.Arg.GetString_() != nil {
+		return d.Arg.GetString_().GetSval()
+	}
+	return settingValue([]*pg.Node{d.Arg})
+}
+
+func optionOff(d *pg.DefElem) bool {
+	v := optionValue(d)
+	return strings.EqualFold(v, "off") || strings.EqualFold(v, "false") || v == "0"
+}
+
+// explainCosts says whether costs are to be shown. Auto_explain shows them always.
+func explainCosts(st *pg.ExplainStmt) bool {
+	for _, o := range st.Options {
+		if d := o.GetDefElem(); d.Defname == "costs" {
+			return !optionOff(d)
+		}
+	}
+	return true
 }
 
 func explainFormat(st *pg.ExplainStmt) string {

@@ -2,9 +2,11 @@ package session
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -16,8 +18,11 @@ import (
 // slice that sends. Slices have the numbers that motions know them by.
 type planTree struct {
 	slices   []plan.Slice
-	segments int        // of the cluster
+	segments int // of the cluster
+	json     bool
+	ran      *analysis  // with ANALYZE
 	plans    [][]string // of each slice, the lines of EXPLAIN
+	trees    []planNode // of each slice, in JSON
 	tokens   [][]string // that each plan's row sources read, in order
 }
 
@@ -51,8 +56,25 @@ func (t *planTree) motion(i int) string {
 // costs are PostgreSQL's estimates at the end of a node's line.
 var costs = regexp.MustCompile(`  \(cost=[0-9.]+ rows=([0-9]+) width=[0-9]+\)`)
 
+// dropCosts takes the estimates out of slice i's plan.
+func (t *planTree) dropCosts(i int) {
+	for k, l := range t.plans[i] {
+		t.plans[i][k] = costs.ReplaceAllString(l, "")
+	}
+	var drop func(n planNode)
+	drop = func(n planNode) {
+		for _, k := range []string{"Startup Cost", "Total Cost", "Plan Rows", "Plan Width"} {
+			delete(n, k)
+		}
+		for _, c := range n.children() {
+			drop(c)
+		}
+	}
+	drop(t.trees[i])
+}
+
 // gather is the plan of a statement whose first slice sends to the client.
-func (t *planTree) gather() []string {
+func (t *planTree) gather(o outcome) []string {
 	line := t.motion(0)
 	if len(t.plans[0]) > 0 {
 		// The plan is one segment's, the motion has the rows of all.
@@ -63,8 +85,32 @@ func (t *planTree) gather() []string {
 			}
 		}
 	}
+	if t.ran != nil {
+		line += fmt.Sprintf(" (actual time=%.3f..%.3f rows=%d loops=1)", milliseconds(o.first), milliseconds(o.last), o.rows)
+	}
 	return append([]string{line}, t.below(0, rootIndent)...)
 }
+
+// gatherNode is gather in JSON.
+func (t *planTree) gatherNode(o outcome) planNode {
+	like := planNode{}
+	maps.Copy(like, t.trees[0])
+	if rows, ok := like["Plan Rows"].(float64); ok {
+		like["Plan Rows"] = rows * float64(t.senders(0))
+	}
+	for _, k := range []string{"Filter", "Rows Removed by Filter", "Parent Relationship"} {
+		delete(like, k)
+	}
+	if t.ran != nil {
+		like["Actual Startup Time"], like["Actual Total Time"] = milliseconds(o.first), milliseconds(o.last)
+		like["Actual Rows"], like["Actual Loops"] = o.rows, 1
+	}
+	delete(like, "Alias")
+	return t.motionNode(0, like)
+}
+
+// milliseconds is d as plans print times.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // rootIndent is how far PostgreSQL indents what belongs to the topmost node;
 // what belongs to another is nodeIndent further right than its arrow.

@@ -54,7 +54,7 @@ func TestExplainTree(t *testing.T) {
 		{To: 0, Motion: plan.BroadcastMotion, Token: "k2", Segments: []int{1}, SQL: `SELECT r."W x", r.v FROM r`},
 	}
 	// One function scan is below the other's hash, whatever the order in FROM.
-	got := tree("(COSTS OFF) ", hashed).gather()
+	got := tree("(COSTS OFF) ", hashed).gather(outcome{})
 	check(got, `
 Gather Motion 3:1  (slice1; segments: 3)
   ->  Hash Join
@@ -71,7 +71,7 @@ Gather Motion 3:1  (slice1; segments: 3)
                     Hash Key: o.id
                     ->  Seq Scan on o
                           Filter: (v <> 'y'::text)`)
-	verbose := strings.Join(tree("(VERBOSE) ", hashed).gather(), "\n")
+	verbose := strings.Join(tree("(VERBOSE) ", hashed).gather(outcome{}), "\n")
 	for _, want := range []string{"Gather Motion 3:1  (slice1; segments: 3)  (cost=", "Redistribute Motion 3:3  (slice2; segments: 3)  (cost=0.",
 		"Hash Key: o.id\n", "Output: o.v, o.id", "Broadcast Motion 1:3  (slice3; segments: 1)  (cost=0.25..25.25 rows=667 width=36)"} {
 		if !strings.Contains(verbose, want) {

@@ -15,6 +15,9 @@ const maxNotices = 1000
 func (s *Session) segmentNotice(seg int, n *pgconn.Notice) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.analysis != nil && s.analysis.note(seg, n.Message) {
+		return
+	}
 	shown := slices.Contains([]string{"INFO", "NOTICE", "WARNING"}, n.Severity)
 	if !shown || s.hushed || len(s.notices) >= maxNotices {
 		s.log("notice from a segment", "seg", seg, "severity", n.Severity, "message", n.Message)

@@ -290,7 +290,11 @@ func (s *Session) finishRunning(run *dispatch.Running) error {
 	ctx, done := context.WithTimeout(context.WithoutCancel(s.ctx), cleanupLimit)
 	defer done()
 	defer s.motionsEnd(run.Command())
-	return run.Finish(ctx)
+	err := run.Finish(ctx)
+	if a := s.analyzing(); a != nil {
+		a.count(run)
+	}
+	return err
 }
 
 // rows runs any SELECT and sinks its rows with the given result formats: the

@@ -63,6 +63,7 @@ type Session struct {
 	cancelRun context.CancelFunc // ends the statement that runs now
 	notices   []*pgconn.Notice   // segments' that wait for the end of the statement
 	hushed    bool               // segments' notices are of no interest
+	analysis  *analysis          // of EXPLAIN ANALYZE, while it runs
 }
 
 // newSession connects the session to its PostgreSQL and greets the client.

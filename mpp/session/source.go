@@ -94,10 +94,11 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 // dispatched are the slices of a plan as the dispatcher takes them; each has its
 // place in the list, from 1, as its index.
 func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
+	count := s.analyzing() != nil
 	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
 		d := &ds[i]
-		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments}
+		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments, Count: count}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}

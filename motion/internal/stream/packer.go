@@ -9,6 +9,9 @@ type packer struct {
 	buf  *buffer // nil when empty
 	open int     // where the open packet starts in buf; -1 for none
 	big  bool    // the stream has filled a small buffer
+
+	taken   int64 // bytes handed over
+	packets int64 // begun for tuples
 }
 
 func newPacker(max int) packer { return packer{max: max, open: -1} }
@@ -82,6 +85,7 @@ func (p *packer) packet(size int) bool {
 	}
 	p.open = len(p.buf.b)
 	p.buf.b = icwire.OpenTuplePacket(p.buf.b)
+	p.packets++
 	return true
 }
 
@@ -112,6 +116,7 @@ func (p *packer) take() *buffer {
 	}
 	p.close()
 	b := p.buf
+	p.taken += int64(len(b.b))
 	p.buf = nil
 	return b
 }

@@ -49,7 +49,10 @@ type Opening struct {
 	Abandon func()
 }
 
-var _ motion.Sender = (*Sender)(nil)
+var (
+	_ motion.Sender = (*Sender)(nil)
+	_ motion.Meter  = (*Sender)(nil)
+)
 
 // NewSender makes a sender of connections, of which conns[i] leads to
 // receivers[i]. It owns them from now on.
@@ -361,6 +364,17 @@ func (s *Sender) Stopped() bool {
 		}
 	}
 	return len(s.streams) > 0
+}
+
+// Filled implements motion.Meter.
+func (s *Sender) Filled() (bytes, packets int64) {
+	for _, o := range s.streams {
+		o.mu.Lock()
+		bytes += o.pk.taken + int64(o.pk.len())
+		packets += o.pk.packets
+		o.mu.Unlock()
+	}
+	return bytes, packets
 }
 
 // Close implements motion.Sender. When it fails, all connections are closed at
