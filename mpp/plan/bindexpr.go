@@ -25,6 +25,10 @@ func (b *binder) expr(m any, sc *scope, lv *level, env *ctes) {
 				b.expr(n.Testexpr, sc, lv, env)
 			}
 			if s := nodeSelect(n.Subselect); s != nil {
+				if n.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK && len(s.TargetList) == 1 && isStarRef(s.TargetList[0].GetResTarget().GetVal()) &&
+					len(s.GroupClause) == 0 && len(s.DistinctClause) == 0 && len(s.SortClause) == 0 {
+					s.TargetList[0].GetResTarget().Val = intConst(1) // nobody sees the columns
+				}
 				sub := b.selectStmt(s, sc, lv, env)
 				sub.exists = n.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK
 				lv.links = append(lv.links, sublink{n, sub})

@@ -43,6 +43,10 @@ func castTo(n *pg.Node, typ *pg.TypeName) *pg.Node {
 
 func intConst(i int64) *pg.Node { return pg.MakeAConstIntNode(i, -1) }
 
+func boolConst(v bool) *pg.Node {
+	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: v}}, Location: -1}}}
+}
+
 func nullConst() *pg.Node {
 	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Isnull: true, Location: -1}}}
 }

@@ -15,10 +15,14 @@ func (p *planner) gatherLevel(lv *level) error {
 		return p.gatherSegments(lv)
 	}
 	where := p.baseConditions(lv)
+	var done []*pg.Node
 	for _, r := range lv.rtes {
 		if r.kind == rteGather {
 			if err := p.gatherRTE(lv, r, where[r]); err != nil {
 				return err
+			}
+			if r.owner == "" {
+				done = append(done, where[r]...)
 			}
 		}
 		if r.kind == rteSegments {
@@ -27,6 +31,9 @@ func (p *planner) gatherLevel(lv *level) error {
 			}
 		}
 		p.gatherView(r)
+	}
+	for _, t := range lv.without(done) {
+		t.clause.Node = t.rest.Node
 	}
 	return nil
 }

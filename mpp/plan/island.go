@@ -37,21 +37,18 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	sh, why := p.placed(lv)
 	if sh != nil {
 		done, why, err = p.pushWith(sh, root)
+		if !done && err == nil && why == aggregateDistinct {
+			// What is counted once each segment sends once.
+			p.finer = true
+			done, _, err = p.push(sh, root)
+			p.finer = false
+		}
 		if !done && err == nil && sh.aggregates {
 			// Perhaps when the rows of each group are on one segment.
 			if again := p.regroup(lv, sh); again != nil {
 				sh = again
 				done, _, err = p.pushWith(sh, root)
 			}
-		}
-		if !done && err == nil && why == aggregateDistinct {
-			// Or when what is counted once is sent once from each segment.
-			p.moves, p.finer = nil, true
-			if again, _ := p.placed(lv); again != nil {
-				sh = again
-				done, why, err = p.pushWith(sh, root)
-			}
-			p.finer = false
 		}
 	}
 	if done {

@@ -360,7 +360,7 @@ func (m *modifier) direct() (bool, error) {
 	}
 	var c *pg.Node
 	nameAll(m.ret)
-	m.asOnSegments(lv, func() {
+	m.asOnSegments(lv, false, func() {
 		c = proto.CloneOf(m.stmt)
 		setRelation(c, proto.CloneOf(sel.FromClause[0].GetRangeVar()))
 	})

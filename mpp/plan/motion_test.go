@@ -148,7 +148,7 @@ func (w *world) forgetMotions(q *Query) {
 
 // makeMotions makes the functions that read motions.
 func (w *world) makeMotions(db string) {
-	for _, f := range []string{"gp_motion_recv", "gp_motion_recv_3", "gp_motion_recv_5", "gp_motion_recv_6", "gp_motion_recv_7"} {
+	for _, f := range []string{"gp_motion_recv", "gp_motion_recv_2", "gp_motion_recv_3", "gp_motion_recv_4", "gp_motion_recv_5", "gp_motion_recv_6", "gp_motion_recv_7"} {
 		w.exec(db, `CREATE OR REPLACE FUNCTION pg_catalog.`+f+`(text, token text) RETURNS SETOF record VOLATILE PARALLEL RESTRICTED LANGUAGE plpgsql AS
 			$$ DECLARE list text; BEGIN
 				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n = 0 RETURNING spec INTO list;

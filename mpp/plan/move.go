@@ -155,7 +155,7 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 	}
 	if len(where) > 0 {
 		clones := make([]*pg.Node, len(where))
-		p.asOnSegments(m.lv, func() {
+		p.asOnSegments(m.lv, false, func() {
 			for i, w := range where {
 				clones[i] = proto.CloneOf(w)
 			}

@@ -28,6 +28,11 @@ const maxCandidates = 300
 // its own.
 const groupsShare = 0.1
 
+// gatherWeight is how many bytes moved between segments cost as much as one that
+// is gathered: what is gathered one process reads and joins, the rest is shared by
+// all segments.
+const gatherWeight = 2
+
 // leaf is a base table of an island.
 type leaf struct {
 	lv    *level
@@ -153,10 +158,11 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 // the mind of accept. why says why there are none.
 func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 	p, lv := mv.p, mv.lv
-	gather := 0.0 // what gathering all the tables would move
+	gather := 0.0 // what gathering all the tables would cost
 	for _, l := range mv.leaves {
 		gather += l.alone
 	}
+	gather *= gatherWeight
 	todo := mv.start()
 	for range maxCandidates {
 		if todo.Len() == 0 {

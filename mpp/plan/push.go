@@ -16,13 +16,14 @@ func topColumn(i int) string { return "c" + itoa(i+1) }
 // for the segments to run. The level itself stays as it is.
 func (p *planner) segmentCopy(lv *level, src *pg.SelectStmt) *pg.SelectStmt {
 	var c *pg.SelectStmt
-	p.asOnSegments(lv, func() { c = proto.CloneOf(src) })
+	p.asOnSegments(lv, true, func() { c = proto.CloneOf(src) })
 	return c
 }
 
 // asOnSegments calls f while lv's tree is as segments run it: tables by their
-// schemas, gp_segment_id as a function. Then it is again as it was.
-func (p *planner) asOnSegments(lv *level, f func()) {
+// schemas, gp_segment_id as a function, with rest without the conditions that
+// were tested before. Then it is again as it was.
+func (p *planner) asOnSegments(lv *level, rest bool, f func()) {
 	var undo []func()
 	set := func(n, with *pg.Node) {
 		old := n.Node
@@ -35,6 +36,10 @@ func (p *planner) asOnSegments(lv *level, f func()) {
 		cr.Fields = f
 	}
 	lv.each(func(l *level) bool {
+		var tested []tested
+		if rest {
+			tested = p.testedBefore(l)
+		}
 		named := false
 		for _, r := range l.refs {
 			switch {
@@ -67,6 +72,9 @@ func (p *planner) asOnSegments(lv *level, f func()) {
 				set(r.node, p.scanItem(r))
 			}
 		}
+		for _, t := range tested {
+			set(t.clause, t.rest)
+		}
 		locks := l.sel.LockingClause
 		undo = append(undo, func() { l.sel.LockingClause = locks })
 		l.sel.LockingClause = nil
@@ -76,6 +84,59 @@ func (p *planner) asOnSegments(lv *level, f func()) {
 	for i := len(undo) - 1; i >= 0; i-- {
 		undo[i]()
 	}
+}
+
+// tested is a condition of a level without what has been tested before.
+type tested struct{ clause, rest *pg.Node }
+
+// testedBefore finds the conditions of a level that the slices of its moved tables
+// have tested.
+func (p *planner) testedBefore(lv *level) []tested {
+	var done []*pg.Node
+	for r, list := range p.baseConditions(lv) {
+		if p.moves[r] != nil {
+			done = append(done, list...)
+		}
+	}
+	return lv.without(done)
+}
+
+// without are a level's WHERE and ON without the conditions done. PostgreSQL would test them again, which takes little, and suppose that they
+// leave out as many rows again.
+func (lv *level) without(done []*pg.Node) (out []tested) {
+	if len(done) == 0 {
+		return nil
+	}
+	look := func(clause *pg.Node) {
+		var rest []*pg.Node
+		all := conjuncts(clause)
+		for _, c := range all {
+			if !contained(done, c) {
+				rest = append(rest, c)
+			}
+		}
+		switch {
+		case len(rest) == len(all):
+		case len(rest) == 0:
+			out = append(out, tested{clause, boolConst(true)})
+		default:
+			out = append(out, tested{clause, and(rest)})
+		}
+	}
+	look(lv.sel.WhereClause)
+	var on func(it *fromItem)
+	on = func(it *fromItem) {
+		if it.join == nil || it.left == nil {
+			return
+		}
+		look(it.join.Quals)
+		on(it.left)
+		on(it.right)
+	}
+	for _, it := range lv.items {
+		on(it)
+	}
+	return out
 }
 
 // islandSegments are the segments that run an island, nil for all.

@@ -25,7 +25,8 @@ const wholeRow = "?row"
 // rows is wanted.
 const dummyColumn = "?"
 
-// recvFunction is the row source function for about that many rows.
+// recvFunction is the row source function for about that many rows: the nearest
+// power of ten there is.
 func recvFunction(rows float64) string {
 	switch {
 	case rows >= 3e6:
@@ -34,8 +35,12 @@ func recvFunction(rows float64) string {
 		return "gp_motion_recv_6"
 	case rows >= 3e4:
 		return "gp_motion_recv_5"
-	case rows > 0:
+	case rows >= 3e3:
+		return "gp_motion_recv_4"
+	case rows >= 3e2:
 		return "gp_motion_recv_3"
+	case rows > 0:
+		return "gp_motion_recv_2"
 	}
 	return "gp_motion_recv"
 }

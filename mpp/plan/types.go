@@ -59,6 +59,9 @@ type Column struct {
 	Collation string // quoted and qualified when not the type's default, else ""
 	NotNull   bool
 	Generated bool // GENERATED ALWAYS AS … STORED
+	// Distinct is how many different values ANALYZE has found, Bytes how long
+	// they are on the average; 0: unknown.
+	Distinct, Bytes float64
 }
 
 // PolicyKind is how a table's rows are spread.

@@ -26,6 +26,8 @@ func (c *Column) width() float64 {
 	const head = 4
 	w, ok := textWidths[c.TypeOID]
 	switch {
+	case c.Bytes > 0 && (c.TypeOID == 25 || c.TypeOID == 1042 || c.TypeOID == 1043):
+		w = c.Bytes
 	case c.TypeOID == 1042 || c.TypeOID == 1043:
 		w = 24
 		if _, mod, found := strings.Cut(c.Type, "("); found {
@@ -46,7 +48,7 @@ func scanBytes(r *rte, conds []*pg.Node) (bytes, rows float64) {
 	if rows <= 0 {
 		rows = unknownRows
 	}
-	rows = max(rows*selectivity(conds), 1)
+	rows = max(rows*selectivity(r, conds), 1)
 	const head = 8
 	width := float64(head)
 	for i := range r.rel.Columns {
@@ -57,15 +59,52 @@ func scanBytes(r *rte, conds []*pg.Node) (bytes, rows float64) {
 	return rows * width, rows
 }
 
-// selectivity guesses the share of rows that conditions let through.
-func selectivity(conds []*pg.Node) float64 {
+// selectivity guesses the share of a table's rows that conditions let through.
+func selectivity(r *rte, conds []*pg.Node) float64 {
 	share := 1.0
 	for _, c := range conds {
-		if x := c.GetAExpr(); x != nil && (isEquals(x) || x.Kind == pg.A_Expr_Kind_AEXPR_IN) {
-			share *= 0.05
-		} else {
+		one := 0.05 // of one value among others
+		x := c.GetAExpr()
+		if x == nil {
+			share *= 0.4
+			continue
+		}
+		for _, side := range []*pg.Node{x.Lexpr, x.Rexpr} {
+			if d := r.distinct(side); d > 0 {
+				one = 1 / d
+			}
+		}
+		switch {
+		case isEquals(x):
+			share *= one
+		case x.Kind == pg.A_Expr_Kind_AEXPR_IN && x.Name[0].GetString_().GetSval() == "=":
+			share *= min(1, one*float64(max(1, len(x.Rexpr.GetList().GetItems()))))
+		case x.Kind == pg.A_Expr_Kind_AEXPR_OP && len(x.Name) == 1 && x.Name[0].GetString_().GetSval() == "<>",
+			x.Kind == pg.A_Expr_Kind_AEXPR_LIKE && x.Name[0].GetString_().GetSval() == "!~~":
+			share *= 1 - one
+		case x.Kind == pg.A_Expr_Kind_AEXPR_LIKE:
+			share *= 0.1
+		default:
 			share *= 0.4
 		}
 	}
-	return max(share, 0.01)
+	return max(share, 1e-6)
+}
+
+// distinct is how many different values the column of a table has that n is; 0
+// when it is none, or that is not known.
+func (r *rte) distinct(n *pg.Node) float64 {
+	cr := n.GetColumnRef()
+	if cr == nil || r.rel == nil {
+		return 0
+	}
+	parts, star := fieldNames(cr)
+	if star || len(parts) == 0 {
+		return 0
+	}
+	i := r.column(parts[len(parts)-1])
+	if i < 0 || i >= len(r.rel.Columns) {
+		return 0
+	}
+	return r.rel.Columns[i].Distinct
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"sync"
 	"time"
@@ -9,8 +10,9 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
-// estimates are guesses of how many rows tables have, for the planner and for
-// the local server's. They are shared by all sessions.
+// estimates are guesses of how many rows tables have, and how many different
+// values their columns, for the planner and for the local server's. They are
+// shared by all sessions.
 type estimates struct {
 	mu sync.Mutex
 	m  map[estimateKey]estimate
@@ -22,9 +24,10 @@ type estimateKey struct {
 }
 
 type estimate struct {
-	rows float64
-	at   time.Time
-	tick uint64 // of the catalog
+	rows    float64
+	columns map[string][2]float64 // by name: different values, mean width in bytes
+	at      time.Time
+	tick    uint64 // of the catalog
 }
 
 // How long a guess is good, if nothing changes the catalog, as ANALYZE does:
@@ -46,10 +49,11 @@ func (e estimate) good(now time.Time, tick uint64) bool {
 	return e.tick == tick && now.Sub(e.at) < age
 }
 
-// estimateRows asks one segment how large its part of a table is: its size
-// now, and the rows in a page as ANALYZE or VACUUM there last saw them. An
-// empty table is taken to have one row. It says 0, unknown, rather than fail.
-func (s *Session) estimateRows(r *relation) float64 {
+// estimate asks one segment how large its part of a table is: its size now, and
+// the rows in a page as ANALYZE or VACUUM there last saw them. An empty table is
+// taken to have one row. It says 0, unknown, rather than fail. Of columns it says
+// what ANALYZE there has seen, if the user may read them.
+func (s *Session) estimate(r *relation) estimate {
 	key := estimateKey{s.client.Database, r.OID}
 	e := &s.srv.estimates
 	tick := s.srv.catalogTick.Load()
@@ -57,15 +61,15 @@ func (s *Session) estimateRows(r *relation) float64 {
 	old, ok := e.m[key]
 	e.mu.Unlock()
 	if ok && old.good(time.Now(), tick) {
-		return old.rows
+		return old
 	}
 	if s.gang.Busy() || s.link.status == 'E' {
-		return old.rows
+		return old
 	}
 	ctx, done := context.WithTimeout(s.ctx, 5*time.Second)
 	defer done()
 	if err := s.beforeDispatch(ctx); err != nil {
-		return old.rows
+		return old
 	}
 	res, err := s.gang.Exec(ctx, []int{0}, "WITH RECURSIVE k AS (SELECT pg_catalog.to_regclass("+literal(r.name())+`)::pg_catalog.oid AS oid
 			UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN k ON i.inhparent = k.oid),
@@ -75,19 +79,29 @@ func (s *Session) estimateRows(r *relation) float64 {
 			FROM pg_catalog.pg_class c JOIN k USING (oid))
 		SELECT COALESCE(pg_catalog.bool_or(c.locked), false), COALESCE(pg_catalog.sum(CASE WHEN c.locked THEN 0
 			WHEN c.reltuples >= 0 AND c.relpages > 0 THEN c.reltuples * (pg_catalog.pg_relation_size(c.oid) / 8192.0 / c.relpages)
-			ELSE pg_catalog.pg_relation_size(c.oid) / 8192 * 80 END), 0)::pg_catalog.float8 FROM c`)
+			ELSE pg_catalog.pg_relation_size(c.oid) / 8192 * 80 END), 0)::pg_catalog.float8,
+			(SELECT pg_catalog.json_object_agg(t.attname, pg_catalog.json_build_array(t.n_distinct, t.avg_width)) FROM (
+				SELECT DISTINCT ON (t.attname) t.attname, t.n_distinct, t.avg_width FROM pg_catalog.pg_stats t
+				JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = t.tablename
+				WHERE k.oid = pg_catalog.to_regclass(`+literal(r.name())+`) ORDER BY t.attname, t.inherited DESC) t) FROM c`)
 	if err != nil || len(res) == 0 || len(res[0].Rows) == 0 {
-		return old.rows
+		return old
 	}
 	if string(res[0].Rows[0][0]) == "t" {
 		// Asking for the size would wait, and fail the transaction in the end.
-		return old.rows
+		return old
 	}
 	rows, err := strconv.ParseFloat(string(res[0].Rows[0][1]), 64)
 	if err != nil {
-		return old.rows
+		return old
 	}
 	rows = max(rows, 1)
+	var seen map[string][2]float64
+	if b := res[0].Rows[0][2]; b != nil {
+		if err := json.Unmarshal(b, &seen); err != nil {
+			return old
+		}
+	}
 	if r.Policy.Kind != plan.Replicated {
 		n := s.numSegments()
 		if k := r.Policy.NumSegments; k > 0 && k < n {
@@ -95,11 +109,17 @@ func (s *Session) estimateRows(r *relation) float64 {
 		}
 		rows *= float64(n)
 	}
+	for name, v := range seen {
+		if v[0] < 0 { // a share of the rows
+			seen[name] = [2]float64{-v[0] * rows, v[1]}
+		}
+	}
+	fresh := estimate{rows, seen, time.Now(), tick}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.m == nil || len(e.m) > 10000 {
 		e.m = map[estimateKey]estimate{}
 	}
-	e.m[key] = estimate{rows, time.Now(), tick}
-	return rows
+	e.m[key] = fresh
+	return fresh
 }

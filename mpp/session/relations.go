@@ -229,7 +229,12 @@ func (c planCatalog) Relation(schema, name string) (*plan.Relation, error) {
 		return nil, err
 	}
 	if r.Policy != nil {
-		r.Rows = c.s.estimateRows(r)
+		e := c.s.estimate(r)
+		r.Rows = e.rows
+		for i := range r.Columns {
+			v := e.columns[r.Columns[i].Name]
+			r.Columns[i].Distinct, r.Columns[i].Bytes = v[0], v[1]
+		}
 	}
 	return &r.Relation, nil
 }
