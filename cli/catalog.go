@@ -88,20 +88,7 @@ func connect(ctx context.Context, program, host, port, options string) (*session
 	if db == "" {
 		db = "template1"
 	}
-	words := map[string]string{
-		"host": host, "port": port, "dbname": db, "application_name": program,
-		"options": strings.TrimSpace(os.Getenv("PGOPTIONS") + " " + options),
-	}
-	if os.Getenv("PGUSER") == "" {
-		words["user"] = instance.Superuser
-	}
-	var s []string
-	for k, v := range words {
-		if v != "" {
-			s = append(s, k+"='"+strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(v)+"'")
-		}
-	}
-	config, err := pgconn.ParseConfig(strings.Join(s, " "))
+	config, err := clientConfig(program, host, port, db, options)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +103,25 @@ func connect(ctx context.Context, program, host, port, options string) (*session
 		return nil, fmt.Errorf("could not connect to server: %w", err)
 	}
 	return &session{conn}, nil
+}
+
+// clientConfig is how a program connects as an ordinary client, by default as
+// the superuser. options are added to those of PGOPTIONS.
+func clientConfig(program, host, port, db, options string) (*pgconn.Config, error) {
+	words := map[string]string{
+		"host": host, "port": port, "dbname": db, "application_name": program,
+		"options": strings.TrimSpace(os.Getenv("PGOPTIONS") + " " + options),
+	}
+	if os.Getenv("PGUSER") == "" {
+		words["user"] = instance.Superuser
+	}
+	var s []string
+	for k, v := range words {
+		if v != "" {
+			s = append(s, k+"='"+strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(v)+"'")
+		}
+	}
+	return pgconn.ParseConfig(strings.Join(s, " "))
 }
 
 func coordinatorPort() string {

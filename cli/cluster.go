@@ -38,10 +38,11 @@ coordinator: real PostgreSQL servers on this machine, all in one directory.
 PostgreSQL refuses to run as root. Made by root, a cluster belongs to the
 system user "postgres" and runs as that user.
 
-Where start, stop and status take DIR, any directory below it does as well.`,
+Where start, stop, status and load take DIR, any directory below it does as
+well.`,
 	}
 	cmd.AddCommand(newClusterCreateCommand(), newClusterStartCommand(), newClusterStopCommand(),
-		newClusterStatusCommand(), newClusterDestroyCommand())
+		newClusterStatusCommand(), newClusterDestroyCommand(), newClusterLoadCommand())
 	return cmd
 }
 

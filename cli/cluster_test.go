@@ -88,6 +88,8 @@ func TestWriteStatusJSON(t *testing.T) {
 }
 
 func TestClusterArguments(t *testing.T) {
+	t.Setenv("COORDINATOR_DATA_DIRECTORY", "")
+	t.Setenv("MASTER_DATA_DIRECTORY", "")
 	dir := t.TempDir()
 	sub := filepath.Join(dir, "sub")
 	if err := os.Mkdir(sub, 0o755); err != nil {
@@ -116,6 +118,16 @@ func TestClusterArguments(t *testing.T) {
 		{"destroy " + empty, 1, "not the directory of a cluster"},
 		{"destroy " + sub, 1, "only part of the cluster in " + dir},
 		{"status " + sub, 1, ""},
+		{"load", 0, ""},
+		{"load tpcds", 2, `unknown command "tpcds"`},
+		{"load tpch a b", 2, "accepts at most 1 arg"},
+		{"load tpch " + dir + " --scale 0", 2, "--scale 0: it goes from 0.001 to 10000"},
+		{"load tpch " + dir + " --scale big", 2, "invalid argument"},
+		{"load tpch " + dir + " --jobs 0", 2, "--jobs 0: it goes from 1 to 64"},
+		{"load tpch " + dir + " --database=", 2, "--database is empty"},
+		{"load tpch", 2, "name the cluster's directory, or source its env.sh first"},
+		{"load tpch " + empty, 1, "not the directory of a cluster"},
+		{"load tpch " + sub, 1, "does not run; start it with `trunkline cluster start " + dir + "`"},
 		{"stop " + sub, 0, ""},
 	} {
 		var out, errs bytes.Buffer
