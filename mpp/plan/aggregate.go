@@ -25,6 +25,7 @@ const aggregateDistinct = "an aggregate with DISTINCT"
 type stages struct {
 	p      *planner
 	sh     *shape
+	sets   bool                 // grouping sets: the segments group by all columns of them
 	groups map[string]int       // of GROUP BY expressions, by signature
 	finer  map[string]int       // of what the segments group by, too
 	vals   []outVal             // what the segments send
@@ -50,14 +51,15 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	if len(lv.stars) > 0 || !lv.known {
 		return false, "a select list with *", nil
 	}
-	exprs, ok := sh.groupExprs()
-	if !ok {
-		return false, "grouping sets", nil
-	}
-	st := &stages{p: p, sh: sh, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
+	leaves, sets := sh.groupLeaves()
+	st := &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
 	plain := &safety{p: p, refs: sh.refs, okRef: okRef}
-	groupVal := make([]int, len(exprs))
-	for i, e := range exprs {
+	groupVal := make([]int, len(leaves))
+	for i, n := range leaves {
+		e, ok := lv.position(n)
+		if !ok {
+			return false, "a GROUP BY item that is not understood", nil
+		}
 		if r := sh.refs[e]; r != nil && r.kind == refOutput {
 			if e = lv.vals[r.col].expr; e == nil {
 				return false, "a GROUP BY item that is not understood", nil
@@ -116,9 +118,8 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	for _, n := range tops {
 		st.rewrite(n, cols)
 	}
-	sel.GroupClause = nil
-	for _, at := range groupVal {
-		sel.GroupClause = append(sel.GroupClause, colRef(topAlias, topColumn(at)))
+	for i, n := range leaves {
+		n.Node = colRef(topAlias, topColumn(groupVal[i])).Node
 	}
 	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
 	slice.Relation, slice.Rows = sh.scans()
@@ -188,9 +189,6 @@ func (st *stages) look(n *pg.Node) bool {
 			case *pg.Node_ColumnRef:
 				ok = st.no("a column that is not grouped")
 				return false
-			case *pg.Node_GroupingFunc:
-				ok = st.no("GROUPING")
-				return false
 			case *pg.Node_SubLink:
 				ok = st.keep(e.SubLink)
 				return false
@@ -252,8 +250,8 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 	case len(f.AggOrder) > 0 || f.AggWithinGroup || f.FuncVariadic || len(f.Args) > 1:
 		return st.no("an aggregate with ORDER BY")
 	}
-	once := f.AggDistinct && name != "min" && name != "max" && (st.p.finer || !st.byKey(f))
-	if once && !(st.p.finer && len(f.Args) == 1 && f.AggFilter == nil) {
+	once := f.AggDistinct && name != "min" && name != "max" && (st.p.finer || st.sets || !st.byKey(f))
+	if once && !((st.p.finer || st.sets) && len(f.Args) == 1 && f.AggFilter == nil) {
 		return st.no(aggregateDistinct)
 	}
 	sig := signature(n, st.sh.refs)

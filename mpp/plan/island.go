@@ -414,6 +414,28 @@ func (sh *shape) groupExprs() (exprs []*pg.Node, ok bool) {
 	return exprs, true
 }
 
+// groupLeaves are the items of GROUP BY, those of grouping sets too.
+func (sh *shape) groupLeaves() (leaves []*pg.Node, sets bool) {
+	var look func(n *pg.Node)
+	look = func(n *pg.Node) {
+		list := []*pg.Node(nil)
+		if gs := n.GetGroupingSet(); gs != nil {
+			sets, list = true, gs.Content
+		} else if row := n.GetRowExpr(); row != nil && row.RowFormat == pg.CoercionForm_COERCE_IMPLICIT_CAST {
+			list = row.Args
+		} else {
+			leaves = append(leaves, n)
+		}
+		for _, c := range list {
+			look(c)
+		}
+	}
+	for _, n := range sh.lv.sel.GroupClause {
+		look(n)
+	}
+	return leaves, sets
+}
+
 // position is n, or the select list's expression whose position n is.
 func (lv *level) position(n *pg.Node) (*pg.Node, bool) {
 	c := n.GetAConst()
