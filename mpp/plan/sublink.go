@@ -131,6 +131,13 @@ func (p *planner) linksFit(lv *level, from locus, eq *equalities, refs map[*pg.N
 	return ""
 }
 
+// harmlessLimit says whether a level has no LIMIT, or one that changes nothing to
+// whether it has a row.
+func (lv *level) harmlessLimit() bool {
+	n, ok := limitConst(lv.sel.LimitCount)
+	return lv.sel.LimitOffset == nil && (lv.sel.LimitCount == nil || lv.exists && ok && n > 0)
+}
+
 // anyRow says whether a level only asks if one table has a row that fulfils
 // conditions: one row of each segment is enough then.
 func (lv *level) anyRow(where []*pg.Node) bool {
@@ -179,7 +186,7 @@ func (p *planner) linkShape(lv *level, given *equalities) (*shape, *equalities, 
 		return nil, nil, "no table"
 	case sel.WithClause != nil:
 		return nil, nil, "WITH"
-	case sel.LimitCount != nil || sel.LimitOffset != nil:
+	case !lv.harmlessLimit():
 		return nil, nil, "LIMIT" // of which rows each segment would have its own
 	case lv.sublinks > len(lv.rowLinks()):
 		return nil, nil, subExpression
