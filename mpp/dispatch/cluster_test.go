@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -217,10 +218,18 @@ func (c *cluster) receive(g *Gang, r *Running, slice int16, limit int) (rows int
 // values returns the one column of the rows of a slice on all segments, taken
 // from an open Running as a session does it.
 func (c *cluster) values(g *Gang, sql string) []string {
-	r, err := g.Open(testContext(c.t), c.command(), []Slice{{Index: 1, SQL: sql}}, &Run{Slice: 1, Receivers: []motion.Peer{c.self}})
-	if err != nil {
-		c.t.Error(err)
-		return []string{""}
+	var r *Running
+	for {
+		var err error
+		r, err = g.Open(testContext(c.t), c.command(), []Slice{{Index: 1, SQL: sql}}, &Run{Slice: 1, Receivers: []motion.Peer{c.self}})
+		if errors.Is(err, ErrTorn) {
+			continue
+		}
+		if err != nil {
+			c.t.Error(err)
+			return []string{""}
+		}
+		break
 	}
 	var vals []string
 	recv, _ := c.fabric.New().Receive(r.Context(), motion.ID{Session: g.cfg.SessionID, Command: r.command, SendSlice: 1}, c.self, r.Senders(1))

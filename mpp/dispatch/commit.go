@@ -220,8 +220,14 @@ func (g *Gang) commitPrepared(ctx context.Context, writers []*member, gid string
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CommitRetry)
 	defer cancel()
 	errs := make([]error, len(writers))
+	// Should the latch be given up for a segment that is slow.
+	for _, m := range writers {
+		g.d.setPending(m.seg.Content, gid, true)
+		defer g.d.setPending(m.seg.Content, gid, false)
+	}
 	parallel(len(writers), func(i int) {
 		m := writers[i]
+		defer g.d.setPending(m.seg.Content, gid, false)
 		switch {
 		case m.noPrepare:
 			if err := m.simple(ctx, "COMMIT", "COMMIT"); err != nil {

@@ -53,6 +53,16 @@ func newError(code, message string, cause error) *Error {
 	}
 }
 
+// ErrTorn says that a statement's snapshots may be older on one segment than on
+// another. Outside of a transaction block it can be run again.
+var ErrTorn = errors.New("snapshots are torn")
+
+func errTorn() error {
+	e := newError("40001", "could not take a snapshot on all segments: other transactions were committed while the statement waited", ErrTorn)
+	e.Hint = "Run the transaction again."
+	return e
+}
+
 // errBusy is returned when a Running or CopyIn of the gang is unfinished.
 func errBusy() error {
 	return newError(codeInUse, "another statement of this session is still running on the segments", nil)

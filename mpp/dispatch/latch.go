@@ -21,6 +21,7 @@ type latch struct {
 	mu      sync.Mutex
 	active  [2]int
 	waiting [2][]*hold
+	commits uint64 // times that committers have been let in
 }
 
 // hold is one holder's claim.
@@ -32,6 +33,7 @@ type hold struct {
 	again    func() time.Duration
 	done     chan struct{} // closed by release
 	released atomic.Bool
+	commits  uint64 // of the latch, when it was admitted
 }
 
 // acquire waits for its class's turn. The claim ends with release. After limit
@@ -43,6 +45,7 @@ func (l *latch) acquire(ctx context.Context, class int, limit time.Duration, aga
 	other := 1 - class
 	if l.active[other] == 0 && len(l.waiting[other]) == 0 {
 		l.active[class]++
+		l.enter(h)
 		l.mu.Unlock()
 		h.timer = time.AfterFunc(limit, h.overstay)
 		return h, nil
@@ -106,6 +109,25 @@ func (h *hold) free() {
 	h.l.admit(1 - h.class)
 }
 
+// enter notes that h is let in. l.mu is held.
+func (l *latch) enter(h *hold) {
+	if h.class == committing {
+		l.commits++
+	}
+	h.commits = l.commits
+}
+
+// torn says whether a reader's claim has ended by itself and somebody may have
+// committed since it began.
+func (h *hold) torn() bool {
+	if h == nil || h.held() {
+		return false
+	}
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	return h.l.commits != h.commits
+}
+
 // held says whether the claim still stands.
 func (h *hold) held() bool { return !h.released.Load() }
 
@@ -115,6 +137,7 @@ func (l *latch) admit(class int) {
 		other := 1 - class
 		if len(l.waiting[class]) > 0 && l.active[other] == 0 && (l.active[class] == 0 || len(l.waiting[other]) == 0) {
 			for _, h := range l.waiting[class] {
+				l.enter(h)
 				close(h.admitted)
 			}
 			l.active[class] += len(l.waiting[class])

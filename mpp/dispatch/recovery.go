@@ -28,16 +28,19 @@ const fullPassEvery = 30
 // segState is what the dispatcher knows of one segment's prepared
 // transactions.
 type segState struct {
-	looked bool            // its list was read once and everything decided resolved
-	doubts map[string]bool // gids to resolve; true: new connections wait for it
-	turn   chan struct{}   // held by who resolves them
+	looked bool // its list was read once and everything decided resolved
+	// pending are gids that a session commits there just now. No statement may
+	// take its snapshot then; a new connection need not wait.
+	pending map[string]bool
+	doubts  map[string]bool // gids to resolve; true: new connections wait for it
+	turn    chan struct{}   // held by who resolves them
 }
 
 // stateOf returns the state of a segment. d.mu is held.
 func (d *Dispatcher) stateOf(content int16) *segState {
 	s := d.state[content]
 	if s == nil {
-		s = &segState{doubts: make(map[string]bool), turn: make(chan struct{}, 1)}
+		s = &segState{doubts: make(map[string]bool), pending: make(map[string]bool), turn: make(chan struct{}, 1)}
 		d.state[content] = s
 	}
 	return s
@@ -53,6 +56,27 @@ func (d *Dispatcher) removeDoubt(content int16, gid string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.stateOf(content).doubts, gid)
+}
+
+// setPending notes on which segments a decided commit has begun, or that it is
+// done.
+func (d *Dispatcher) setPending(content int16, gid string, pending bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if pending {
+		d.stateOf(content).pending[gid] = true
+	} else {
+		delete(d.stateOf(content).pending, gid)
+	}
+}
+
+// settled says whether a snapshot taken on the segment now has the whole of every
+// commit that others have seen.
+func (d *Dispatcher) settled(content int16) bool {
+	usable, _ := d.clean(content)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return usable && len(d.stateOf(content).pending) == 0
 }
 
 func (d *Dispatcher) setLive(gid string, live bool) {
@@ -95,14 +119,22 @@ func (d *Dispatcher) wake() {
 // waitRecovered returns when every decided transaction is finished on the
 // segment, so that a statement cannot see half of one.
 func (d *Dispatcher) waitRecovered(ctx context.Context, seg Segment) error {
-	if ok, _ := d.clean(seg.Content); ok {
+	return d.waitUntil(ctx, seg, func() bool { ok, _ := d.clean(seg.Content); return ok })
+}
+
+// waitUntil resolves what is in doubt on a segment until ok.
+func (d *Dispatcher) waitUntil(ctx context.Context, seg Segment, ok func() bool) error {
+	if ok() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.p.ConnectTimeout)
 	defer cancel()
 	for {
-		err := d.recoverSegment(ctx, seg)
-		if ok, _ := d.clean(seg.Content); ok {
+		var err error
+		if usable, _ := d.clean(seg.Content); !usable {
+			err = d.recoverSegment(ctx, seg)
+		}
+		if ok() {
 			return nil
 		}
 		select {

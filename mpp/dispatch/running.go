@@ -110,7 +110,9 @@ type runPart struct {
 // Open opens the slices on their segments, each with its own snapshot, all
 // taken together with respect to distributed commits. With run it also starts
 // that slice; with a single slice that makes one round trip of the whole. It
-// returns when all slices are open. The end of ctx cancels the whole Running,
+// returns when all slices are open; when another session has committed while they
+// were being opened, which the latch does not prevent for ever, it is ErrTorn and
+// nothing has run to the end. The end of ctx cancels the whole Running,
 // also after Open has returned. On success the caller must call Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
 	if g.busy.Load() {
@@ -140,7 +142,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	}
 	var h *hold
 	if len(ms) > 1 || len(slcs) > 1 {
-		if h, err = g.holdReading(ctx); err != nil {
+		if h, err = g.holdReading(ctx, ms); err != nil {
 			return nil, err
 		}
 		defer h.release()
@@ -172,6 +174,11 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 			}
 			return nil, canceled(ctx)
 		}
+	}
+	if h.torn() {
+		r.o.cancel()
+		_ = r.end()
+		return nil, errTorn()
 	}
 	if later != nil {
 		if err := r.Run(*later); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -75,18 +76,43 @@ func (g *Gang) Snapshot(ctx context.Context) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
 	}
-	h, err := g.holdReading(ctx)
+	h, err := g.holdReading(ctx, g.members)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	_, err = g.Exec(ctx, nil, "SELECT 1")
+	if _, err = g.Exec(ctx, nil, "SELECT 1"); err == nil && h.torn() {
+		err = errTorn()
+	}
 	return err
 }
 
-// holdReading keeps commits out while the gang takes its snapshots, unless it
-// turns out to wait for a lock, whose owner may be one that wants to commit.
-func (g *Gang) holdReading(ctx context.Context) (*hold, error) {
+// holdReading keeps commits out while the gang takes its snapshots on ms, unless it
+// turns out to wait for a lock, whose owner may be one that wants to commit; see
+// torn. A commit that a segment has not carried out yet, for it was lost in the
+// middle, is waited for.
+func (g *Gang) holdReading(ctx context.Context, ms []*member) (*hold, error) {
+	for {
+		h, err := g.latchReading(ctx)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(ms, func(m *member) bool { return !g.d.settled(m.seg.Content) })
+		if i < 0 {
+			return h, nil
+		}
+		h.release()
+		seg := ms[i].seg
+		if err := g.d.waitUntil(ctx, seg, func() bool { return g.d.settled(seg.Content) }); err != nil {
+			if ctx.Err() != nil {
+				return nil, canceled(ctx)
+			}
+			return nil, err
+		}
+	}
+}
+
+func (g *Gang) latchReading(ctx context.Context) (*hold, error) {
 	p := &g.d.p
 	start := time.Now()
 	h, err := g.d.latch.acquire(ctx, reading, p.LatchShared, func() time.Duration {

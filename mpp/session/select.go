@@ -261,17 +261,36 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 	return s.gatherFirst(ctx, ds, sink)
 }
 
+// tornTries is how often a statement is begun again whose snapshots on different
+// segments do not fit together: it waited for somebody who has committed.
+const tornTries = 10
+
+// openWhole opens slices, again if their snapshots are torn. In a transaction that
+// cannot be: it has failed.
+func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running, error)) (run *dispatch.Running, err error) {
+	for range tornTries {
+		if run, err = open(); !errors.Is(err, dispatch.ErrTorn) || s.gang.InTransaction() || ctx.Err() != nil {
+			break
+		}
+	}
+	return run, err
+}
+
 // gatherFirst opens the slices, runs the first of them and sinks its tuples.
 func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, sink func([]byte) error) error {
-	s.command++
-	end, err := s.reception(s.command, slices[0].Index)
+	var end *reception
+	run, err := s.openWhole(ctx, func() (run *dispatch.Running, err error) {
+		s.command++
+		if end, err = s.reception(s.command, slices[0].Index); err != nil {
+			return nil, err
+		}
+		begin := end.run()
+		if run, err = s.gang.Open(ctx, s.command, slices, &begin); err != nil {
+			end.abort()
+		}
+		return run, err
+	})
 	if err != nil {
-		return err
-	}
-	begin := end.run()
-	run, err := s.gang.Open(ctx, s.command, slices, &begin)
-	if err != nil {
-		end.abort()
 		return err
 	}
 	rerr := end.rows(run, sink)

@@ -70,8 +70,7 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	if err := s.connectRows(); err != nil {
 		return nil, err
 	}
-	s.command++
-	set := &sources{s: s, cmd: s.command}
+	set := &sources{s: s}
 	for i, sl := range slices {
 		if sl.Motion == plan.GatherMotion {
 			set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
@@ -80,7 +79,11 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, err
 	}
-	run, err := s.gang.Open(ctx, s.command, s.dispatched(slices, params), nil)
+	run, err := s.openWhole(ctx, func() (*dispatch.Running, error) {
+		s.command++
+		set.cmd = s.command
+		return s.gang.Open(ctx, s.command, s.dispatched(slices, params), nil)
+	})
 	if err != nil {
 		return nil, err
 	}
