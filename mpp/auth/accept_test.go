@@ -242,6 +242,12 @@ func TestAcceptWithTLS(t *testing.T) {
 // psql runs psql against the server and returns what it printed.
 func (s *server) psql(t *testing.T, host, user, password, options string, args ...string) (string, error) {
 	t.Helper()
+	return s.psqlEnv(t, host, user, password, []string{"PGOPTIONS=" + options}, args...)
+}
+
+// psqlEnv is psql with more environment.
+func (s *server) psqlEnv(t *testing.T, host, user, password string, env []string, args ...string) (string, error) {
+	t.Helper()
 	path, err := exec.LookPath("psql")
 	if err != nil {
 		t.Skipf("psql is not installed: %v", err)
@@ -250,7 +256,7 @@ func (s *server) psql(t *testing.T, host, user, password, options string, args .
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, append([]string{"-X", "-w", "-h", host, "-p", strconv.Itoa(s.port),
 		"-U", user, "-d", "db 1"}, args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "PGPASSWORD=" + password, "PGOPTIONS=" + options}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "PGPASSWORD=" + password}, env...)
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }

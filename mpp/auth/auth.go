@@ -48,6 +48,10 @@ type Config struct {
 	// nil or answers nil, clients that ask are told there is no encryption.
 	TLS func() *tls.Config
 
+	// UserMaps gives the maps of pg_ident.conf. It is asked for each connection
+	// under a rule with the option map. May be nil: then nobody is in a map.
+	UserMaps func() (*UserMaps, error)
+
 	// MockNonce makes up the salts of roles that do not exist, so that they
 	// are as stable as real ones. Empty means random, new with each
 	// Authenticator; keep one per cluster to hide restarts too.
@@ -181,7 +185,7 @@ func (a *Authenticator) accept(ctx context.Context, raw net.Conn) (*Client, net.
 		state := t.ConnectionState()
 		c.TLS = &state
 	}
-	if err := a.login(authCtx, c, s.optionsErr); err != nil {
+	if err := a.login(authCtx, c, s); err != nil {
 		if ctx.Err() == nil && (authCtx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded)) {
 			err = fatal(codeQueryCanceled, "canceling authentication due to timeout")
 		}
@@ -196,9 +200,8 @@ func (a *Authenticator) accept(ctx context.Context, raw net.Conn) (*Client, net.
 }
 
 // login finds the rule for a client, has it prove who it is and sends
-// AuthenticationOk. optionsErr is what is wrong with its options, for which
-// it is refused once it is known.
-func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) error {
+// AuthenticationOk.
+func (a *Authenticator) login(ctx context.Context, c *Client, s *startup) error {
 	req := request{
 		user: c.User, database: c.Database, replication: c.Replication,
 		ssl: c.TLS != nil, memberOf: a.cfg.MemberOf,
@@ -226,18 +229,21 @@ func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) 
 		return req.refusal("no pg_hba.conf entry for", c.Addr)
 	}
 	c.Method, c.HBALine = rule.Method, rule.Number
+	if err := checkHasCert(rule, s.tls, c.TLS); err != nil {
+		return err
+	}
 	if rule.Method == "reject" {
 		return req.refusal("pg_hba.conf rejects", c.Addr)
 	}
 	if why := rule.unsupported(); why != "" {
 		return fatal(codeFeatureNotSupported, "%s, which line %d of pg_hba.conf asks for, is not supported",
-			why, rule.Number).hint("Use trust, reject, scram-sha-256, md5 or password, or peer on unix sockets.")
+			why, rule.Number).hint("Use trust, reject, scram-sha-256, md5, password or cert, or peer on unix sockets.")
 	}
 	password, exists, canLogin, err := a.cfg.Verifier(ctx, c.User)
 	if err != nil {
 		return lookupFailed(err, "could not look up role \"%s\"", c.User)
 	}
-	e := exchange{conn: c.Conn, user: c.User, secret: password, nonce: a.cfg.MockNonce}
+	e := exchange{conn: c.Conn, user: c.User, secret: password, nonce: a.cfg.MockNonce, binding: endPoint(s.tls)}
 	switch {
 	case !exists:
 		e.secret, e.noSecret = "", fmt.Sprintf("role %q does not exist", c.User)
@@ -246,9 +252,9 @@ func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) 
 	}
 	ok := []pgproto3.BackendMessage{&pgproto3.AuthenticationOk{}}
 	switch rule.Method {
-	case "trust":
+	case "trust", "cert":
 	case "peer":
-		err = checkPeer(c.Conn, c.User)
+		err = a.checkPeer(rule, c.Conn, c.User)
 	case "password":
 		err = e.cleartext()
 	default: // md5 or scram-sha-256
@@ -259,6 +265,11 @@ func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) 
 		var final pgproto3.BackendMessage
 		final, err = e.scram()
 		ok = append([]pgproto3.BackendMessage{final}, ok...)
+	}
+	if _, named := rule.needsCert(); named && err == nil {
+		if why := a.checkCertName(rule, c.TLS, c.User); why != "" {
+			err = certRefusal(rule, c.User).withLog("%s", why)
+		}
 	}
 	var r *Rejection
 	if errors.As(err, &r) && r.Log == "" {
@@ -273,8 +284,8 @@ func (a *Authenticator) login(ctx context.Context, c *Client, optionsErr error) 
 	if !canLogin {
 		return fatal(codeInvalidAuthorization, `role "%s" is not permitted to log in`, c.User)
 	}
-	if optionsErr != nil {
-		return optionsErr
+	if s.optionsErr != nil {
+		return s.optionsErr // only those who may log in hear of it
 	}
 	return send(c.Conn, ok...)
 }

@@ -6,8 +6,9 @@
 // What follows AuthenticationOk (ParameterStatus, BackendKeyData,
 // ReadyForQuery, and whether the database exists) is the session's business.
 //
-// Methods of pg_hba.conf: trust, reject, scram-sha-256, md5, password, and on
-// unix sockets peer (also written ident). The others PostgreSQL knows are
-// accepted in the file, and a connection that meets one is refused with an
-// error naming the line.
+// Methods of pg_hba.conf: trust, reject, scram-sha-256 (with channel binding
+// where the connection is encrypted), md5, password, cert, and on unix sockets
+// peer (also written ident); the options clientcert, clientname and map. The
+// other methods PostgreSQL knows are accepted in the file, and a connection that
+// meets one is refused with an error naming the line.
 package auth

@@ -55,7 +55,7 @@ type address struct {
 // too.
 var methods = map[string]bool{
 	"trust": true, "reject": true, "scram-sha-256": true, "md5": true, "password": true, "peer": true,
-	"ident": false, "gss": false, "sspi": false, "pam": false, "bsd": false, "ldap": false, "cert": false, "radius": false,
+	"ident": false, "gss": false, "sspi": false, "pam": false, "bsd": false, "ldap": false, "cert": true, "radius": false,
 }
 
 // LoadHBA reads and parses the file at path.
@@ -249,8 +249,18 @@ func (r *Rule) checkOption(name, value string) error {
 		if r.Type != "hostssl" {
 			return errors.New(`clientcert can only be configured for "hostssl" rows`)
 		}
-		if value != "verify-ca" && value != "verify-full" {
+		switch {
+		case value != "verify-ca" && value != "verify-full":
 			return fmt.Errorf("invalid value for clientcert: %q", value)
+		case value == "verify-ca" && r.Method == "cert":
+			return errors.New(`clientcert only accepts "verify-full" when using "cert" authentication`)
+		}
+	case "clientname":
+		if r.Type != "hostssl" {
+			return errors.New(`clientname can only be configured for "hostssl" rows`)
+		}
+		if value != "CN" && value != "DN" {
+			return fmt.Errorf("invalid value for clientname: %q", value)
 		}
 	default:
 		if !slices.Contains([]string{"gss", "sspi", "pam", "ldap", "radius"}, r.Method) {
@@ -265,10 +275,15 @@ func (r *Rule) unsupported() string {
 	if !methods[r.Method] {
 		return fmt.Sprintf("authentication method %q", r.Method)
 	}
+	return ""
+}
+
+// option is the value of an option, "" without. The last one counts.
+func (r *Rule) option(name string) (value string) {
 	for _, o := range r.Options {
-		if o.Name == "map" || o.Name == "clientcert" {
-			return fmt.Sprintf("authentication option %q", o.Name)
+		if o.Name == name {
+			value = o.Value
 		}
 	}
-	return ""
+	return value
 }

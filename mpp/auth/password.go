@@ -24,9 +24,10 @@ const (
 type exchange struct {
 	conn     net.Conn
 	user     string
-	secret   string // stored verifier
-	noSecret string // why there is none, "" if there is one
-	nonce    []byte // for mock salts
+	secret   string               // stored verifier
+	noSecret string               // why there is none, "" if there is one
+	nonce    []byte               // for mock salts
+	binding  scram.ChannelBinding // none without a certificate to bind to
 }
 
 // wrong is what every failed proof looks like to the client.

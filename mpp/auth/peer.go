@@ -10,7 +10,7 @@ import (
 
 // checkPeer holds the role name to the name of the operating system user at
 // the other end of a unix socket.
-func checkPeer(conn net.Conn, role string) error {
+func (a *Authenticator) checkPeer(rule *Rule, conn net.Conn, role string) error {
 	failed := fatal(codeInvalidAuthorization, `Peer authentication failed for user "%s"`, role)
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -36,8 +36,8 @@ func checkPeer(conn net.Conn, role string) error {
 	if err != nil {
 		return failed.withLog("could not look up local user ID %s: %v", uid, err)
 	}
-	if u.Username != role {
-		return failed.withLog("provided user name (%s) and authenticated user name (%s) do not match", role, u.Username)
+	if why := a.checkUserMap(rule, u.Username, role); why != "" {
+		return failed.withLog("%s", why)
 	}
 	return nil
 }

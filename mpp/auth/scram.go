@@ -3,9 +3,12 @@ package auth
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +18,9 @@ import (
 
 const (
 	scramMechanism = "SCRAM-SHA-256"
+	// scramPlus binds the proof to the server's certificate, so that nobody can
+	// pass it on from a connection with another.
+	scramPlus = scramMechanism + "-PLUS"
 	// PostgreSQL's defaults for new verifiers, which mock ones resemble.
 	scramIterations = 4096
 	scramSaltLen    = 16
@@ -83,14 +89,21 @@ func (e *exchange) scram() (pgproto3.BackendMessage, error) {
 	if err != nil {
 		return nil, fatal(codeSystemError, "could not set up SCRAM authentication").withLog("%v", err)
 	}
-	if err := send(e.conn, &pgproto3.AuthenticationSASL{AuthMechanisms: []string{scramMechanism}}); err != nil {
+	mechanisms := []string{scramMechanism}
+	if e.binding.IsSupported() {
+		mechanisms = []string{scramPlus, scramMechanism}
+	}
+	if err := send(e.conn, &pgproto3.AuthenticationSASL{AuthMechanisms: mechanisms}); err != nil {
 		return nil, err
 	}
-	first, err := e.saslInitial()
+	mechanism, first, err := e.saslInitial(mechanisms)
 	if err != nil {
 		return nil, err
 	}
-	conv := server.NewConversation()
+	if err := e.checkBinding(mechanism, string(first)); err != nil {
+		return nil, err
+	}
+	conv := server.NewConversationWithChannelBinding(e.binding)
 	challenge, err := conv.Step(string(first))
 	if err != nil {
 		return nil, malformed(err)
@@ -109,6 +122,10 @@ func (e *exchange) scram() (pgproto3.BackendMessage, error) {
 	switch {
 	case err != nil && proof == scram.ErrInvalidProof:
 		return nil, e.wrong(why)
+	case err != nil && proof == scram.ErrChannelBindingsDontMatch && mechanism == scramPlus:
+		return nil, fatal(codeInvalidAuthorization, "SCRAM channel binding check failed")
+	case err != nil && proof == scram.ErrChannelBindingsDontMatch:
+		return nil, fatal(codeProtocolViolation, "unexpected SCRAM channel-binding attribute in client-final-message")
 	case err != nil:
 		return nil, malformed(err)
 	case doomed || !conv.Valid():
@@ -119,30 +136,72 @@ func (e *exchange) scram() (pgproto3.BackendMessage, error) {
 
 // saslInitial reads the message that chooses the mechanism, and the client's
 // first SCRAM message, which may be in it or follow an empty challenge.
-func (e *exchange) saslInitial() ([]byte, error) {
+func (e *exchange) saslInitial(offered []string) (mechanism string, first []byte, err error) {
 	body, err := readResponse(e.conn, maxSASL)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	mechanism, rest, ok := cutString(body)
 	if !ok || len(rest) < 4 {
-		return nil, malformed(errors.New("initial response is too short"))
+		return "", nil, malformed(errors.New("initial response is too short"))
 	}
-	if mechanism != scramMechanism {
-		return nil, fatal(codeProtocolViolation, "client selected an invalid SASL authentication mechanism")
+	if !slices.Contains(offered, mechanism) {
+		return "", nil, fatal(codeProtocolViolation, "client selected an invalid SASL authentication mechanism")
 	}
 	n := int32(binary.BigEndian.Uint32(rest))
 	rest = rest[4:]
 	if n == -1 && len(rest) == 0 {
 		if err := send(e.conn, &pgproto3.AuthenticationSASLContinue{}); err != nil {
-			return nil, err
+			return "", nil, err
 		}
-		return readResponse(e.conn, maxSASL)
+		first, err = readResponse(e.conn, maxSASL)
+		return mechanism, first, err
 	}
 	if int64(n) != int64(len(rest)) {
-		return nil, malformed(errors.New("initial response has a wrong length"))
+		return "", nil, malformed(errors.New("initial response has a wrong length"))
 	}
-	return rest, nil
+	return mechanism, rest, nil
+}
+
+// endPoint is what the proofs of clients are bound to over connections
+// encrypted with cfg: the hash of its certificate (tls-server-end-point). A
+// certificate signed without a hash, as by Ed25519, cannot be bound to.
+func endPoint(cfg *tls.Config) scram.ChannelBinding {
+	if cfg == nil || len(cfg.Certificates) != 1 {
+		return scram.ChannelBinding{}
+	}
+	leaf, err := x509.ParseCertificate(cfg.Certificates[0].Certificate[0])
+	if err != nil {
+		return scram.ChannelBinding{}
+	}
+	b, _ := scram.NewTLSServerEndpointBinding(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}})
+	return b
+}
+
+// checkBinding holds the beginning of the client's first message, which says
+// what it thinks of channel binding, to the mechanism it has chosen and to what
+// was offered. Someone between the two may have changed the offer.
+func (e *exchange) checkBinding(mechanism, first string) error {
+	violation := func(detail string) error {
+		r := fatal(codeProtocolViolation, "malformed SCRAM message")
+		r.Detail = detail
+		return r
+	}
+	flag, _, _ := strings.Cut(first, ",")
+	kind, bound := strings.CutPrefix(flag, "p=")
+	switch plus := mechanism == scramPlus; {
+	case plus && (flag == "n" || flag == "y"):
+		return violation("The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.")
+	case flag == "y" && e.binding.IsSupported():
+		r := fatal(codeInvalidAuthorization, "SCRAM channel binding negotiation error")
+		r.Detail = "The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding."
+		return r
+	case bound && !plus:
+		return violation("The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.")
+	case bound && kind != string(scram.ChannelBindingTLSServerEndpoint):
+		return fatal(codeProtocolViolation, `unsupported SCRAM channel-binding type "%s"`, kind)
+	}
+	return nil
 }
 
 func malformed(err error) error {

@@ -43,6 +43,7 @@ type startup struct {
 	settings       []Option // the parameters that are settings, as they came
 	unrecognized   []string // protocol extensions not spoken here
 	minor          uint16
+	tls            *tls.Config // what the connection is encrypted with, if it is
 }
 
 // firstPacket reads one packet without a type byte: length, then body.
@@ -65,6 +66,7 @@ func firstPacket(r io.Reader) ([]byte, error) {
 // encryption was agreed on. Nothing is read past the startup message.
 func (a *Authenticator) readStartup(ctx context.Context, conn net.Conn) (net.Conn, *startup, error) {
 	var sslDone, gssDone bool
+	var cfg *tls.Config
 	for {
 		body, err := firstPacket(conn)
 		if err != nil {
@@ -80,10 +82,8 @@ func (a *Authenticator) readStartup(ctx context.Context, conn net.Conn) (net.Con
 			return conn, nil, ErrCancelRequest
 		case code == sslRequestCode && !sslDone:
 			sslDone = true
-			conn, err = a.answerSSL(ctx, conn)
-			if _, isTLS := conn.(*tls.Conn); isTLS {
-				gssDone = true
-			}
+			conn, cfg, err = a.answerSSL(ctx, conn)
+			gssDone = gssDone || cfg != nil
 		case code == gssRequestCode && !gssDone:
 			gssDone = true
 			_, err = conn.Write([]byte{'N'})
@@ -92,6 +92,7 @@ func (a *Authenticator) readStartup(ctx context.Context, conn net.Conn) (net.Con
 			if err != nil {
 				return conn, nil, err
 			}
+			s.tls = cfg
 			return conn, s, s.negotiate(conn)
 		}
 		if err != nil {
@@ -100,27 +101,27 @@ func (a *Authenticator) readStartup(ctx context.Context, conn net.Conn) (net.Con
 	}
 }
 
-// answerSSL encrypts the connection if there is something to do it with. Unix
-// sockets are never encrypted.
-func (a *Authenticator) answerSSL(ctx context.Context, conn net.Conn) (net.Conn, error) {
+// answerSSL encrypts the connection if there is something to do it with, and
+// returns with what. Unix sockets are never encrypted.
+func (a *Authenticator) answerSSL(ctx context.Context, conn net.Conn) (net.Conn, *tls.Config, error) {
 	var cfg *tls.Config
 	if _, tcp := conn.RemoteAddr().(*net.TCPAddr); tcp && a.cfg.TLS != nil {
 		cfg = a.cfg.TLS()
 	}
 	if cfg == nil {
 		_, err := conn.Write([]byte{'N'})
-		return conn, err
+		return conn, nil, err
 	}
 	if _, err := conn.Write([]byte{'S'}); err != nil {
-		return conn, err
+		return conn, nil, err
 	}
 	// Bytes sent ahead of the answer are still in the socket, so they can
 	// only be taken for part of the handshake, and fail it.
 	enc := tls.Server(conn, cfg)
 	if err := enc.HandshakeContext(ctx); err != nil {
-		return conn, fmt.Errorf("TLS handshake: %w", err)
+		return conn, nil, fmt.Errorf("could not accept SSL connection: %w", err)
 	}
-	return enc, nil
+	return enc, cfg, nil
 }
 
 // parseStartup reads the body of a startup message.
