@@ -321,6 +321,8 @@ func (m *maker) hba(ctx context.Context, address string) string {
 # Connections from other machines need a line too (and an --address or
 # listen_addresses they can reach):
 #     host  all  all  192.168.0.0/16  scram-sha-256
+# With ssl = on and the files of ssl_cert_file and ssl_key_file, hostssl in place
+# of host lets in encrypted connections only.
 # Then reload with gpstop -u.
 
 local all      all                    trust

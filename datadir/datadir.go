@@ -32,6 +32,9 @@ func (d Dir) Conf() string { return d.join("postgresql.conf") }
 // HBA is the user's pg_hba.conf, obeyed for connections to the instance's port.
 func (d Dir) HBA() string { return d.join("pg_hba.conf") }
 
+// UserMaps is the user's pg_ident.conf, for the option map in pg_hba.conf.
+func (d Dir) UserMaps() string { return d.join("pg_ident.conf") }
+
 // InternalAutoConf holds gp_dbid, as in Greenplum.
 func (d Dir) InternalAutoConf() string { return d.join("internal.auto.conf") }
 

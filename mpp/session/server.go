@@ -55,6 +55,7 @@ type Server struct {
 	dispatch  *dispatch.Dispatcher // coordinator only
 	rows      *rowsource.Server    // coordinator only, while it serves
 	encodings encodings            // coordinator only
+	tls       encryption
 
 	nextID      atomic.Int32
 	estimates   estimates
@@ -62,14 +63,16 @@ type Server struct {
 	reloads     atomic.Uint64 // sessions look at their parameters again
 	hidden      hiddenCalls   // coordinator only
 
-	mu       sync.Mutex
-	sessions map[uint32]*Session // by the pid clients cancel with
-	relays   map[uint32]*relay
-	draining bool
-	idle     chan struct{} // closed when draining and the last client has left
-	clients  int
-	hbaRules *auth.HBA
-	hbaStale bool // reread it for the next client
+	mu        sync.Mutex
+	sessions  map[uint32]*Session // by the pid clients cancel with
+	relays    map[uint32]*relay
+	draining  bool
+	idle      chan struct{} // closed when draining and the last client has left
+	clients   int
+	hbaRules  *auth.HBA
+	hbaStale  bool // reread it for the next client
+	userMaps  *auth.UserMaps
+	mapsStale bool
 }
 
 // NewServer makes a server; Serve starts it.
@@ -133,6 +136,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		wg.Go(func() { rows.Serve(ctx) })
 		wg.Go(func() { _ = s.dispatch.Recover(ctx) })
 	}
+	s.tls.reload(s)
 	stopAccept := context.AfterFunc(ctx, func() { s.cfg.Listener.Close() })
 	defer stopAccept()
 	for {
@@ -156,8 +160,9 @@ func (s *Server) Serve(ctx context.Context) error {
 // Reload is called after the configuration files were read again.
 func (s *Server) Reload() {
 	s.mu.Lock()
-	s.hbaStale = true
+	s.hbaStale, s.mapsStale = true, true
 	s.mu.Unlock()
+	s.tls.reload(s)
 	s.catalogTick.Add(1)
 	s.reloads.Add(1)
 }
@@ -216,6 +221,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		}
 		return
 	}
+	// An encrypted connection says that it ends, lest the client think that it
+	// was cut.
+	defer client.Conn.Close()
 	fatal := func(err error) { sendFatal(client, err) }
 	if !s.enter() {
 		fatal(sqlError("57P03", "the database system is shutting down"))

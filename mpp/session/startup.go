@@ -2,9 +2,11 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -63,6 +65,8 @@ func (s *Server) newAuthenticator() *auth.Authenticator {
 		HBA:      s.hba,
 		Verifier: s.verifier,
 		MemberOf: s.memberOf,
+		TLS:      func() *tls.Config { return s.tls.config(s) },
+		UserMaps: s.maps,
 		Cancel:   func(pid, secret uint32) { go s.cancel(pid, secret) },
 	})
 }
@@ -88,13 +92,34 @@ func (s *Server) hba() (*auth.HBA, error) {
 	return h, nil
 }
 
-// ask runs one query on the local server as superuser.
+// maps returns the maps of pg_ident.conf, by the same rule.
+func (s *Server) maps() (*auth.UserMaps, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.userMaps != nil && !s.mapsStale {
+		return s.userMaps, nil
+	}
+	m, err := auth.LoadUserMaps(s.cfg.Dir.UserMaps())
+	if err != nil {
+		if s.userMaps != nil {
+			s.cfg.Log.Error("pg_ident.conf was not reloaded", "error", err)
+			s.mapsStale = false
+			return s.userMaps, nil
+		}
+		return nil, err
+	}
+	s.userMaps, s.mapsStale = m, false
+	return m, nil
+}
+
+// ask runs one query on the local server as superuser, until ctx ends.
 func (s *Server) ask(ctx context.Context, sql string) (*result, error) {
 	l, err := dialLink(ctx, s.pgSocket(), catalog.Superuser, "postgres", nil)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
+	defer context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) })()
 	return l.query(sql)
 }
 

@@ -1,0 +1,69 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trunkline-db/trunkline/mpp/auth"
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+)
+
+// encryptionLimit bounds how long a reload, or a client, waits for the
+// parameters of encryption.
+const encryptionLimit = 3 * time.Second
+
+// encryption is what the connections of clients are encrypted with. The server
+// itself has none of them, for its PostgreSQL is reached over a unix socket
+// only; but that knows the parameters, whichever way they were set.
+type encryption struct {
+	mu    sync.Mutex
+	cfg   *tls.Config
+	known bool // cfg is what the parameters said when they were last read
+}
+
+// config returns what to encrypt a new connection with, nil when encryption is
+// off.
+func (e *encryption) config(s *Server) *tls.Config {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.known {
+		e.read(s)
+	}
+	return e.cfg
+}
+
+// reload reads parameters and files again.
+func (e *encryption) reload(s *Server) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.read(s)
+}
+
+// read has mu. As in PostgreSQL, what cannot be read leaves in force what was.
+func (e *encryption) read(s *Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), encryptionLimit)
+	defer cancel()
+	names := make([]string, len(auth.TLSParameters))
+	for i, n := range auth.TLSParameters {
+		names[i] = catalog.Literal(n)
+	}
+	res, err := s.ask(ctx, fmt.Sprintf("SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (%s)", strings.Join(names, ", ")))
+	if e.known = err == nil; err != nil { // the next client tries again
+		s.cfg.Log.Error("the parameters of SSL could not be read", "error", err)
+		return
+	}
+	param := map[string]string{}
+	for _, row := range res.rows {
+		param[string(row[0])] = string(row[1])
+	}
+	cfg, err := auth.LoadTLS(string(s.cfg.Dir), param)
+	if err != nil {
+		s.cfg.Log.Error("SSL configuration was not reloaded", "error", err)
+		return
+	}
+	e.cfg = cfg
+}
