@@ -17,7 +17,7 @@ export RAPID_SEED ?= 1
 # Outside a checkout that git trusts, go build must not ask git for the version.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
-.PHONY: build demo test lint unit cluster fuzz bench compare setup clean help
+.PHONY: build demo test lint unit cluster fuzz bench compare setup setup-node clean help
 
 build: ## build bin/trunkline and the utilities that are links to it
 	@mkdir -p bin
@@ -27,7 +27,7 @@ build: ## build bin/trunkline and the utilities that are links to it
 demo: setup build ## make ./demo (3 segments and a standby) and run the walkthrough on it
 	@scripts/demo
 
-test: setup lint unit cluster ## everything: lint, unit tests with the race detector, cluster tests
+test: setup setup-node lint unit cluster ## everything: lint, unit tests with the race detector, cluster tests
 
 lint: ## gofmt, go vet, staticcheck and the package rules
 	@out="$$(gofmt -l $$(go list -f '{{.Dir}}' ./...))"; [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
@@ -53,6 +53,9 @@ compare: setup build ## the interconnect types compared (20 minutes, as root): d
 
 setup: ## install what is missing from Debian (demo and test do it themselves)
 	@scripts/setup
+
+setup-node: # Node.js and node-postgres, for the one test that uses them
+	@scripts/setup-node
 
 clean: ## stop and remove ./demo, remove bin
 	@if [ -e demo ]; then demo/bin/trunkline cluster destroy "$$(readlink -f demo)"; rm -f demo; fi
