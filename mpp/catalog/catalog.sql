@@ -329,6 +329,67 @@ INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, init
   SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname IN ('gp_motion_connect_u', 'gp_motion_disconnect_u');
 
 {{if .Coordinator -}}
+-- Cancelling and ending sessions. One that is at work on the segments has a
+-- process here that is idle, which a signal does not wake: so the session server
+-- is told, by a connection that only the superuser's functions can make. Who may
+-- have it told is decided as in PostgreSQL; the answer is whether there is such a
+-- session.
+CREATE FUNCTION pg_catalog.gp_tell_session(verb text, pid integer) RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+BEGIN
+  RETURN (SELECT answer FROM gp_motion_recv({{lit (printf "host=%s port=%d user=%s dbname=orders connect_timeout=10" .RowsDir .Port .Superuser)}},
+    verb || ' ' || gp_tell_session.pid) AS t(answer boolean));
+EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
+  RETURN false; -- as in a server that no sessions are led to
+END $f$;
+REVOKE ALL ON FUNCTION pg_catalog.gp_tell_session(text, integer) FROM PUBLIC;
+CREATE FUNCTION pg_catalog.gp_tell_other(verb text, pid integer) RETURNS boolean
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT gp_tell_session($1, $2) FROM pg_stat_get_activity($2) a JOIN pg_roles r ON r.oid = a.usesysid WHERE NOT r.rolsuper
+$f$;
+REVOKE ALL ON FUNCTION pg_catalog.gp_tell_other(text, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_catalog.gp_tell_other(text, integer) TO pg_signal_backend;
+CREATE FUNCTION pg_catalog.gp_tell_own(verb text, pid integer) RETURNS boolean
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT gp_tell_session($1, $2) FROM pg_stat_get_activity($2) a JOIN pg_roles r ON r.oid = a.usesysid
+  WHERE NOT r.rolsuper AND pg_has_role(session_user, r.oid, 'USAGE')
+$f$;
+CREATE FUNCTION pg_catalog.gp_signal_session(verb text, pid integer) RETURNS boolean
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE
+  known boolean;
+BEGIN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    known := gp_tell_session(verb, pid);
+  ELSIF pg_has_role('pg_signal_backend', 'USAGE') THEN
+    known := gp_tell_other(verb, pid);
+  ELSIF (SELECT pg_has_role(usesysid, 'USAGE') FROM pg_stat_get_activity(gp_signal_session.pid)) THEN
+    known := gp_tell_own(verb, pid);
+  END IF;
+  RETURN COALESCE(known, false);
+END $f$;
+INSERT INTO pg_catalog.pg_init_privs (objoid, classoid, objsubid, privtype, initprivs)
+  SELECT oid, 'pg_proc'::regclass, 0, 'i', proacl FROM pg_catalog.pg_proc WHERE proname IN ('gp_tell_session', 'gp_tell_other');
+-- PostgreSQL's own get other names: calls of their oids would not look here. A
+-- session is cancelled by one of the two only, for a second signal may meet the
+-- statement after the one that is meant.
+ALTER FUNCTION pg_catalog.pg_cancel_backend(integer) RENAME TO gp_cancel_backend;
+ALTER FUNCTION pg_catalog.pg_terminate_backend(integer, bigint) RENAME TO gp_terminate_backend;
+CREATE FUNCTION pg_catalog.pg_cancel_backend(integer) RETURNS boolean
+  LANGUAGE plpgsql STRICT PARALLEL RESTRICTED AS $f$
+BEGIN
+  RETURN pg_catalog.gp_signal_session('cancel', $1) OR pg_catalog.gp_cancel_backend($1);
+END $f$;
+CREATE FUNCTION pg_catalog.pg_terminate_backend(pid integer, timeout bigint DEFAULT 0) RETURNS boolean
+  LANGUAGE plpgsql STRICT PARALLEL RESTRICTED AS $f$
+DECLARE
+  known boolean := pg_catalog.gp_signal_session('terminate', pid);
+BEGIN
+  -- A session that was told may have ended already.
+  RETURN known AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(pid)) OR pg_catalog.gp_terminate_backend(pid, timeout)
+    OR known AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(pid));
+END $f$;
+
 -- A function on the coordinator reads the coordinator's copy of a table. For
 -- the time of a statement the copy gets the table's rows, read from a row
 -- source, by a temporary table that inherits from it. ALTER TABLE ... INHERIT

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,6 +23,12 @@ const (
 	codeCanceled          = "57014"
 	codeInFailedTx        = "25P02"
 )
+
+// TimedOut says whether message is of a statement that has reached
+// statement_timeout; its SQLSTATE is that of a cancelled one.
+func TimedOut(message string) bool {
+	return strings.HasPrefix(message, "canceling statement due to statement timeout")
+}
 
 // Error is a failure on a segment, or of the dispatcher itself, as SQL sees
 // it. The embedded PgError has the segment's SQLSTATE, detail, hint, position
@@ -119,7 +126,8 @@ func (m *member) describe(slice int16) string {
 
 // rank orders the errors of one statement by how likely they are its cause:
 // a cancelled or cut-off segment is most often the victim of another's failure,
-// and a failed transaction that of an earlier one.
+// and a failed transaction that of an earlier one. A statement's time runs out on
+// every segment by itself.
 func rank(err error) int {
 	var code, message string
 	var pe *pgconn.PgError
@@ -132,6 +140,9 @@ func rank(err error) int {
 	}
 	switch code {
 	case codeCanceled, codeInFailedTx:
+		if TimedOut(message) {
+			return 4
+		}
 		return 1
 	case motion.CodeInterconnect:
 		if motion.Bare(message) {

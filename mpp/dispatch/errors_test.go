@@ -21,7 +21,7 @@ func TestRank(t *testing.T) {
 			newError(motion.CodeInterconnect, "interconnect encountered a network error, please check your network (seg1 slice1 127.0.0.1:6001 pid=4)", nil),
 			newError(motion.CodeInterconnect, "Interconnect error writing an outgoing packet: network is down", nil),
 		},
-		{newError("22012", "division by zero", nil), errors.New("the connection was lost")},
+		{newError("22012", "division by zero", nil), newError(codeCanceled, "canceling statement due to statement timeout (seg1 127.0.0.1:6001 pid=4)", nil), errors.New("the connection was lost")},
 	} {
 		for _, err := range all {
 			if got := rank(err); got != i+1 {

@@ -51,9 +51,16 @@ type Config struct {
 	// connection; its function may say nil for what cannot be sent. Nil
 	// refuses all other encodings.
 	Encode func(ctx context.Context, name string) (func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error), error)
+	// Order answers the queries of connections to the database OrderDatabase,
+	// which only functions of the superuser's make: they are no tokens, but
+	// ask something of the session server. Nil refuses them.
+	Order func(text string) (answer string, err error)
 	// Log may be nil.
 	Log *slog.Logger
 }
+
+// OrderDatabase is the database that a connection for orders names.
+const OrderDatabase = "orders"
 
 // Server is the row source of one PostgreSQL server. Its methods may be called
 // concurrently.
@@ -194,6 +201,7 @@ type reader struct {
 	encode   func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error) // nil: all is UTF-8
 	said     map[string]string                                              // parameters as they were reported last
 	refused  error                                                          // why the encoding that was asked for cannot be had; dblink goes on without it
+	orders   bool                                                           // it brings orders in place of tokens
 	buffered int
 	err      error // why nothing can be sent, or the row that could not be encoded
 }
@@ -205,7 +213,8 @@ func (c *reader) serve(ctx context.Context, conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if _, ok := m.(*pgproto3.StartupMessage); ok {
+		if start, ok := m.(*pgproto3.StartupMessage); ok {
+			c.orders = start.Parameters["database"] == OrderDatabase
 			break
 		}
 		if _, err := conn.Write([]byte{'N'}); err != nil {
@@ -276,6 +285,10 @@ func (c *reader) answer(ctx context.Context, query string) {
 		c.send(c.s.cfg.Failure(c.refused))
 		return
 	}
+	if c.orders {
+		c.obey(query)
+		return
+	}
 	c.s.mu.Lock()
 	src, ok := c.s.sources[query]
 	c.s.mu.Unlock()
@@ -306,6 +319,22 @@ func (c *reader) answer(ctx context.Context, query string) {
 	}
 	describe(src.Columns)
 	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
+}
+
+// obey carries out an order.
+func (c *reader) obey(order string) {
+	err := error(&pgconn.PgError{Severity: "ERROR", Code: "0A000", Message: "orders are not taken here"})
+	answer := ""
+	if c.s.cfg.Order != nil {
+		answer, err = c.s.cfg.Order(order)
+	}
+	if err != nil {
+		c.send(c.s.cfg.Failure(err))
+		return
+	}
+	c.send(describeText(1))
+	c.send(&pgproto3.DataRow{Values: [][]byte{[]byte(answer)}})
+	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 }
 
 func (c *reader) setEncoding(ctx context.Context, name string) (err error) {

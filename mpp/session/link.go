@@ -82,9 +82,24 @@ func (l *link) flush() error {
 		return l.broken
 	}
 	if err := l.fe.Flush(); err != nil {
-		l.fail(err)
+		l.fail(l.farewell(err))
 	}
 	return l.broken
+}
+
+// farewell is the server's own reason for having closed the connection, if it
+// has given one that was not read yet, in place of the error of a write.
+func (l *link) farewell(err error) error {
+	_ = l.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for {
+		m, rerr := l.fe.Receive()
+		if rerr != nil {
+			return err
+		}
+		if e, ok := m.(*pgproto3.ErrorResponse); ok && e.SeverityUnlocalized != "ERROR" {
+			return pgconn.ErrorResponseToPgError(e)
+		}
+	}
 }
 
 // receive returns the next message. Notices, notifications and parameter
@@ -166,13 +181,18 @@ func (l *link) notice(m pgproto3.BackendMessage) {
 	}
 }
 
+// fail gives the link up, for a reason that the client is told: an error of
+// PostgreSQL's as it is.
 func (l *link) fail(err error) {
+	if l.conn.Close(); errors.As(err, new(*pgconn.PgError)) {
+		l.broken = err
+		return
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errLink
 	}
 	l.broken = &pgconn.PgError{Severity: "FATAL", Code: "08006",
 		Message: "lost the connection to the coordinator's PostgreSQL: " + err.Error()}
-	l.conn.Close()
 }
 
 func (l *link) close() {

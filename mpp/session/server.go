@@ -127,7 +127,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		rows, err := rowsource.Listen(rowsource.Config{
 			Path:    filepath.Join(s.cfg.Dir.RowsDir(), ".s.PGSQL."+strconv.Itoa(s.cfg.Port)),
 			Failure: func(err error) *pgproto3.ErrorResponse { return errorResponse(pgError(err)) },
-			Encode:  s.encodeRows, Log: s.cfg.Log,
+			Encode:  s.encodeRows, Order: s.order, Log: s.cfg.Log,
 		})
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,8 +38,9 @@ type Session struct {
 	ic           motion.Interconnect // made when first needed
 	command      uint32              // of the last dispatched command
 
-	done  chan struct{} // closed when the session is over
-	cache cache
+	terminated atomic.Bool   // by pg_terminate_backend()
+	done       chan struct{} // closed when the session is over
+	cache      cache
 
 	txn   txn
 	prep  map[string]*prepared // by the client's names; PREPARE's too
@@ -205,7 +207,8 @@ func (s *Session) close() {
 	}
 }
 
-// cancelStatement ends what runs now. Any goroutine may call it.
+// cancelStatement ends what runs now, if something does. Any goroutine may call
+// it.
 func (s *Session) cancelStatement() {
 	s.mu.Lock()
 	cancel := s.cancelRun

@@ -49,6 +49,9 @@ func (s *Session) fail(ctx context.Context, err error) {
 	if s.ctx.Err() != nil {
 		err = errShutdown()
 	}
+	if s.terminated.Load() && s.link.broken == nil {
+		s.link.fail(errShutdown())
+	}
 	if s.link.broken != nil {
 		return // the session ends with a FATAL of its own
 	}

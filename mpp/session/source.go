@@ -306,7 +306,7 @@ func betterError(a, b error) error {
 		}
 		pe := pgError(err)
 		switch {
-		case pe.Code == "57014" || pe.Code == "25P02":
+		case (pe.Code == "57014" || pe.Code == "25P02") && !dispatch.TimedOut(pe.Message):
 			return 1
 		case pe.Code == motion.CodeInterconnect && motion.Bare(pe.Message):
 			if pe.Detail == "" {
