@@ -63,6 +63,7 @@ BEGIN
            JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = k.att), '')::oidvector
   ON CONFLICT (localoid) DO UPDATE SET policytype = EXCLUDED.policytype,
     numsegments = EXCLUDED.numsegments, distkey = EXCLUDED.distkey, distclass = EXCLUDED.distclass;
+  PERFORM gp_label_policies(rel);
 END $f$;
 
 CREATE FUNCTION pg_catalog.gp_set_function_location(func oid, loc "char") RETURNS void
@@ -90,6 +91,20 @@ CREATE FUNCTION pg_catalog.pg_get_table_distributedby(rel oid) RETURNS text
                 FROM unnest(p.distkey::int2[]) WITH ORDINALITY AS k(att, ord)
                 JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = k.att) || ')' END
   FROM gp_distribution_policy p WHERE p.localoid = rel
+$f$;
+
+-- Policies stand in security labels as well, for pg_dump, which writes those of
+-- all providers and knows nothing of DISTRIBUTED. PostgreSQL drops a label with
+-- its table. Without a table: the labels of all, after columns were renamed.
+CREATE FUNCTION pg_catalog.gp_label_policies(rel oid DEFAULT NULL) RETURNS void
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET allow_system_table_mods = on AS $f$
+  DELETE FROM pg_seclabel l USING gp_distribution_policy p
+    WHERE l.classoid = 'pg_class'::regclass AND l.objoid = p.localoid AND l.objsubid = 0 AND l.provider = 'greenplum'
+      AND (rel IS NULL OR p.localoid = rel) AND l.label <> pg_get_table_distributedby(p.localoid);
+  INSERT INTO pg_seclabel (objoid, classoid, objsubid, provider, label)
+    SELECT p.localoid, 'pg_class'::regclass, 0, 'greenplum', pg_get_table_distributedby(p.localoid) FROM gp_distribution_policy p
+    WHERE (rel IS NULL OR p.localoid = rel)
+      AND NOT EXISTS (SELECT FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = p.localoid AND l.objsubid = 0 AND l.provider = 'greenplum');
 $f$;
 
 -- What the planner wants to know of a relation, in one round trip; null when

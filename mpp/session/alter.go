@@ -60,6 +60,37 @@ func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableSt
 	return nil
 }
 
+// policyProvider is the provider of the security labels in which pg_dump finds
+// the policies of tables.
+const policyProvider = "greenplum"
+
+// runPolicyLabel runs SECURITY LABEL with a policy, as pg_dump writes it after
+// each table. It is ALTER TABLE … SET DISTRIBUTED in other words.
+func (s *Session) runPolicyLabel(req *request, st *pg.SecLabelStmt) error {
+	var names []string
+	for _, n := range st.Object.GetList().GetItems() {
+		names = append(names, ident(n.GetString_().GetSval()))
+	}
+	if st.Objtype != pg.ObjectType_OBJECT_TABLE || names == nil || st.Label == "" {
+		return sqlError("0A000", "security labels of provider %q are the distribution policies of tables", policyProvider)
+	}
+	stmt, err := plan.Parse("ALTER TABLE " + strings.Join(names, ".") + " SET " + st.Label)
+	if err != nil || !stmt.SetDistribution || stmt.Distribution == nil {
+		return sqlError("22023", "%q is no distribution policy", st.Label)
+	}
+	alter := *req
+	alter.stmt, alter.text, alter.node, alter.portal = stmt, stmt.SQL, stmt.Node, nil
+	if err := s.runUtility(&alter); err != nil {
+		pe := *pgError(err)
+		pe.Position = 0 // one in a text that the client does not know
+		return &pe
+	}
+	if s.pending != nil {
+		s.pending.CommandTag = []byte("SECURITY LABEL")
+	}
+	return nil
+}
+
 // adoptKey gives an empty table the distribution that its new unique key
 // needs, as Greenplum does; a table with rows keeps the error.
 func (s *Session) adoptKey(req *request, r *relation, refused error) error {

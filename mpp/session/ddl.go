@@ -261,6 +261,11 @@ func (s *Session) afterUtility(req *request, before *relation, existed bool) err
 		if before != nil && before.Policy != nil {
 			return s.afterAlter(req, before, st.AlterTableStmt)
 		}
+	case *pg.Node_RenameStmt:
+		if st.RenameStmt.RenameType == pg.ObjectType_OBJECT_COLUMN {
+			_, err := s.local("SELECT pg_catalog.gp_label_policies()")
+			return err
+		}
 	case *pg.Node_IndexStmt:
 		if st.IndexStmt.Unique {
 			r, err := s.relation(st.IndexStmt.Relation.Schemaname, st.IndexStmt.Relation.Relname)

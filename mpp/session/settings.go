@@ -135,6 +135,12 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 	if strings.EqualFold(st.Name, encodingParameter) {
 		return s.setEncoding(st)
 	}
+	if strings.EqualFold(st.Name, "transaction snapshot") {
+		e := sqlError("0A000", "SET TRANSACTION SNAPSHOT is not supported in a cluster")
+		e.Detail = "An exported snapshot is one of the coordinator's alone."
+		e.Hint = "Let pg_dump run one job; pg_restore may run several."
+		return e
+	}
 	p, ok := guc.Lookup(st.Name)
 	if !ok || st.Name == "" {
 		defer s.settingsChanged()

@@ -167,6 +167,10 @@ func (s *Session) run(req *request) error {
 		return s.runProcedure(req)
 	case *pg.Node_FetchStmt:
 		return s.cursorError(s.runFetch(req))
+	case *pg.Node_SecLabelStmt:
+		if n.SecLabelStmt.Provider == policyProvider {
+			return s.runPolicyLabel(req, n.SecLabelStmt)
+		}
 	case *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
 		return s.runLocal(req, req.text)
