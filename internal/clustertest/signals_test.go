@@ -165,3 +165,42 @@ func TestStatementTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestIdleTimeouts: a session whose statement runs on the segments is not idle,
+// one whose client says nothing is.
+func TestIdleTimeouts(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	slowTable(t, c, db)
+	for _, set := range []string{"set idle_in_transaction_session_timeout = '400ms'", "set idle_session_timeout = '400ms'"} {
+		// More than half a second on a segment.
+		for _, sql := range []string{"select 1", "select slow(id) from d where id <= 9", "insert into d select slow(id) + 5000 from d where id <= 9"} {
+			if set != "set idle_session_timeout = '400ms'" {
+				conn := c.Connect(t, db)
+				testkit.Exec(t, conn, set)
+				testkit.Exec(t, conn, "begin; savepoint s")
+				testkit.Exec(t, conn, sql)
+				if err := testkit.TryExec(conn, "select 1/0 from d"); testkit.SQLState(err) != "22012" {
+					t.Errorf("%s: %s: %v", set, sql, err)
+				}
+				testkit.Exec(t, conn, "rollback to s")
+				if got := testkit.Value(t, conn, "show idle_in_transaction_session_timeout"); got != "400ms" {
+					t.Errorf("%s: after %s it is %s", set, sql, got)
+				}
+				if _, err := conn.WaitForNotification(bounded(t)); testkit.SQLState(err) != "25P03" {
+					t.Errorf("%s: after %s: %v", set, sql, err)
+				}
+			}
+			conn := c.Connect(t, db)
+			testkit.Exec(t, conn, set)
+			testkit.Exec(t, conn, sql)
+			testkit.Exec(t, conn, "begin; "+sql+"; rollback")
+			if set == "set idle_in_transaction_session_timeout = '400ms'" {
+				time.Sleep(600 * time.Millisecond)
+				testkit.Exec(t, conn, "select 1")
+			} else if _, err := conn.WaitForNotification(bounded(t)); testkit.SQLState(err) != "57P05" {
+				t.Errorf("%s: after %s: %v", set, sql, err)
+			}
+		}
+	}
+}

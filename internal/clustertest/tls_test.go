@@ -54,7 +54,7 @@ func secure(t *testing.T) *secured {
 		create role carol login; create role mapped login; create role banned login; create role plain login password 'a pass''word';
 		set password_encryption = md5; create role old login password 'a pass''word'; reset password_encryption;
 		create table d (id int, pad text) distributed by (id); insert into d select i, repeat('x', 1000) from generate_series(1, 20000) i;
-		grant all on d to public`)
+		grant all on d to public; grant create on schema public to secure`)
 	hba := s.edit(t, datadir.Dir(s.dir).HBA(), func(old string) string { return loginRules + old })
 	maps := s.edit(t, datadir.Dir(s.dir).UserMaps(), func(old string) string { return old + "people /^(.*)@corp$ \\1\npeople carol mapped\n" })
 	t.Cleanup(func() {
@@ -64,7 +64,7 @@ func secure(t *testing.T) *secured {
 			c.MustShell(t, "gpconfig -r "+p)
 		}
 		c.MustShell(t, "gpstop -u")
-		if err := testkit.TryExec(s.conn, "drop table d; drop role secure, either, nopass, expired, nologin, carol, mapped, banned, plain, old"); err != nil {
+		if err := testkit.TryExec(s.conn, "drop owned by secure; drop table d; drop role secure, either, nopass, expired, nologin, carol, mapped, banned, plain, old"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -250,6 +250,9 @@ func TestEncryption(t *testing.T) {
 		t.Fatal(err)
 	}
 	modes(t, func(t *testing.T, mode string) { s.traffic(t, mode) })
+	t.Run("node", func(t *testing.T) {
+		node(t, s.Cluster, "PGHOST=127.0.0.1", "PGDATABASE="+s.db, "PGUSER=secure", "PGPASSWORD="+password, "PGSSLROOTCERT="+s.root)
+	})
 	s.cancels(t, conn)
 
 	// Another certificate: for the connections from now on.

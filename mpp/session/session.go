@@ -60,6 +60,7 @@ type Session struct {
 	typeNames     map[uint32]string
 	encoding      clientEncoding
 	rng           uint32
+	idle          idleTimeouts
 
 	mu        sync.Mutex         // guards what other goroutines touch:
 	cancelRun context.CancelFunc // ends the statement that runs now
@@ -119,6 +120,7 @@ func (s *Session) serve() {
 	for s.out.err == nil {
 		receive := s.client.Backend.Receive
 		if idle {
+			s.restoreIdle()
 			receive = s.receiveIdle
 		}
 		m, err := receive()

@@ -16,7 +16,7 @@ import (
 
 // unsent are parameters that a segment must not take over: those of the
 // client's own connection, and those that are set in other ways.
-const unsent = "'client_encoding','session_replication_role','idle_in_transaction_session_timeout','idle_session_timeout'," +
+const unsent = "'client_encoding','session_replication_role'," + idleNames + "," +
 	"'transaction_isolation','transaction_read_only','transaction_deferrable'"
 
 // settings are the parameters this session has that a fresh one would not
@@ -24,6 +24,7 @@ const unsent = "'client_encoding','session_replication_role','idle_in_transactio
 func (s *Session) settings() (map[string]string, error) {
 	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
 		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT IN (" + unsent + ") " +
+		"UNION ALL SELECT '" + idlePrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN (" + idleNames + ") " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
 		"UNION ALL SELECT 'session_authorization', session_user WHERE session_user <> " + catalog.Literal(s.client.User))
 	if err != nil {
@@ -35,6 +36,8 @@ func (s *Session) settings() (map[string]string, error) {
 	for _, r := range res.rows {
 		if name, ok := strings.CutPrefix(string(r[0]), gucPrefix); ok {
 			motions[name] = string(r[1])
+		} else if name, ok := strings.CutPrefix(string(r[0]), idlePrefix); ok {
+			s.idle.note(name, string(r[1]))
 		} else {
 			m[string(r[0])] = string(r[1])
 		}

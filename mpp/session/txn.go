@@ -60,6 +60,9 @@ func (s *Session) beforeDispatch(ctx context.Context) error {
 	if err := s.syncSettings(ctx); err != nil {
 		return err
 	}
+	if err := s.putOffIdle(); err != nil {
+		return err
+	}
 	if s.link.status != 'T' || s.gang.InTransaction() {
 		return nil
 	}
