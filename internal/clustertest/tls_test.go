@@ -22,12 +22,11 @@ import (
 // them, and certificates; encryption is off. All is put right at the end.
 type secured struct {
 	*testkit.Cluster
-	db       string
-	ca       *certs.Authority
-	dir      string // of the coordinator, where the server's files lie
-	conn     *pgx.Conn
-	root     string // file of the authority's certificate
-	certFile string
+	db   string
+	ca   *certs.Authority
+	dir  string // of the coordinator, where the server's files lie
+	conn *pgx.Conn
+	root string // file of the authority's certificate
 }
 
 const password = "a pass'word"
