@@ -299,6 +299,9 @@ func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan)
 	if err != nil {
 		return nil, err
 	}
+	if err := d.block(ctx, orphans, status); err != nil {
+		return nil, err
+	}
 	conns := make(map[string]*pgconn.PgConn)
 	defer func() {
 		for _, c := range conns {
@@ -335,6 +338,41 @@ func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan)
 		d.log.Info("in-doubt transaction resolved", "seg", seg.Content, "gid", o.gid, "outcome", status[o.xid])
 	}
 	return left, nil
+}
+
+// block has statements wait for what was undecided when other segments were looked
+// at and is committed by now: it is about to be visible on one of them.
+func (d *Dispatcher) block(ctx context.Context, orphans []orphan, status map[string]string) error {
+	var decided []orphan
+	d.mu.Lock()
+	for _, o := range orphans {
+		for _, s := range d.state {
+			if blocks, there := s.doubts[o.gid]; there && !blocks && status[o.xid] == statusCommitted {
+				decided = append(decided, o)
+				break
+			}
+		}
+	}
+	d.mu.Unlock()
+	if len(decided) == 0 {
+		return nil
+	}
+	h, err := d.latch.acquire(ctx, committing, d.p.LatchLimit, nil)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range decided {
+		for _, s := range d.state {
+			if _, there := s.doubts[o.gid]; there {
+				s.doubts[o.gid] = true
+			}
+		}
+	}
+	d.wake()
+	return nil
 }
 
 // connectSegment connects to a segment as the superuser, through its executor.
