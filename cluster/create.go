@@ -220,9 +220,7 @@ func shellQuote(s string) string {
 // its standby, cloned while the server runs for the bootstrap.
 func (m *maker) makeInstance(ctx context.Context, inst topology.Instance) error {
 	dir := data(inst)
-	err := m.acct.run(ctx, filepath.Join(m.bindir, "initdb"), "-D", inst.Datadir, "-U", instance.Superuser,
-		"-E", "UTF8", "--locale="+m.locale(ctx), "--auth=trust", "--data-checksums", "--no-sync", "--no-instructions")
-	if err != nil {
+	if err := m.acct.initdb(ctx, m.bindir, inst.Datadir); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(dir.Conf(), os.O_APPEND|os.O_WRONLY, 0)
@@ -357,10 +355,16 @@ func (m *maker) write(inst topology.Instance, path, text string) error {
 	return os.Chown(path, m.acct.uid, m.acct.gid)
 }
 
+// initdb makes a data directory.
+func (a account) initdb(ctx context.Context, bindir, dir string) error {
+	return a.run(ctx, filepath.Join(bindir, "initdb"), "-D", dir, "-U", instance.Superuser,
+		"-E", "UTF8", "--locale="+a.locale(ctx), "--auth=trust", "--data-checksums", "--no-sync", "--no-instructions")
+}
+
 // locale is C.UTF-8 where the system has it: byte order for sorting, and
 // Unicode's idea of letters.
-func (m *maker) locale(ctx context.Context) string {
-	if m.acct.run(ctx, "/bin/sh", "-c", `locale -a | grep -qix 'c\.utf-\?8'`) == nil {
+func (a account) locale(ctx context.Context) string {
+	if a.run(ctx, "/bin/sh", "-c", `locale -a | grep -qix 'c\.utf-\?8'`) == nil {
 		return "C.UTF-8"
 	}
 	return "C"

@@ -255,21 +255,26 @@ func RunPostgres(ctx context.Context, dir datadir.Dir, f func(ctx context.Contex
 	if err != nil {
 		return err
 	}
-	sp := newSpawner()
-	defer sp.close()
-	up := make(chan struct{}, 1)
 	p := &postgres{
 		dir: dir, port: fa.self.Port, bindir: bindir, cred: cred,
-		env: serverEnv(fa, bindir), args: serverArgs(dir, fa.self.Port), spawn: sp,
+		env: serverEnv(fa, bindir), args: serverArgs(dir, fa.self.Port),
 		prepare: func() error { return Generate(dir, nil) },
-		onState: func(_ int, s State) {
-			if s == Ready {
-				up <- struct{}{}
-			}
-		},
-		log:          slog.New(slog.DiscardHandler),
-		startTimeout: defaultStartTimeout, stopTimeout: defaultStopTimeout,
 	}
+	return p.during(ctx, func(ctx context.Context) error { return f(ctx, dir.SocketDir()) })
+}
+
+// during runs the server while f runs, once and without telling anybody. The
+// server dies with this process.
+func (p *postgres) during(ctx context.Context, f func(ctx context.Context) error) error {
+	p.spawn = newSpawner()
+	defer p.spawn.close()
+	up := make(chan struct{}, 1)
+	p.onState = func(_ int, s State) {
+		if s == Ready {
+			up <- struct{}{}
+		}
+	}
+	p.log, p.startTimeout, p.stopTimeout = slog.New(slog.DiscardHandler), defaultStartTimeout, defaultStopTimeout
 	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -285,7 +290,7 @@ func RunPostgres(ctx context.Context, dir datadir.Dir, f func(ctx context.Contex
 		return err
 	case <-up:
 	}
-	err = f(pctx, dir.SocketDir())
+	err := f(pctx)
 	cancel()
 	if eerr := <-ended; err == nil {
 		err = eerr
