@@ -38,7 +38,7 @@ func (b *bench) loopback(ctx context.Context, segments int) (err error) {
 	if err := b.load(ctx, s, 0); err != nil {
 		return err
 	}
-	if err := s.awaitProxies(ctx); err != nil {
+	if err := s.c.AwaitProxies(ctx, readyTime); err != nil {
 		return err
 	}
 	set := queries(b.opt.Rows, b.opt.GatherRows)

@@ -17,7 +17,6 @@ import (
 	"github.com/trunkline-db/trunkline/instance"
 	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
-	"github.com/trunkline-db/trunkline/proxy"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -139,24 +138,6 @@ func (s *site) remove(ctx context.Context) error {
 	return err
 }
 
-// awaitProxies waits until every two instances' proxies are connected.
-func (s *site) awaitProxies(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("the proxies are not connected after %v", readyTime))
-	defer cancel()
-	for _, inst := range s.c.Instances() {
-		for {
-			st, err := proxy.ReadStatus(ctx, datadir.Dir(inst.Datadir).ProxySocket())
-			if err == nil && st.Socket != "" && st.Healthy() {
-				break
-			}
-			if !pause(ctx, 20*time.Millisecond) {
-				return fmt.Errorf("%v: %w", inst, context.Cause(ctx))
-			}
-		}
-	}
-	return nil
-}
-
 // renewProxies ends every proxy, which its instance starts again, and waits
 // until they are connected: what their connections have learnt of a link is
 // not to last longer than the link.
@@ -168,7 +149,7 @@ func (s *site) renewProxies(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return s.awaitProxies(ctx)
+	return s.c.AwaitProxies(ctx, readyTime)
 }
 
 func renewProxy(ctx context.Context, inst topology.Instance) error {
