@@ -19,6 +19,11 @@ type Plot struct {
 	X      []float64
 	Panels [][]Panel // rows of it
 	Series []Series  // for the legend, in order
+	// Width is that of a panel, 0 for the usual one.
+	Width int
+	// Apart says that the values of X have nothing to do with each other: each
+	// has a point of every line, beside each other, and no line joins them.
+	Apart bool
 }
 
 // Series is the colour of lines with that name, as "#1f6fb2". Dashed ones are
@@ -59,7 +64,7 @@ func (p *Plot) SVG(w io.Writer) error {
 	for _, row := range p.Panels {
 		cols = max(cols, len(row))
 	}
-	width, height := max(cols*panelWidth, 560), headHeight+len(p.Panels)*panelHeight+24
+	width, height := max(cols*p.width(), 560), headHeight+len(p.Panels)*panelHeight+24
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">
 <rect width="100%%" height="100%%" fill="#fff"/>
@@ -73,13 +78,20 @@ func (p *Plot) SVG(w io.Writer) error {
 	}
 	for r, row := range p.Panels {
 		for c := range row {
-			p.panel(&b, &row[c], float64(c*panelWidth), float64(headHeight+r*panelHeight))
+			p.panel(&b, &row[c], float64(c*p.width()), float64(headHeight+r*panelHeight))
 		}
 	}
 	text(&b, float64(width)/2, float64(height-8), `text-anchor="middle" fill="#444"`, p.XLabel)
 	b.WriteString("</svg>\n")
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+func (p *Plot) width() int {
+	if p.Width > 0 {
+		return p.Width
+	}
+	return panelWidth
 }
 
 func (s Series) dash() string {
@@ -96,7 +108,7 @@ func text(w io.Writer, x, y float64, attrs, s string) {
 func drawn(v float64) bool { return v > 0 && !math.IsInf(v, 0) } // false for NaN
 
 func (p *Plot) panel(w io.Writer, panel *Panel, x0, y0 float64) {
-	left, right, top, bottom := x0+padLeft, x0+panelWidth-padRight, y0+padTop, y0+panelHeight-padBottom
+	left, right, top, bottom := x0+padLeft, x0+float64(p.width())-padRight, y0+padTop, y0+panelHeight-padBottom
 	lo, hi := math.Inf(1), 0.0
 	for _, l := range panel.Lines {
 		for _, v := range l.Y {
@@ -110,6 +122,10 @@ func (p *Plot) panel(w io.Writer, panel *Panel, x0, y0 float64) {
 	at := func(i int) float64 { return left + (right-left)*(float64(i)+0.5)/float64(len(p.X)) }
 	for i, v := range p.X {
 		text(w, at(i), bottom+14, `text-anchor="middle"`, Number(v))
+		if p.Apart && i > 0 {
+			x := (at(i-1) + at(i)) / 2
+			fmt.Fprintf(w, "<path d=\"M%.1f %.1fV%.1f\" stroke=\"#e4e6ea\"/>\n", x, top, bottom)
+		}
 	}
 	if hi == 0 {
 		text(w, (left+right)/2, (top+bottom)/2, `text-anchor="middle" fill="#888"`, "not measured")
@@ -132,6 +148,14 @@ func (p *Plot) panel(w io.Writer, panel *Panel, x0, y0 float64) {
 			continue
 		}
 		s := p.Series[i]
+		at := at
+		if p.Apart {
+			// The points of a place share the middle two thirds of it.
+			step := (right - left) / float64(len(p.X)) * 2 / 3 / float64(len(p.Series))
+			off := step * (float64(i) - float64(len(p.Series)-1)/2)
+			middle := at
+			at = func(i int) float64 { return middle(i) + off }
+		}
 		var path strings.Builder
 		pen := "M"
 		for i, v := range l.Y {
@@ -142,7 +166,9 @@ func (p *Plot) panel(w io.Writer, panel *Panel, x0, y0 float64) {
 			fmt.Fprintf(&path, "%s%.1f %.1f", pen, at(i), y(v))
 			pen = "L"
 		}
-		fmt.Fprintf(w, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s/>\n", path.String(), s.Color, s.dash())
+		if !p.Apart {
+			fmt.Fprintf(w, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s/>\n", path.String(), s.Color, s.dash())
+		}
 		for i, v := range l.Y {
 			if !drawn(v) || s.Dashed {
 				continue

@@ -96,6 +96,26 @@ func TestPlot(t *testing.T) {
 	}
 }
 
+func TestPlotApart(t *testing.T) {
+	p := Plot{
+		Title: "t", X: []float64{1, 2, 3}, Width: 600, Apart: true, Series: []Series{{Name: "a", Color: "#111"}, {Name: "b", Color: "#222"}},
+		Panels: [][]Panel{{{Lines: []Line{{Series: "a", Y: []float64{1, 10, 100}}, {Series: "b", Y: []float64{1, 10, 100}}}}}},
+	}
+	var svg strings.Builder
+	if err := p.SVG(&svg); err != nil {
+		t.Fatal(err)
+	}
+	// No line joins points, and no two lie on each other.
+	places := map[string]bool{}
+	for part := range strings.SplitSeq(svg.String(), "<circle ") {
+		place, _, _ := strings.Cut(part, " cy=")
+		places[place] = true
+	}
+	if len(places) != 7 || strings.Contains(svg.String(), `stroke-width="2"/>`) || !strings.Contains(svg.String(), `width="600"`) {
+		t.Errorf("%d places of points:\n%s", len(places)-1, &svg)
+	}
+}
+
 func TestTicks(t *testing.T) {
 	for _, tc := range []struct {
 		lo, hi float64
