@@ -17,7 +17,7 @@ export RAPID_SEED ?= 1
 # Outside a checkout that git trusts, go build must not ask git for the version.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
-.PHONY: build demo test lint unit cluster fuzz bench compare setup setup-node clean help
+.PHONY: build demo test lint unit cluster fuzz bench compare queries setup setup-node clean help
 
 build: ## build bin/trunkline and the utilities that are links to it
 	@mkdir -p bin
@@ -50,6 +50,9 @@ bench: build ## Go benchmarks, then the proxy's figures and bounds; BENCH=regexp
 
 compare: setup build ## the interconnect types compared (20 minutes, as root): docs/interconnect-report.md
 	bin/trunkline bench interconnect --report docs/interconnect-report.md
+
+queries: setup build ## TPC-H on a cluster and on one PostgreSQL server (10 minutes): docs/queries.md
+	bin/trunkline bench queries --report docs/queries.md
 
 setup: ## install what is missing from Debian (demo and test do it themselves)
 	@scripts/setup

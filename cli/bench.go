@@ -7,8 +7,9 @@ var _ = register(newBenchCommand)
 func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure how fast proxies are",
+		Short: "Measure how fast proxies, interconnect types and clusters are",
 	}
-	cmd.AddCommand(newBenchProxyCommand(), newBenchInterconnectCommand(), newBenchRelayCommand(), newBenchProbeCommand())
+	cmd.AddCommand(newBenchProxyCommand(), newBenchInterconnectCommand(), newBenchQueriesCommand(),
+		newBenchRelayCommand(), newBenchProbeCommand())
 	return cmd
 }

@@ -204,8 +204,14 @@ func readReports(paths []string) (*icbench.Report, error) {
 	return icbench.Merge(parts)
 }
 
+// page is a report that can be a page of Markdown with plots beside it.
+type page interface {
+	Markdown(w io.Writer, image func(name string) string) error
+	Plots(f func(name string, svg func(io.Writer) error) error) error
+}
+
 // writeReport writes a page of Markdown, and its plots beside it.
-func writeReport(path string, r *icbench.Report) error {
+func writeReport(path string, r page) error {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	image := func(name string) string { return stem + "-" + name + ".svg" }
 	err := toFile(path, func(w io.Writer) error {

@@ -118,7 +118,7 @@ func TestBenchInterrupted(t *testing.T) {
 	for s := bufio.NewScanner(errs); s.Scan(); {
 		said = append(said, s.Text())
 		if strings.HasSuffix(s.Text(), ": made") && dir == "" {
-			dir = newDirectory(before)
+			dir = newDirectory(benchDirs, before)
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Error(err)
 			}
@@ -142,9 +142,10 @@ func TestBenchInterrupted(t *testing.T) {
 // benchDirs are the directories of the bench's clusters, one a run.
 const benchDirs = "/tmp/tlic*"
 
-// newDirectory is one of them that was not there before, "" when there is none.
-func newDirectory(before []string) string {
-	now, _ := filepath.Glob(benchDirs)
+// newDirectory is one of a pattern that was not there before, "" when there is
+// none.
+func newDirectory(pattern string, before []string) string {
+	now, _ := filepath.Glob(pattern)
 	for _, dir := range now {
 		if !slices.Contains(before, dir) {
 			return dir

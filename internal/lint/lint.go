@@ -31,7 +31,7 @@ var layers = [][]string{
 	{"mpp"},
 	{"instance", "sim", "internal/testkit/wan"}, // wan: an emulated network, which benches run on as well
 	{"cluster", "internal/proxybench"},
-	{"internal/icbench"}, // measures whole clusters
+	{"internal/icbench", "internal/querybench"}, // measure whole clusters
 	{"cli"},
 	{"cmd"},
 }

@@ -33,3 +33,22 @@ func TestQueries(t *testing.T) {
 		t.Error("scale 0 is taken")
 	}
 }
+
+func TestDiffer(t *testing.T) {
+	for _, tc := range []struct {
+		query     int
+		want, got string
+		diff      string
+	}{
+		{1, "a b", "a b", ""},
+		{1, "a b", "b a", "row 1 of 2 is b, expected a"},
+		{3, "a b b", "b a b", ""}, // rows may be equal by its ORDER BY
+		{3, "a b b", "a a b", "row 2 of 3 is a, expected b"},
+		{1, "a b", "a", "1 rows, expected 2"},
+		{18, "", "a", "1 rows, expected 0"},
+	} {
+		if d := (Query{Number: tc.query}).Differ(strings.Fields(tc.want), strings.Fields(tc.got)); d != tc.diff {
+			t.Errorf("query %d, %q and %q: %q, want %q", tc.query, tc.want, tc.got, d, tc.diff)
+		}
+	}
+}
