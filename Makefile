@@ -51,7 +51,7 @@ bench: build ## Go benchmarks, then the proxy's figures and bounds; BENCH=regexp
 compare: setup build ## the interconnect types compared (20 minutes, as root): docs/interconnect-report.md
 	bin/trunkline bench interconnect --report docs/interconnect-report.md
 
-queries: setup build ## TPC-H on a cluster and on one PostgreSQL server (10 minutes): docs/queries.md
+queries: setup build ## TPC-H on a cluster and on one PostgreSQL server (10 to 25 minutes): docs/queries.md
 	bin/trunkline bench queries --report docs/queries.md
 
 setup: ## install what is missing from Debian (demo and test do it themselves)

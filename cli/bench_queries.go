@@ -46,7 +46,7 @@ What must hold: no answer differs; at most 4 queries gather a base table on the
 coordinator; in each type all queries together take at most 1.5 × the plain
 server's time.
 
-A run at scale 1 takes some 10 minutes and 6 GB below /tmp. PostgreSQL must be
+A run at scale 1 takes 10 to 25 minutes and 6 GB below /tmp. PostgreSQL must be
 installed. The exit status is 0 when all was measured, 1 when something went
 wrong, 130 after Ctrl-C; with --check an exit status of 3 when a bound is missed.`,
 		Example: `  trunkline bench queries --scale 0.1

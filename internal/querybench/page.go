@@ -33,7 +33,7 @@ func (r *Report) intro() []string {
 			s.Scale, r.Load.Rows, s.Segments, strings.Join(s.Types, ", "), indexes, r.Load.PlainS, r.Load.ClusterS),
 		fmt.Sprintf("In each of %s a query ran on the single server and then in each type, another type first each time, in one session each, which was "+
 			"open before. The time is that from sending the query until its last row was there; shown is the median. A query that is not done "+
-			"in %g s is ended and not tried again on that side; the limit counts as its time. Every answer was compared with the single server's. "+
+			"in %g s is ended and not tried again on that side; the limit counts as its time. Every answer was compared with the single server's, where it had one. "+
 			"Then each query ran once more, in type proxy, under EXPLAIN (ANALYZE, FORMAT JSON): what segments sent each other (redistributions and broadcasts; a "+
 			"row counts once, its bytes once for each receiver), what they sent the coordinator (gathers), and whether the segments do all of the query. A query "+
 			"that is not pushed down is finished by the coordinator's own PostgreSQL; then it may gather a base table as it is.",
@@ -61,7 +61,7 @@ func (r *Report) Markdown(w io.Writer, image func(name string) string) error {
 	}
 	fmt.Fprint(e, "\n## Times\n")
 	p := r.plot()
-	fmt.Fprintf(e, "\nOpen circles: ended by the limit of %g s.\n\n![%s](%s)\n", r.Setup.LimitS, p.Title, image(plotName))
+	fmt.Fprintf(e, "\nOpen circles: ended by the limit of %g s, or compared with such.\n\n![%s](%s)\n", r.Setup.LimitS, p.Title, image(plotName))
 	if r.marked() {
 		fmt.Fprintf(e, "\n%s\n", marks)
 	}

@@ -31,7 +31,7 @@ func (r *Report) Table(w io.Writer) error {
 }
 
 // marks explains the signs of the time table.
-const marks = "> is a query that was ended by the limit, which counts as its time; < and > are ratios to or of such."
+const marks = "A time with > is of a query that was ended by the limit, which counts as its time; a ratio with < or > is to or of such."
 
 // marked says whether there is such a sign.
 func (r *Report) marked() bool {
