@@ -49,7 +49,7 @@ type crowd struct {
 // some seconds.
 func TestCrowd(t *testing.T) {
 	c := shared(t)
-	sessions, length, pause := 30, 8*time.Second, 2*time.Second
+	sessions, length, pause := 20, 4*time.Second, 1500*time.Millisecond
 	if s := os.Getenv("TRUNKLINE_CROWD"); s != "" {
 		var err error
 		if length, err = time.ParseDuration(s); err != nil {
@@ -263,7 +263,7 @@ func (cr *crowd) check() {
 	}
 	slices.Sort(codes)
 	t.Logf("%d transfers, %d looks; %d in the ledger; refused: %s", cr.transfers.Load(), cr.looks.Load(), len(there), strings.Join(codes, ", "))
-	if cr.transfers.Load() < 20 || cr.looks.Load() < 20 {
+	if cr.transfers.Load() < 10 || cr.looks.Load() < 10 {
 		t.Errorf("only %d transfers and %d looks", cr.transfers.Load(), cr.looks.Load())
 	}
 }
