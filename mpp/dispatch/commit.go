@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -234,7 +235,7 @@ func (g *Gang) commitPrepared(ctx context.Context, writers []*member, gid string
 				g.warn(int(m.seg.Content), "the part of the transaction that could not be prepared is lost", err)
 			}
 		default:
-			if errs[i] = m.simple(ctx, "COMMIT PREPARED '"+gid+"'", ""); errs[i] != nil {
+			if errs[i] = m.simple(ctx, "COMMIT PREPARED '"+gid+"'", "COMMIT PREPARED"); errs[i] != nil {
 				// New connections must not see the segment before it is done.
 				g.d.addDoubt(m.seg.Content, gid)
 			}
@@ -268,7 +269,8 @@ func (g *Gang) press(ctx context.Context, m *member, sql string) error {
 			err = m.connect(ctx, true)
 		}
 		if err == nil {
-			err = m.simple(ctx, sql, "")
+			verb, _, _ := strings.Cut(sql, " '")
+			err = m.simple(ctx, sql, verb)
 			var pe *pgconn.PgError
 			if errors.As(err, &pe) && pe.Code == codeNoSuchObject {
 				err = nil // an earlier try did it
@@ -299,7 +301,7 @@ func (g *Gang) abortPrepared(ctx context.Context, writers []*member, gid string)
 		}
 		err := errors.New("connection lost")
 		if m.conn != nil {
-			err = m.simple(short, "ROLLBACK PREPARED '"+gid+"'", "")
+			err = m.simple(short, "ROLLBACK PREPARED '"+gid+"'", "ROLLBACK PREPARED")
 		}
 		if err != nil {
 			g.d.addDoubt(m.seg.Content, gid)
