@@ -33,18 +33,18 @@ type taker struct {
 	ln net.Listener
 	wg sync.WaitGroup
 
-	mu    sync.Mutex
-	todo  []string
-	heard []string // the packets' types and the streams that were taken
+	mu     sync.Mutex
+	script []string
+	heard  []string // the packets' types and the streams that were taken
 }
 
-func startTaker(t *testing.T, todo ...string) *taker {
+func startTaker(t *testing.T, script ...string) *taker {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "ic_proxy"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &taker{ln: ln, todo: todo}
+	k := &taker{ln: ln, script: script}
 	k.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -53,8 +53,8 @@ func startTaker(t *testing.T, todo ...string) *taker {
 			}
 			k.mu.Lock()
 			var what string
-			if len(k.todo) > 0 {
-				what, k.todo = k.todo[0], k.todo[1:]
+			if len(k.script) > 0 {
+				what, k.script = k.script[0], k.script[1:]
 			}
 			k.mu.Unlock()
 			k.wg.Go(func() {
@@ -125,10 +125,10 @@ func (k *taker) serve(t *testing.T, c net.Conn, what string) {
 // does not.
 func TestWhole(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		todo  []string // by connection
-		rows  []int    // for each of two receivers, motion by motion
-		heard []string
+		name   string
+		script []string // by connection
+		rows   []int    // for each of two receivers, motion by motion
+		heard  []string
 	}{
 		{"one connection for all", []string{"aaaa"}, []int{1, 2},
 			[]string{"WHOLE 1 1", "WHOLE 2 1", "WHOLE 1 2", "WHOLE 2 2"}},
@@ -144,7 +144,7 @@ func TestWhole(t *testing.T) {
 		{"too long", []string{"h", "h"}, []int{1000}, []string{"HELLO 1 1000", "HELLO 2 1000"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			k := startTaker(t, c.todo...)
+			k := startTaker(t, c.script...)
 			ic := newIC(t, proxied.Config{Socket: k.socket, Restart: -1, Whole: true})
 			for i, rows := range c.rows {
 				id := id
