@@ -39,6 +39,7 @@ type crowd struct {
 	refused   map[string]int // errors by code
 	transfers atomic.Int64
 	looks     atomic.Int64
+	stuck     sync.Once // told where the first of them is
 }
 
 // TestCrowd moves money between accounts from many sessions while others look,
@@ -115,12 +116,13 @@ func (cr *crowd) session(ctx context.Context, n int) {
 		one, cancel := context.WithTimeout(context.Background(), stuckAfter)
 		var err error
 		if n%3 == 2 || rand.IntN(10) == 0 {
-			err = cr.look(one, conn)
+			err = cr.look(one, conn, mode)
 		} else {
 			err = cr.transfer(one, conn)
 		}
 		if one.Err() != nil {
 			cr.t.Errorf("session %d, %s, is stuck: %v", n, mode, err)
+			cr.stuck.Do(func() { cr.c.Abort(cr.t) })
 			conn.Close(one) //nolint:errcheck // it is given up
 		}
 		cancel()
@@ -144,43 +146,73 @@ func (cr *crowd) refuse(err error) {
 }
 
 // look adds up all the money, twice in a transaction that must see the same.
-func (cr *crowd) look(ctx context.Context, conn *pgx.Conn) error {
-	const want = accounts * balance
-	sum := func(q interface {
-		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	}, sql string) (total, rows int64, err error) {
-		err = q.QueryRow(ctx, sql).Scan(&total, &rows)
-		if err == nil && (total != want || rows != accounts) {
-			cr.t.Errorf("%s: %d in %d accounts, not %d in %d", sql, total, rows, want, accounts)
-		}
-		return total, rows, err
-	}
-	switch rand.IntN(3) {
+func (cr *crowd) look(ctx context.Context, conn *pgx.Conn, mode string) error {
+	switch rand.IntN(4) {
 	case 0:
-		_, _, err := sum(conn, "select sum(balance)::bigint, count(*) from accounts")
-		cr.looks.Add(1)
-		return err
+		return cr.sum(ctx, conn, mode, "select sum(balance)::bigint, count(*) from accounts")
 	case 1: // rows that move between segments
-		_, _, err := sum(conn, "select sum(a.balance)::bigint, count(*) from accounts a join accounts b on a.id = b.id * 7 % 1000")
-		cr.looks.Add(1)
-		return err
+		return cr.sum(ctx, conn, mode, "select sum(a.balance)::bigint, count(*) from accounts a join accounts b on a.id = b.id * 7 % 1000")
 	}
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
 		first, err := cr.richest(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if _, _, err := sum(tx, "select sum(balance)::bigint, count(*) from accounts"); err != nil {
+		if err := cr.sum(ctx, tx, mode, "select sum(balance)::bigint, count(*) from accounts"); err != nil {
 			return err
 		}
-		cr.looks.Add(1)
 		second, err := cr.richest(ctx, tx)
 		if err == nil && first != second {
-			cr.t.Errorf("a transaction saw %s and then %s", first, second)
+			cr.t.Errorf("%s: a transaction saw %s and then %s", mode, first, second)
 		}
 		return err
 	})
 }
+
+type asker interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// sum asks for all the money. Where it is wrong in a transaction with one snapshot
+// it also says which segments see less, or more, than others.
+func (cr *crowd) sum(ctx context.Context, q asker, mode, sql string) error {
+	const want = accounts * balance
+	var total, rows int64
+	began := time.Now()
+	if err := q.QueryRow(ctx, sql).Scan(&total, &rows); err != nil {
+		return err
+	}
+	cr.looks.Add(1)
+	if total == want && rows == accounts {
+		return nil
+	}
+	cr.t.Errorf("%s, at %s after %v: %s: %d in %d accounts, not %d in %d", mode, time.Now().Format(time.TimeOnly), time.Since(began), sql, total, rows, want, accounts)
+	if tx, ok := q.(pgx.Tx); ok {
+		for _, what := range []string{"select gp_segment_id, sum(balance), count(*) from accounts group by 1 order by 1", seenAmiss} {
+			rows, err := tx.Query(ctx, what)
+			if err != nil {
+				return err
+			}
+			all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+				v, err := r.Values()
+				return fmt.Sprint(v...), err
+			})
+			if err != nil {
+				return err
+			}
+			cr.t.Logf("%s:\n%s", what, strings.Join(all, "\n"))
+		}
+	}
+	return nil
+}
+
+// seenAmiss lists accounts that are not what the ledger says, and the last
+// transfers of each with the segment that wrote them down.
+const seenAmiss = `select a.seg, a.id, a.balance - 100 - coalesce(l.sum, 0), l.last from (select gp_segment_id as seg, * from accounts) a left join
+	(select who, sum(amount), string_agg(tx || ' on ' || seg || ': ' || amount, ', ' order by tx desc) as last from
+		(select taker as who, amount, tx, gp_segment_id as seg from ledger union all select giver, -amount, tx, gp_segment_id from ledger) m group by who) l
+	on l.who = a.id where a.balance <> 100 + coalesce(l.sum, 0)`
 
 func (cr *crowd) richest(ctx context.Context, tx pgx.Tx) (s string, err error) {
 	err = tx.QueryRow(ctx, "select string_agg(id || ':' || balance, ' ' order by balance desc, id) from (select * from accounts order by balance desc, id limit 20) x").Scan(&s)

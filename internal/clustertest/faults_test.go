@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -103,7 +101,7 @@ func TestFaults(t *testing.T) {
 	stop, end := context.WithTimeout(context.Background(), duration)
 	defer end()
 	r.stop = stop
-	r.stacks = func() { w.abort(t) }
+	r.stacks = func() { w.Abort(t) }
 	var failures atomic.Int32
 	maker := newFaultMaker(t, w, seed)
 	r.failing = func(err error) {
@@ -365,34 +363,6 @@ func (r *faultRun) report(t *testing.T, f *faultMaker) {
 		fmt.Fprintf(&b, "  %s\n", e.example)
 	}
 	t.Logf("\n%s", b.String())
-}
-
-// abort ends all programs of ours with SIGABRT, at which they write down what
-// each of their goroutines is doing, and logs that.
-func (w *wideCluster) abort(t *testing.T) {
-	for _, i := range w.Instances(t) {
-		st, err := instance.ReadStatus(context.Background(), datadir.Dir(i.Datadir))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		for _, pid := range []int{st.Pid, st.Proxy.Pid} {
-			if pid > 0 {
-				_ = syscall.Kill(pid, syscall.SIGABRT)
-			}
-		}
-	}
-	time.Sleep(time.Second) // they write
-	for _, i := range w.Instances(t) {
-		for _, name := range []string{"instance.log", "proxy.log"} {
-			b, err := os.ReadFile(filepath.Join(i.Datadir, "log", name))
-			if err != nil {
-				t.Error(err)
-			}
-			_, stacks, _ := bytes.Cut(b, []byte("SIGABRT: abort\n"))
-			t.Logf("the goroutines in %s of dbid %d:\n%s", name, i.Dbid, stacks)
-		}
-	}
 }
 
 // crashes looks in the logs for what the programs say when they should never

@@ -1,9 +1,12 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -184,3 +187,48 @@ func (c *Cluster) Whole(t testing.TB, limit time.Duration) {
 		return err
 	})
 }
+
+// Abort ends the programs of all instances with SIGABRT, at which they write down
+// what each of their goroutines is doing, and logs that: for tests that found
+// something stuck. The cluster is down afterwards.
+func (c *Cluster) Abort(t testing.TB) {
+	t.Helper()
+	type programs struct{ instance, proxy int }
+	written := map[string]int64{} // what was in each log before
+	pids := map[uint16]programs{}
+	for _, i := range c.Instances(t) {
+		st, err := instance.ReadStatus(context.Background(), datadir.Dir(i.Datadir))
+		if err != nil {
+			t.Logf("dbid %d does not say which programs it has: %v", i.Dbid, err)
+			continue
+		}
+		pids[i.Dbid] = programs{st.Pid, st.Proxy.Pid}
+		for _, name := range abortLogs {
+			if fi, err := os.Stat(filepath.Join(i.Datadir, "log", name)); err == nil {
+				written[filepath.Join(i.Datadir, "log", name)] = fi.Size()
+			}
+		}
+	}
+	for _, p := range pids {
+		for _, pid := range []int{p.instance, p.proxy} {
+			if pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGABRT)
+			}
+		}
+	}
+	time.Sleep(time.Second) // they write
+	for _, i := range c.Instances(t) {
+		for _, name := range abortLogs {
+			file := filepath.Join(i.Datadir, "log", name)
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Logf("%v", err)
+				continue
+			}
+			_, stacks, _ := bytes.Cut(b[min(written[file], int64(len(b))):], []byte("SIGABRT: abort\n"))
+			t.Logf("the goroutines in %s of dbid %d:\n%s", name, i.Dbid, stacks)
+		}
+	}
+}
+
+var abortLogs = []string{"instance.log", "proxy.log"}

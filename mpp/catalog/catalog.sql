@@ -215,6 +215,13 @@ BEGIN
   UPDATE pg_class SET relhassubclass = true WHERE oid = rel AND relkind = 'r' AND NOT relispartition;
 END $f$;
 
+-- When this server has last begun to serve, in microseconds of the epoch: its
+-- checkpointer starts anew after every crash, even where the postmaster goes on.
+CREATE FUNCTION pg_catalog.gp_server_era() RETURNS bigint
+  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+  SELECT (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_activity WHERE backend_type = 'checkpointer'
+$f$;
+
 -- The QD ends the coordinator's part of a transaction whose other part failed.
 CREATE FUNCTION pg_catalog.gp_fail() RETURNS void LANGUAGE plpgsql AS $f$
 BEGIN

@@ -60,6 +60,9 @@ func testMain(m *testing.M) int {
 	for i := range shared.segs {
 		shared.segs[i] = start(fmt.Sprintf("s%d", i), 15433+i)
 	}
+	if err == nil {
+		err = addEra(shared.coord)
+	}
 	code := 1
 	if err == nil {
 		code = m.Run()
@@ -78,6 +81,19 @@ func testMain(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+// addEra makes the function of EraSQL as mpp/catalog does.
+func addEra(p *executetest.Postgres) error {
+	conn, err := p.Connect(context.Background(), "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = query(context.Background(), conn, `SET allow_system_table_mods = on;
+		CREATE FUNCTION pg_catalog.gp_server_era() RETURNS bigint LANGUAGE sql AS $$
+		SELECT (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_activity WHERE backend_type = 'checkpointer' $$`)
+	return err
 }
 
 // cluster is one test's dispatcher and executors over the shared servers.
@@ -275,6 +291,28 @@ func (x *coordTxn) Xid(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return string(rows[0][0]), nil
+}
+
+func (x *coordTxn) Era(ctx context.Context) (string, error) {
+	rows, err := query(ctx, x.conn, EraSQL)
+	if err != nil {
+		return "", err
+	}
+	return string(rows[0][0]), nil
+}
+
+// gid is the name of the transaction's parts on segments.
+func (x *coordTxn) gid(t *testing.T) string {
+	t.Helper()
+	xid, err := x.Xid(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	era, err := x.Era(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "trunkline_" + xid + "_77_" + era
 }
 
 func (x *coordTxn) Commit(ctx context.Context) error {

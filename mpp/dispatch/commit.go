@@ -126,10 +126,16 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 		g.rollback(ctx)
 		return err
 	}
-	gid := fmt.Sprintf("%s%s_%d", gidPrefix, xid, g.cfg.SessionID)
-	if _, ok := gidXid(gid); !ok {
+	era, err := coord.Era(ctx)
+	if err != nil {
 		g.rollback(ctx)
-		return newError("XX000", fmt.Sprintf("the coordinator's transaction has the impossible id %q", xid), nil)
+		return err
+	}
+	gid := fmt.Sprintf("%s%s_%d_%s", gidPrefix, xid, g.cfg.SessionID, era)
+	id, ok := parseGid(gid)
+	if !ok {
+		g.rollback(ctx)
+		return newError("XX000", fmt.Sprintf("the coordinator's transaction has the impossible id %q of %q", xid, era), nil)
 	}
 	g.d.setLive(gid, true)
 	defer g.d.setLive(gid, false)
@@ -163,7 +169,7 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 	}
 	defer h.release()
 	if err := coord.Commit(ctx); err != nil {
-		committed, known := g.outcome(ctx, xid, err)
+		committed, known := g.outcome(ctx, id, err)
 		switch {
 		case !known:
 			for _, m := range writers {
@@ -182,20 +188,37 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 			return err
 		}
 	}
-	if !h.held() {
-		// The coordinator took its time, for its standby maybe. Until now
-		// nothing of the transaction could be seen.
-		if h, err = g.d.latch.acquire(context.WithoutCancel(ctx), committing, g.d.p.LatchLimit, nil); err == nil {
-			defer h.release()
+	again := g.decided(ctx, writers, gid, h)
+	defer again.release()
+	g.commitPrepared(ctx, writers, gid, again)
+	return nil
+}
+
+// decided has the statements of other sessions wait for a transaction on its
+// segments from now on, with none of them in the middle of taking its snapshots,
+// and returns the hold on the latch. The coordinator may have taken its time, for
+// its standby maybe, so that h does not stand any more; nothing of the transaction
+// could be seen until now.
+func (g *Gang) decided(ctx context.Context, writers []*member, gid string, h *hold) *hold {
+	pending := func(is bool) {
+		for _, m := range writers {
+			g.d.setPending(m.seg.Content, gid, is)
 		}
 	}
-	g.commitPrepared(ctx, writers, gid, h)
-	return nil
+	for {
+		pending(true)
+		if h.held() {
+			return h
+		}
+		pending(false)
+		// Without an end of ctx there is no error.
+		h, _ = g.d.latch.acquire(context.WithoutCancel(ctx), committing, g.d.p.LatchLimit, nil)
+	}
 }
 
 // outcome says what became of the coordinator's transaction after Commit
 // returned err.
-func (g *Gang) outcome(ctx context.Context, xid string, err error) (committed, known bool) {
+func (g *Gang) outcome(ctx context.Context, id coordXid, err error) (committed, known bool) {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.SeverityUnlocalized != "FATAL" && pe.Severity != "FATAL" && pe.Code != codeConnectionFailure {
 		return false, true
@@ -203,9 +226,9 @@ func (g *Gang) outcome(ctx context.Context, xid string, err error) (committed, k
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CommitRetry)
 	defer cancel()
 	for {
-		status, err := g.d.xactStatus(ctx, []string{xid})
-		if err == nil && status[xid] != statusInProgress {
-			return status[xid] == statusCommitted, status[xid] != ""
+		status, err := g.d.xactStatus(ctx, []coordXid{id})
+		if err == nil && status[id] != statusInProgress {
+			return status[id] == statusCommitted, status[id] != ""
 		}
 		select {
 		case <-ctx.Done():
@@ -215,17 +238,13 @@ func (g *Gang) outcome(ctx context.Context, xid string, err error) (committed, k
 	}
 }
 
-// commitPrepared makes the decided commit happen on the writers: a first try
-// on all at once under the latch, then again and again on those that failed.
+// commitPrepared makes the commit happen on the writers, on which it is noted as
+// pending: a first try on all at once under the latch, then again and again on
+// those that failed.
 func (g *Gang) commitPrepared(ctx context.Context, writers []*member, gid string, h *hold) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CommitRetry)
 	defer cancel()
 	errs := make([]error, len(writers))
-	// Should the latch be given up for a segment that is slow.
-	for _, m := range writers {
-		g.d.setPending(m.seg.Content, gid, true)
-		defer g.d.setPending(m.seg.Content, gid, false)
-	}
 	parallel(len(writers), func(i int) {
 		m := writers[i]
 		defer g.d.setPending(m.seg.Content, gid, false)

@@ -90,6 +90,7 @@ type Dispatcher struct {
 	mu    sync.Mutex
 	live  map[string]bool     // gids whose session is at work on them
 	state map[int16]*segState // by content
+	eras  map[int64]uint64    // of the coordinator's PostgreSQL: first transaction ids
 	gangs map[*Gang]struct{}  // those with connections
 	kick  chan struct{}       // wakes Recover
 }
@@ -105,6 +106,6 @@ func New(cfg Config) *Dispatcher {
 	cfg.Params.setDefaults()
 	return &Dispatcher{
 		cfg: cfg, log: cfg.Log, p: cfg.Params,
-		live: make(map[string]bool), state: make(map[int16]*segState), gangs: make(map[*Gang]struct{}), kick: make(chan struct{}, 1),
+		live: make(map[string]bool), state: make(map[int16]*segState), eras: make(map[int64]uint64), gangs: make(map[*Gang]struct{}), kick: make(chan struct{}, 1),
 	}
 }

@@ -13,13 +13,15 @@
 // segment. A commit of one writing segment is that segment's COMMIT. Any other
 // is two-phase:
 //
-//	PREPARE TRANSACTION 'trunkline_<xid>_<session>'   on the segments that wrote
-//	COMMIT                                            on the coordinator: the decision
-//	COMMIT PREPARED                                   on those segments
+//	PREPARE TRANSACTION 'trunkline_<xid>_<session>_<era>'   on the segments that wrote
+//	COMMIT                                                  on the coordinator: the decision
+//	COMMIT PREPARED                                         on those segments
 //
 // <xid> is the transaction's id on the coordinator. Nothing else is recorded:
 // whoever finds a prepared transaction whose session is gone asks the
-// coordinator's PostgreSQL what became of <xid> (pg_xact_status).
+// coordinator's PostgreSQL what became of <xid> (pg_xact_status). A crash can have
+// that server give an id twice, if nothing of the first transaction was on disk;
+// <era> tells the two apart: when the server had last started.
 //
 // # Atomic visibility
 //

@@ -170,6 +170,12 @@ func (d *Dispatcher) Recover(ctx context.Context) error {
 				d.log.Warn("distributed transactions stay in doubt", "seg", seg.Content, "err", err)
 			}
 		}
+		if round%fullPassEvery == 0 {
+			// Also where nothing is in doubt: a checkpoint could come first.
+			if _, err := d.xactStatus(ctx, nil); err != nil && ctx.Err() == nil {
+				d.log.Warn("the coordinator's PostgreSQL does not say which transactions it remembers", "err", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -197,7 +203,10 @@ func (d *Dispatcher) recoverBounded(ctx context.Context, seg Segment) error {
 }
 
 // orphan is a prepared transaction that no session is at work on.
-type orphan struct{ gid, xid, database string }
+type orphan struct {
+	gid, database string
+	id            coordXid
+}
 
 // recoverSegment resolves the segment's orphans as the coordinator decided.
 func (d *Dispatcher) recoverSegment(ctx context.Context, seg Segment) error {
@@ -253,37 +262,38 @@ func (d *Dispatcher) orphans(ctx context.Context, conn *pgconn.PgConn) (list []o
 	}
 	for _, r := range rows {
 		o := orphan{gid: string(r[0]), database: string(r[1])}
-		xid, ok := gidXid(o.gid)
+		id, ok := parseGid(o.gid)
 		switch {
 		case !ok:
 			d.log.Warn("prepared transaction has a name that is not the cluster's; it is left alone", "gid", o.gid)
 		case d.isLive(o.gid):
 			busy = append(busy, o.gid)
 		default:
-			o.xid = xid
+			o.id = id
 			list = append(list, o)
 		}
 	}
 	return list, busy, nil
 }
 
-// gidXid returns the coordinator's transaction id of a gid.
-func gidXid(gid string) (string, bool) {
+// coordXid is the coordinator's transaction that decides on a prepared one.
+type coordXid struct {
+	xid uint64
+	era int64 // in which it was given; see EraSQL
+}
+
+// parseGid returns the coordinator's transaction that a gid names.
+func parseGid(gid string) (id coordXid, ok bool) {
 	rest, ok := strings.CutPrefix(gid, gidPrefix)
-	if !ok {
-		return "", false
+	parts := strings.Split(rest, "_")
+	if !ok || len(parts) != 3 {
+		return id, false
 	}
-	xid, session, ok := strings.Cut(rest, "_")
-	if !ok {
-		return "", false
-	}
-	if _, err := strconv.ParseUint(xid, 10, 64); err != nil {
-		return "", false
-	}
-	if _, err := strconv.ParseInt(session, 10, 32); err != nil {
-		return "", false
-	}
-	return xid, true
+	var err [3]error
+	id.xid, err[0] = strconv.ParseUint(parts[0], 10, 64)
+	_, err[1] = strconv.ParseInt(parts[1], 10, 32) // the session
+	id.era, err[2] = strconv.ParseInt(parts[2], 10, 64)
+	return id, errors.Join(err[:]...) == nil
 }
 
 // resolve finishes the orphans that are decided and returns those that are not.
@@ -291,11 +301,11 @@ func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan)
 	if len(orphans) == 0 {
 		return nil, nil
 	}
-	xids := make([]string, len(orphans))
+	ids := make([]coordXid, len(orphans))
 	for i, o := range orphans {
-		xids[i] = o.xid
+		ids[i] = o.id
 	}
-	status, err := d.xactStatus(ctx, xids)
+	status, err := d.xactStatus(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +320,7 @@ func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan)
 	}()
 	for _, o := range orphans {
 		verb := ""
-		switch status[o.xid] {
+		switch status[o.id] {
 		case statusCommitted:
 			verb = "COMMIT"
 		case statusAborted:
@@ -335,25 +345,15 @@ func (d *Dispatcher) resolve(ctx context.Context, seg Segment, orphans []orphan)
 		if err != nil {
 			return nil, fmt.Errorf("%s PREPARED %s: %w", verb, o.gid, err)
 		}
-		d.log.Info("in-doubt transaction resolved", "seg", seg.Content, "gid", o.gid, "outcome", status[o.xid])
+		d.log.Info("in-doubt transaction resolved", "seg", seg.Content, "gid", o.gid, "outcome", status[o.id])
 	}
 	return left, nil
 }
 
-// block has statements wait for what was undecided when other segments were looked
-// at and is committed by now: it is about to be visible on one of them.
-func (d *Dispatcher) block(ctx context.Context, orphans []orphan, status map[string]string) error {
-	var decided []orphan
-	d.mu.Lock()
-	for _, o := range orphans {
-		for _, s := range d.state {
-			if blocks, there := s.doubts[o.gid]; there && !blocks && status[o.xid] == statusCommitted {
-				decided = append(decided, o)
-				break
-			}
-		}
-	}
-	d.mu.Unlock()
+// block has statements wait for what is committed and about to be seen on one of
+// its segments, and lets those come to an end that are just taking their snapshots.
+func (d *Dispatcher) block(ctx context.Context, orphans []orphan, status map[coordXid]string) error {
+	decided := slices.DeleteFunc(slices.Clone(orphans), func(o orphan) bool { return status[o.id] != statusCommitted })
 	if len(decided) == 0 {
 		return nil
 	}
@@ -366,12 +366,12 @@ func (d *Dispatcher) block(ctx context.Context, orphans []orphan, status map[str
 	defer d.mu.Unlock()
 	for _, o := range decided {
 		for _, s := range d.state {
-			if _, there := s.doubts[o.gid]; there {
+			if blocks, there := s.doubts[o.gid]; there && !blocks {
 				s.doubts[o.gid] = true
+				d.wake()
 			}
 		}
 	}
-	d.wake()
 	return nil
 }
 
@@ -405,30 +405,81 @@ func (d *Dispatcher) connectCoordinator(ctx context.Context) (*pgconn.PgConn, er
 }
 
 // xactStatus asks the coordinator's PostgreSQL what became of transactions. A
-// transaction it has never heard of was lost with an unflushed log, so it has
-// not committed. One too old to be known is absent from the answer.
-func (d *Dispatcher) xactStatus(ctx context.Context, xids []string) (map[string]string, error) {
+// transaction it has never heard of was lost with an unflushed log, so it has not
+// committed; nor has one whose id was given again since. One too old to be known
+// is absent from the answer.
+func (d *Dispatcher) xactStatus(ctx context.Context, ids []coordXid) (map[coordXid]string, error) {
 	conn, err := d.connectCoordinator(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	status := make(map[string]string, len(xids))
-	for _, xid := range xids {
-		rows, err := query(ctx, conn, "SELECT pg_catalog.pg_xact_status('"+xid+"'::xid8)")
+	if err := d.noteEra(ctx, conn); err != nil {
+		return nil, err
+	}
+	status := make(map[coordXid]string, len(ids))
+	for _, id := range ids {
+		if d.givenAgain(id) {
+			status[id] = statusAborted
+			continue
+		}
+		rows, err := query(ctx, conn, fmt.Sprintf("SELECT pg_catalog.pg_xact_status('%d'::xid8)", id.xid))
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) && pe.Code == codeInvalidParameter {
-			status[xid] = statusAborted // "is in the future"
+			status[id] = statusAborted // "is in the future"
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
 		if rows[0][0] != nil {
-			status[xid] = string(rows[0][0])
+			status[id] = string(rows[0][0])
 		}
 	}
 	return status, nil
+}
+
+// eraSQL is the era of the coordinator's PostgreSQL and the first transaction id
+// that it may give in it: that of the checkpoint at the end of recovery, until the
+// next checkpoint.
+const eraSQL = EraSQL + ", (pg_catalog.split_part(c.next_xid, ':', 1)::bigint << 32) + pg_catalog.split_part(c.next_xid, ':', 2)::bigint " +
+	"FROM pg_catalog.pg_control_checkpoint() AS c"
+
+// noteEra remembers with which transaction id the era began that the coordinator's
+// PostgreSQL is in.
+func (d *Dispatcher) noteEra(ctx context.Context, conn *pgconn.PgConn) error {
+	rows, err := query(ctx, conn, eraSQL)
+	if err != nil {
+		return err
+	}
+	era, err := strconv.ParseInt(string(rows[0][0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("the era of the coordinator's PostgreSQL: %w", err)
+	}
+	first, err := strconv.ParseUint(string(rows[0][1]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("the next transaction id of the coordinator's PostgreSQL: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if known, ok := d.eras[era]; !ok || first < known {
+		d.eras[era] = first
+	}
+	return nil
+}
+
+// givenAgain says whether the coordinator's PostgreSQL has lost all memory of a
+// transaction in a crash: a later era has begun with an id that is not above its.
+// Whatever has that id now is another transaction.
+func (d *Dispatcher) givenAgain(id coordXid) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for era, first := range d.eras {
+		if era > id.era && first <= id.xid {
+			return true
+		}
+	}
+	return false
 }
 
 // query runs one statement and returns its rows.

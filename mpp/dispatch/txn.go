@@ -28,6 +28,11 @@ func (t *txn) beginSQL() string {
 const XidSQL = "SELECT x.x::text FROM pg_catalog.pg_current_xact_id() AS x(x), " +
 	"pg_catalog.pg_logical_emit_message(true, 'trunkline', 'commit') AS m(m)"
 
+// EraSQL names the time since the coordinator's PostgreSQL last started or
+// recovered from a crash: its beginning, in microseconds of the epoch. A
+// connection has the same one as long as it lasts. One text column.
+const EraSQL = "SELECT pg_catalog.gp_server_era()::text"
+
 // CoordinatorTxn is the coordinator's part of a transaction: a block open in
 // its PostgreSQL.
 type CoordinatorTxn interface {
@@ -35,6 +40,8 @@ type CoordinatorTxn interface {
 	Wrote() bool
 	// Xid runs XidSQL in it.
 	Xid(ctx context.Context) (string, error)
+	// Era is what EraSQL says on its connection, at any time.
+	Era(ctx context.Context) (string, error)
 	// Commit commits it: the decision of the distributed transaction. A
 	// *pgconn.PgError that is not FATAL means that it certainly did not
 	// commit; after any other error the outcome is asked for.

@@ -306,11 +306,7 @@ func TestDispatcherDies(t *testing.T) {
 		exec(t, g, nil, "CREATE TABLE IF NOT EXISTS txdied (a int)")
 		write(t, g, "txdied", 0, 1, 2)
 		x := newCoordTxn(t)
-		xid, err := x.Xid(testContext(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		exec(t, g, nil, "PREPARE TRANSACTION 'trunkline_"+xid+"_77'")
+		exec(t, g, nil, "PREPARE TRANSACTION '"+x.gid(t)+"'")
 		return x
 	}
 	yes, no, open := leave("postgres"), leave("other"), leave("postgres")
@@ -337,6 +333,32 @@ func TestDispatcherDies(t *testing.T) {
 	next.wantCounts("txdied", "[2 2 2]")
 	exec(t, foreign, nil, "ROLLBACK PREPARED 'trunkline_x'")
 	exec(t, foreign, nil, "DROP DATABASE other")
+}
+
+// TestXidGivenAgain has a prepared transaction whose coordinator lost its
+// transaction id in a crash and has given it to another one, which commits.
+func TestXidGivenAgain(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txagain")
+	x := newCoordTxn(t)
+	now := x.gid(t)
+	of := now[:strings.LastIndexByte(now, '_')]
+	for _, gid := range []string{now, of + "_1"} {
+		g := c.NewGang(GangConfig{SessionID: 77, User: "gpadmin", Database: "postgres", InterconnectType: "memory"})
+		write(t, g, "txagain", 0, 1, 2)
+		exec(t, g, nil, "PREPARE TRANSACTION '"+gid+"'")
+		g.Close()
+	}
+	if err := x.plainCommit(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RecoverNow(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("txagain", "[1 1 1]")
+	if n := prepared(t); n != 0 {
+		t.Errorf("%d transactions are prepared still", n)
+	}
 }
 
 // TestAtomicVisibility reads while transactions commit over all segments: the

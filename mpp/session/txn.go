@@ -134,6 +134,18 @@ func (c *coordinatorPart) Xid(context.Context) (string, error) {
 	return string(res.value()), nil
 }
 
+// Era is asked for once in a session.
+func (c *coordinatorPart) Era(context.Context) (string, error) {
+	if c.s.era == "" {
+		res, err := c.s.local(dispatch.EraSQL)
+		if err != nil {
+			return "", err
+		}
+		c.s.era = string(res.value())
+	}
+	return c.s.era, nil
+}
+
 // Commit ends the link's block.
 func (c *coordinatorPart) Commit(context.Context) error {
 	if c.s.link.status == 'I' {
