@@ -87,12 +87,13 @@ type Dispatcher struct {
 	p     Params
 	latch latch
 
-	mu    sync.Mutex
-	live  map[string]bool     // gids whose session is at work on them
-	state map[int16]*segState // by content
-	eras  map[int64]uint64    // of the coordinator's PostgreSQL: first transaction ids
-	gangs map[*Gang]struct{}  // those with connections
-	kick  chan struct{}       // wakes Recover
+	mu     sync.Mutex
+	live   map[string]bool     // gids whose session is at work on them
+	state  map[int16]*segState // by content
+	blocks uint64              // times that block has run
+	eras   map[int64]uint64    // of the coordinator's PostgreSQL: first transaction ids
+	gangs  map[*Gang]struct{}  // those with connections
+	kick   chan struct{}       // wakes Recover
 }
 
 // New returns a Dispatcher. It connects to nothing yet.

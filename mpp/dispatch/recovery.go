@@ -235,6 +235,15 @@ func (d *Dispatcher) recoverSegment(ctx context.Context, seg Segment) error {
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	for _, o := range orphans {
+		if _, there := s.doubts[o.gid]; !there {
+			s.doubts[o.gid] = false // block must find it from now on
+			known = append(known, o.gid)
+		}
+	}
+	blocks := d.blocks
+	d.mu.Unlock()
 	left, err := d.resolve(ctx, seg, orphans)
 	if err != nil {
 		return err
@@ -243,12 +252,13 @@ func (d *Dispatcher) recoverSegment(ctx context.Context, seg Segment) error {
 	defer d.mu.Unlock()
 	s.looked = true
 	for _, gid := range known {
-		if !slices.Contains(busy, gid) {
+		switch {
+		case slices.Contains(busy, gid):
+		case !slices.Contains(left, gid):
 			delete(s.doubts, gid)
+		case blocks == d.blocks:
+			s.doubts[gid] = false // undecided: visible nowhere, so nobody waits
 		}
-	}
-	for _, gid := range left {
-		s.doubts[gid] = false // undecided: visible nowhere, so nobody waits
 	}
 	return nil
 }
@@ -364,6 +374,7 @@ func (d *Dispatcher) block(ctx context.Context, orphans []orphan, status map[coo
 	defer h.release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.blocks++
 	for _, o := range decided {
 		for _, s := range d.state {
 			if blocks, there := s.doubts[o.gid]; there && !blocks {

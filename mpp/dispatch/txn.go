@@ -51,7 +51,8 @@ type CoordinatorTxn interface {
 // Begin starts a transaction over all segments. modes is what BEGIN says of
 // it, such as "ISOLATION LEVEL REPEATABLE READ READ ONLY". A segment gets its
 // BEGIN together with the first statement, unless the isolation level needs
-// one snapshot for all: then every segment gets it now.
+// one snapshot for all: then every segment gets it now. On error there is no
+// transaction.
 func (g *Gang) Begin(ctx context.Context, modes string) error {
 	if g.busy.Load() {
 		return errBusy()
@@ -68,7 +69,11 @@ func (g *Gang) Begin(ctx context.Context, modes string) error {
 	g.tx = txn{active: true, modes: modes}
 	up := strings.ToUpper(modes)
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
-		return g.Snapshot(ctx)
+		if err := g.Snapshot(ctx); err != nil {
+			// Snapshots of some segments alone must not be used for anything.
+			g.rollback(ctx)
+			return err
+		}
 	}
 	return nil
 }

@@ -421,6 +421,36 @@ func TestAtomicVisibility(t *testing.T) {
 	}
 }
 
+// TestBeginFails wants nothing to be left of a transaction whose snapshot could not
+// be taken on one segment: what comes next must not see the others as they were.
+func TestBeginFails(t *testing.T) {
+	c := newCluster(t, Params{ConnectTimeout: 100 * time.Millisecond})
+	c.table("txbegin")
+	g := c.gang()
+	const modes = "ISOLATION LEVEL REPEATABLE READ"
+	exec(t, g, nil, "SELECT 1")
+	c.qes[1]()
+	if err := g.Begin(testContext(t), modes); err == nil {
+		t.Fatal("a transaction began without a segment")
+	}
+	if g.InTransaction() || g.Failed() {
+		t.Error("the transaction is there")
+	}
+	c.startQE(1)
+	exec(t, c.gang(), nil, "INSERT INTO txbegin VALUES (1)")
+	if err := g.Begin(testContext(t), modes); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range exec(t, g, nil, "SELECT count(*) FROM txbegin") {
+		if n := string(r.Rows[0][0]); n != "1" {
+			t.Errorf("seg%d shows %s rows, want 1", r.Seg, n)
+		}
+	}
+	if err := g.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRepeatableRead wants one snapshot of all segments for the transaction.
 func TestRepeatableRead(t *testing.T) {
 	c := newCluster(t, Params{})

@@ -38,6 +38,8 @@ const (
 	estimateAge      = 30 * time.Second
 	smallEstimateAge = time.Second
 	smallEstimate    = 1e5
+	// estimateLimit is how long making a guess may take.
+	estimateLimit = 5 * time.Second
 )
 
 // good says whether a guess need not be made anew.
@@ -51,25 +53,32 @@ func (e estimate) good(now time.Time, tick uint64) bool {
 
 // estimate asks one segment how large its part of a table is: its size now, and
 // the rows in a page as ANALYZE or VACUUM there last saw them. An empty table is
-// taken to have one row. It says 0, unknown, rather than fail. Of columns it says
-// what ANALYZE there has seen, if the user may read them.
-func (s *Session) estimate(r *relation) estimate {
+// taken to have one row. It says 0, unknown, rather than fail, except in a
+// transaction block: that goes on only if nothing has failed on a segment, so there
+// an old guess will do, if there is one. Of columns it says what ANALYZE there has
+// seen, if the user may read them.
+func (s *Session) estimate(r *relation) (estimate, error) {
 	key := estimateKey{s.client.Database, r.OID}
 	e := &s.srv.estimates
 	tick := s.srv.catalogTick.Load()
 	e.mu.Lock()
 	old, ok := e.m[key]
 	e.mu.Unlock()
-	if ok && old.good(time.Now(), tick) {
-		return old
+	block := s.link.status == 'T'
+	if ok && (old.good(time.Now(), tick) || block && old.tick == tick) || s.gang.Busy() || s.link.status == 'E' {
+		return old, nil
 	}
-	if s.gang.Busy() || s.link.status == 'E' {
-		return old
-	}
-	ctx, done := context.WithTimeout(s.ctx, 5*time.Second)
+	ctx, done := context.WithTimeoutCause(s.ctx, estimateLimit,
+		sqlError("57014", "canceling statement: seg0 did not say within %v how large table %q is", estimateLimit, r.Name))
 	defer done()
+	failed := func(err error) (estimate, error) {
+		if !block {
+			err = nil
+		}
+		return old, err
+	}
 	if err := s.beforeDispatch(ctx); err != nil {
-		return old
+		return failed(err)
 	}
 	res, err := s.gang.Exec(ctx, []int{0}, "WITH RECURSIVE k AS (SELECT pg_catalog.to_regclass("+literal(r.name())+`)::pg_catalog.oid AS oid
 			UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN k ON i.inhparent = k.oid),
@@ -85,21 +94,21 @@ func (s *Session) estimate(r *relation) estimate {
 				JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = t.tablename
 				WHERE k.oid = pg_catalog.to_regclass(`+literal(r.name())+`) ORDER BY t.attname, t.inherited DESC) t) FROM c`)
 	if err != nil || len(res) == 0 || len(res[0].Rows) == 0 {
-		return old
+		return failed(err)
 	}
 	if string(res[0].Rows[0][0]) == "t" {
 		// Asking for the size would wait, and fail the transaction in the end.
-		return old
+		return old, nil
 	}
 	rows, err := strconv.ParseFloat(string(res[0].Rows[0][1]), 64)
 	if err != nil {
-		return old
+		return old, nil
 	}
 	rows = max(rows, 1)
 	var seen map[string][2]float64
 	if b := res[0].Rows[0][2]; b != nil {
 		if err := json.Unmarshal(b, &seen); err != nil {
-			return old
+			return old, nil
 		}
 	}
 	if r.Policy.Kind != plan.Replicated {
@@ -121,5 +130,5 @@ func (s *Session) estimate(r *relation) estimate {
 		e.m = map[estimateKey]estimate{}
 	}
 	e.m[key] = fresh
-	return fresh
+	return fresh, nil
 }

@@ -229,7 +229,10 @@ func (c planCatalog) Relation(schema, name string) (*plan.Relation, error) {
 		return nil, err
 	}
 	if r.Policy != nil {
-		e := c.s.estimate(r)
+		e, err := c.s.estimate(r)
+		if err != nil {
+			return nil, err
+		}
 		r.Rows = e.rows
 		for i := range r.Columns {
 			v := e.columns[r.Columns[i].Name]
