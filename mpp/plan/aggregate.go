@@ -110,6 +110,7 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 		return false, why, nil
 	}
 
+	p.folded, p.fold = lv, st.fold(cols)
 	// From here on nothing can fail: the level becomes the second stage.
 	lv.kept = st.kept
 	for i, n := range sel.TargetList {
@@ -301,6 +302,44 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 func (st *stages) byKey(f *pg.FuncCall) bool {
 	return len(f.Args) == 1 && st.sh.covers(f.Args)
 }
+
+// fold says how to do the second stage without PostgreSQL, nil where that is more
+// than adding up and choosing whole numbers.
+func (st *stages) fold(cols []Column) []Fold {
+	sel := st.sh.lv.sel
+	if len(st.groups)+len(st.finer)+len(st.kept) > 0 || sel.HavingClause != nil || len(sel.GroupClause)+len(sel.SortClause)+
+		len(sel.DistinctClause)+len(sel.WindowClause) > 0 || sel.LimitCount != nil || sel.LimitOffset != nil {
+		return nil
+	}
+	var folds []Fold
+	for _, n := range sel.TargetList {
+		a, ok := st.aggs[signature(n.GetResTarget().GetVal(), st.sh.refs)]
+		if !ok || a.once {
+			return nil
+		}
+		f := Fold{Column: a.at, Size: wholeNumbers[cols[a.at].Type]}
+		switch a.name {
+		case "count":
+			f.Op = FoldCount
+		case "sum":
+			f.Op = FoldSum
+		case "min":
+			f.Op = FoldMin
+		case "max":
+			f.Op = FoldMax
+		default:
+			return nil
+		}
+		if f.Size == 0 {
+			return nil
+		}
+		folds = append(folds, f)
+	}
+	return folds
+}
+
+// wholeNumbers are the types of whole numbers, with their sizes in bytes.
+var wholeNumbers = map[string]int{"smallint": 2, "integer": 4, "bigint": 8}
 
 // finish looks at the types of what the segments send, and makes sums for the
 // average of floats ones of float8, as PostgreSQL's are.

@@ -97,6 +97,9 @@ func showQuery(q *Query) string {
 	if q.Top != "" {
 		fmt.Fprintf(&b, "  top: %s\n", q.Top)
 	}
+	for _, f := range q.Fold {
+		fmt.Fprintf(&b, "  fold: %s of c%d, %d bytes\n", [...]string{"count", "sum", "min", "max"}[f.Op], f.Column+1, f.Size)
+	}
 	if q.Describe != "" {
 		fmt.Fprintf(&b, "  describe: %s\n", q.Describe)
 	}

@@ -114,6 +114,9 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	q.Kind, q.Top, q.Slices, q.Reason = Top, top, append(p.slices, p.inputs...), p.reason
+	if p.folded == lv && len(p.slices) == 1 {
+		q.Fold = p.fold
+	}
 	return nil
 }
 

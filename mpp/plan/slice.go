@@ -27,6 +27,8 @@ type planner struct {
 	// the same whenever the query is planned.
 	describing bool
 	finer      bool // see aggregateDistinct
+	folded     *level
+	fold       []Fold // of folded; see Query.Fold
 }
 
 // because notes why something was not pushed down; the first reason stays.

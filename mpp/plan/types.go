@@ -133,7 +133,31 @@ type Query struct {
 	// own text will do.
 	Describe string
 	Reason   string // why no more was pushed down, for EXPLAIN; "" when all was
+	// Fold, if not nil, says how the one row of a Top follows from the rows of
+	// Slices[0], the only slice with a GatherMotion, without Top's being run:
+	// one Fold for each result column.
+	Fold []Fold
 }
+
+// Fold is an aggregate over whole numbers that the segments have aggregated.
+type Fold struct {
+	Op     FoldOp
+	Column int // of the slice, a whole number or NULL
+	Size   int // bytes of the result's type: 2, 4 or 8
+}
+
+// FoldOp says how two values become one; NULL and a value are the value.
+type FoldOp uint8
+
+const (
+	// FoldCount adds; over no value it is 0.
+	FoldCount FoldOp = iota
+	// FoldSum adds; what bigint does not hold is an error (22003).
+	FoldSum
+	// FoldMin and FoldMax choose.
+	FoldMin
+	FoldMax
+)
 
 // Motion says where the rows of a slice go.
 type Motion uint8

@@ -212,6 +212,7 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 		s.complete(fmt.Sprintf("SELECT %d", rows))
 		return nil
 	default:
+		var fields []pgproto3.FieldDescription
 		if req.describe {
 			// What is wrong with the statement is said in terms of the
 			// client's text.
@@ -219,9 +220,22 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 			if text == "" {
 				text = req.text
 			}
-			if _, err := s.describeFields(text, req.types); err != nil {
+			var err error
+			if fields, err = s.describeFields(text, req.types); err != nil {
 				return err
 			}
+		}
+		if q.Fold != nil && s.analyzing() == nil {
+			row, err := s.fold(req.ctx, q, req.params, req.formats)
+			if err != nil {
+				return err
+			}
+			if req.describe {
+				s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
+			}
+			s.out.send(row)
+			s.complete("SELECT 1")
+			return nil
 		}
 		set, err := s.openSources(req.ctx, q.Slices, req.params)
 		if err != nil {
