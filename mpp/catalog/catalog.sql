@@ -294,7 +294,8 @@ BEGIN
 END $f$;
 
 -- EXPLAIN ANALYZE of a distributed statement: from now on this session's server
--- says in notices how it has run each statement, until it is called with NULL.
+-- says how it has run each statement, until it is called with NULL. INFO is sent
+-- whatever client_min_messages is, and is not logged.
 CREATE FUNCTION pg_catalog.gp_explain_slices(options text[]) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
@@ -303,7 +304,6 @@ BEGIN
   LOAD 'auto_explain';
   IF options IS NULL THEN
     PERFORM set_config('auto_explain.log_min_duration', '-1', false);
-    PERFORM set_config('client_min_messages', nullif(current_setting('trunkline.explain_messages', true), ''), false);
     RETURN;
   END IF;
   FOREACH o IN ARRAY ARRAY['buffers', 'wal', 'timing', 'verbose', 'settings'] LOOP
@@ -314,9 +314,7 @@ BEGIN
   PERFORM set_config('auto_explain.log_nested_statements', 'off', false);
   PERFORM set_config('auto_explain.log_triggers', 'off', false);
   PERFORM set_config('auto_explain.sample_rate', '1', false);
-  PERFORM set_config('auto_explain.log_level', 'notice', false);
-  PERFORM set_config('trunkline.explain_messages', current_setting('client_min_messages'), false);
-  PERFORM set_config('client_min_messages', 'notice', false);
+  PERFORM set_config('auto_explain.log_level', 'info', false);
   PERFORM set_config('auto_explain.log_min_duration', '0', false);
 END $f$;
 

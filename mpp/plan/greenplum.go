@@ -14,7 +14,7 @@ func mayHaveGreenplumClauses(sql string) bool {
 	if len(s) >= 2 && (s[:2] == "--" || s[:2] == "/*") {
 		return true
 	}
-	for _, w := range [...]string{"create", "alter"} {
+	for _, w := range [...]string{"create", "alter", "explain"} {
 		if len(s) > len(w) && strings.EqualFold(s[:len(w)], w) {
 			return true
 		}
@@ -34,6 +34,25 @@ type stripper struct {
 	st   *Statement
 	text []byte
 	toks []*pg.ScanToken // comments left out
+	// begin is the token at which the statement begins that EXPLAIN, if there is
+	// one, is of.
+	begin int
+}
+
+// afterExplain is the token after EXPLAIN and its options, 0 without EXPLAIN.
+func (s *stripper) afterExplain() int {
+	if s.word(0) != "explain" {
+		return 0
+	}
+	if s.word(1) == "(" {
+		end, _ := s.closing(1)
+		return end
+	}
+	i := 1
+	for s.word(i) == "analyze" || s.word(i) == "analyse" || s.word(i) == "verbose" {
+		i++
+	}
+	return i
 }
 
 // strip blanks Greenplum's clauses in st.SQL and notes them in st.
@@ -48,6 +67,7 @@ func (st *Statement) strip() error {
 			s.toks = append(s.toks, t)
 		}
 	}
+	s.begin = s.afterExplain()
 	switch s.object() {
 	case "create table":
 		s.tableClauses()
@@ -67,9 +87,9 @@ func (st *Statement) strip() error {
 // object says what the statement makes or alters: "create table" also for
 // materialized views, "alter table", "create function", "alter function", or "".
 func (s *stripper) object() string {
-	switch s.word(0) {
+	switch s.word(s.begin) {
 	case "create":
-		for i := 1; i < len(s.toks) && i < 6; i++ {
+		for i := s.begin + 1; i < len(s.toks) && i < s.begin+6; i++ {
 			switch s.word(i) {
 			case "or", "replace", "global", "local", "temporary", "temp", "unlogged", "materialized":
 			case "table":
@@ -86,7 +106,7 @@ func (s *stripper) object() string {
 			}
 		}
 	case "alter":
-		switch s.word(1) {
+		switch s.word(s.begin + 1) {
 		case "table":
 			return "alter table"
 		case "materialized":
@@ -156,7 +176,7 @@ func (s *stripper) closing(i int) (int, bool) {
 // VIEW.
 func (s *stripper) tableClauses() {
 	depth := 0
-	for i := 1; i < len(s.toks); i++ {
+	for i := s.begin + 1; i < len(s.toks); i++ {
 		switch {
 		case s.toks[i].Token == pg.Token_ASCII_40:
 			depth++

@@ -114,6 +114,11 @@ func (s *Session) fromLink(m pgproto3.BackendMessage) {
 	if p, ok := m.(*pgproto3.ParameterStatus); ok && p.Name == encodingParameter {
 		return
 	}
+	if n, ok := m.(*pgproto3.NoticeResponse); ok {
+		if a := s.analyzing(); a != nil && a.note(coordinator, n.Message) {
+			return
+		}
+	}
 	s.out.send(m)
 }
 

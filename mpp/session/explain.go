@@ -3,7 +3,10 @@ package session
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -29,17 +32,30 @@ func (s *Session) runExplain(req *request) (err error) {
 	if err != nil {
 		return err
 	}
-	query, err := s.explained(st.Query)
-	if err != nil {
-		return err
+	body := st.Query
+	e := body.GetExecuteStmt()
+	if as := body.GetCreateTableAsStmt(); as != nil && !analyze {
+		e = as.Query.GetExecuteStmt()
 	}
-	if query == nil {
-		if changed, derr := s.changesDistributed(st.Query); derr != nil || changed == nil {
-			return orElse(derr, s.runLocal(&simple, req.text))
-		} else if analyze {
-			return sqlError("0A000", "EXPLAIN ANALYZE of a statement that changes the distributed table %q is not supported", changed.Name)
+	if e != nil {
+		if body, err = s.executed(e); err != nil {
+			return err
 		}
-		return s.explainChange(req, st.Query, prefix)
+		if body == nil {
+			return s.runLocal(&simple, req.text)
+		}
+	}
+	if change, far, err := s.changes(body, analyze); err != nil {
+		return err
+	} else if far {
+		return s.explainChange(req, st, body, analyze)
+	} else if change && analyze {
+		simple.node = body
+		return s.runLocalWrite(&simple)
+	}
+	query := explained(body)
+	if query == nil {
+		return s.runLocal(&simple, req.text)
 	}
 	sql, slices, q, err := s.topOf(query, nil)
 	if err != nil {
@@ -55,11 +71,7 @@ func (s *Session) runExplain(req *request) (err error) {
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(&simple, req.text)
 	}
-	format := explainFormat(st)
-	if format != "text" && format != "json" {
-		return sqlError("0A000", "EXPLAIN of a distributed query is printed as text or JSON only")
-	}
-	t := &planTree{slices: q.Slices, segments: s.numSegments(), json: format == "json"}
+	t := s.newTree(st, q.Slices)
 	var o outcome
 	if analyze && len(q.Slices) > 0 {
 		if t.ran, o, err = s.analyze(req.ctx, st, q, sql); err != nil {
@@ -69,77 +81,174 @@ func (s *Session) runExplain(req *request) (err error) {
 	if err := s.slicePlans(req.ctx, t, st); err != nil {
 		return err
 	}
-	local := func(prefix string) ([][]byte, error) {
-		res, err := s.local(prefix + sql)
-		if err != nil {
-			return nil, err
-		}
-		return firstColumn(res.rows), nil
-	}
+	local := s.asking(sql)
 	var tokens []string
 	if q.Kind != plan.Gather {
 		if tokens, err = s.readTokens(len(slices) > 0, local); err != nil {
 			return err
 		}
 		if t.ran == nil {
-			prefix, _, perr := explainPrefix(st)
-			if perr != nil {
-				return perr
+			lines, err := local(prefix)
+			if err != nil {
+				return err
 			}
-			if o.top, err = local(prefix); err != nil {
+			if o.top, err = readPlan(lines, t.json); err != nil {
 				return err
 			}
 		}
 	}
-	lines, err := s.planText(t, q, o, tokens)
-	if err != nil {
-		return err
+	f := footing{reason: q.Reason, summary: explainOn(st, "summary", true)}
+	if t.ran != nil {
+		f.lines, f.statistics = t.ran.statistics(), t.ran.statisticsJSON()
+		if q.Kind == plan.Gather {
+			f.took = o.last
+		}
 	}
-	s.sendPlan(req, lines, t.json)
-	return nil
+	return s.sendPlan(req, st, t.body(q, o, tokens), f)
 }
 
-// planText puts the plan of a statement together.
-func (s *Session) planText(t *planTree, q *plan.Query, o outcome, tokens []string) (lines []string, err error) {
-	const optimizer = "Postgres-based planner"
-	if t.json {
-		var tree planNode
-		rest := map[string]any{}
-		if q.Kind == plan.Gather {
-			tree = t.gatherNode(o)
-		} else if tree, rest, err = treeIn(o.top); err != nil {
+// asking returns what asks the local server for a plan of sql.
+func (s *Session) asking(sql string) func(prefix string) ([][]byte, error) {
+	return func(prefix string) ([][]byte, error) {
+		res, err := s.local(prefix + sql)
+		if err != nil {
 			return nil, err
-		} else {
-			tree = t.placeTree(tree, tokens)
 		}
-		if q.Reason != "" {
-			rest["Not Pushed Down"] = q.Reason
+		return firstColumn(res.rows), nil
+	}
+}
+
+// newTree is the tree for the plan of a statement with these slices.
+func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice) *planTree {
+	return &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
+}
+
+// serverPlan is a plan as one server has printed it: in lines, or in JSON.
+type serverPlan struct {
+	lines []string
+	tree  planNode
+	rest  map[string]any // what else was in the JSON
+}
+
+func (p serverPlan) empty() bool { return p.lines == nil && p.tree == nil }
+
+// readPlan reads what EXPLAIN has printed.
+func readPlan(values [][]byte, json bool) (p serverPlan, err error) {
+	if json {
+		p.tree, p.rest, err = treeIn(values)
+	} else {
+		p.lines = planLines(values)
+	}
+	return p, err
+}
+
+// body is the plan of a query without what stands below it.
+func (t *planTree) body(q *plan.Query, o outcome, tokens []string) serverPlan {
+	switch {
+	case q.Kind == plan.Gather && t.json:
+		return serverPlan{tree: t.gatherNode(o)}
+	case q.Kind == plan.Gather:
+		return serverPlan{lines: t.gather(o)}
+	case t.json:
+		return serverPlan{tree: t.placeTree(o.top.tree, tokens), rest: o.top.rest}
+	}
+	return serverPlan{lines: t.place(o.top.lines, tokens)}
+}
+
+// footing is what stands below a plan.
+type footing struct {
+	reason     string
+	lines      []string // of each slice, with ANALYZE
+	statistics []any    // the same in JSON
+	planning   time.Duration
+	took       time.Duration
+	summary    bool // the times are wanted
+}
+
+const (
+	optimizer   = "Postgres-based planner"
+	tookKey     = "Execution Time"
+	planningKey = "Planning Time"
+)
+
+// below adds the footing to a plan in lines. The times that a server has printed
+// stand where Greenplum has them.
+func (f footing) below(lines []string, interconnect string) []string {
+	var took, planning string
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l string) bool {
+		switch {
+		case strings.HasPrefix(l, tookKey+": "):
+			took = l
+		case strings.HasPrefix(l, planningKey+": "):
+			planning = l
+		default:
+			return false
 		}
-		if t.ran != nil {
-			rest["Slice statistics"] = t.ran.statisticsJSON()
-			if q.Kind == plan.Gather {
-				rest["Execution Time"] = milliseconds(o.last)
-			}
+		return true
+	})
+	if f.reason != "" {
+		lines = append(lines, "Not pushed down: "+f.reason)
+	}
+	if f.planning > 0 && f.summary {
+		planning = fmt.Sprintf("%s: %.3f ms", planningKey, milliseconds(f.planning))
+	}
+	if planning != "" {
+		lines = append(lines, planning)
+	}
+	lines = append(append(lines, f.lines...), "Interconnect: "+interconnect, "Optimizer: "+optimizer)
+	if f.took > 0 && f.summary {
+		took = fmt.Sprintf("%s: %.3f ms", tookKey, milliseconds(f.took))
+	}
+	if took != "" {
+		lines = append(lines, took)
+	}
+	return lines
+}
+
+// sendPlan answers an EXPLAIN.
+func (s *Session) sendPlan(req *request, st *pg.ExplainStmt, p serverPlan, f footing) error {
+	format := explainFormat(st)
+	lines, oid := p.lines, uint32(25)
+	if format == "text" {
+		lines = f.below(lines, s.icType)
+	} else {
+		rest := maps.Clone(p.rest)
+		if rest == nil {
+			rest = map[string]any{}
+		}
+		if f.reason != "" {
+			rest["Not Pushed Down"] = f.reason
+		}
+		if len(f.statistics) > 0 {
+			rest["Slice statistics"] = f.statistics
+		}
+		if f.planning > 0 && f.summary {
+			rest[planningKey] = milliseconds(f.planning)
+		}
+		if f.took > 0 && f.summary {
+			rest[tookKey] = milliseconds(f.took)
 		}
 		rest["Interconnect"], rest["Optimizer"] = s.icType, optimizer
-		return printTree(tree, rest)
+		text, err := printPlan(format, p.tree, rest)
+		if err != nil {
+			return err
+		}
+		lines = []string{text}
+		switch format {
+		case "json":
+			oid = 114
+		case "xml":
+			oid = 142
+		}
 	}
-	if q.Kind == plan.Gather {
-		lines = t.gather(o)
-	} else {
-		lines = t.place(planLines(o.top), tokens)
+	if req.describe {
+		s.out.send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("QUERY PLAN"), DataTypeOID: oid, DataTypeSize: -1, TypeModifier: -1}}})
 	}
-	if q.Reason != "" {
-		lines = append(lines, "Not pushed down: "+q.Reason)
+	for _, l := range lines {
+		s.out.send(&pgproto3.DataRow{Values: [][]byte{[]byte(l)}})
 	}
-	if t.ran != nil {
-		lines = append(lines, t.ran.statistics()...)
-	}
-	lines = append(lines, "Interconnect: "+s.icType, "Optimizer: "+optimizer)
-	if t.ran != nil && q.Kind == plan.Gather {
-		lines = append(lines, fmt.Sprintf("Execution Time: %.3f ms", milliseconds(o.last)))
-	}
-	return lines, nil
+	s.complete("EXPLAIN")
+	return nil
 }
 
 // slicePlans asks one of each slice's segments what it does for it, or takes what
@@ -166,14 +275,11 @@ func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 			if n, ok := t.ran.busiest(i); ok {
 				seg = n
 			}
-			if t.json {
-				t.trees[i] = t.ran.treeOf(i, seg)
-			} else {
-				t.plans[i] = t.ran.planOf(i, seg)
+			p := t.ran.planOf(i, seg)
+			if !explainOn(st, "costs", true) {
+				p.dropCosts() // auto_explain always shows them
 			}
-			if !explainCosts(st) {
-				t.dropCosts(i)
-			}
+			t.plans[i], t.trees[i] = p.lines, p.tree
 		}
 		ask := func(prefix string) ([][]byte, error) {
 			if err := s.beforeDispatch(ctx); err != nil {
@@ -190,13 +296,15 @@ func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 			if err != nil {
 				return err
 			}
-			if t.json {
-				if t.trees[i], _, err = treeIn(lines); err != nil {
-					return err
-				}
-			} else {
-				t.plans[i] = planLines(lines)
+			p, err := readPlan(lines, t.json)
+			if err != nil {
+				return err
 			}
+			t.plans[i], t.trees[i] = p.lines, p.tree
+		}
+		if t.ran != nil && t.ran.tokens != nil {
+			t.tokens[i] = t.ran.tokens[i][seg]
+			continue
 		}
 		if t.tokens[i], err = s.readTokens(t.reads(i), ask); err != nil {
 			return err
@@ -205,6 +313,9 @@ func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 	return nil
 }
 
+// namesTokens begins the EXPLAIN that names the tokens of row sources.
+const namesTokens = "EXPLAIN (VERBOSE, COSTS OFF) "
+
 // readTokens are the tokens of the row sources in a plan, in the order in which
 // EXPLAIN shows them. Only a verbose one names them, and it shows the same
 // nodes in the same order.
@@ -212,7 +323,7 @@ func (s *Session) readTokens(any bool, ask func(prefix string) ([][]byte, error)
 	if !any {
 		return nil, nil
 	}
-	lines, err := ask("EXPLAIN (VERBOSE, COSTS OFF) ")
+	lines, err := ask(namesTokens)
 	if err != nil {
 		return nil, err
 	}
@@ -235,86 +346,44 @@ func planLines(values [][]byte) []string {
 	return out
 }
 
-// sendPlan answers an EXPLAIN, whose lines are one value when it is in JSON.
-func (s *Session) sendPlan(req *request, lines []string, json bool) {
-	oid := uint32(25)
-	if json {
-		oid = 114
-	}
-	if req.describe {
-		s.out.send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("QUERY PLAN"), DataTypeOID: oid, DataTypeSize: -1, TypeModifier: -1}}})
-	}
-	for _, l := range lines {
-		s.out.send(&pgproto3.DataRow{Values: [][]byte{[]byte(l)}})
-	}
-	s.complete("EXPLAIN")
-}
-
 // explained is the SELECT in a statement that EXPLAIN shows the plan of; nil
 // when there is none.
-func (s *Session) explained(n *pg.Node) (*pg.Node, error) {
+func explained(n *pg.Node) *pg.Node {
 	switch st := n.Node.(type) {
 	case *pg.Node_SelectStmt:
 		if st.SelectStmt.IntoClause != nil {
 			sel := proto.Clone(n).(*pg.Node)
 			sel.GetSelectStmt().IntoClause = nil
-			return sel, nil
+			return sel
 		}
-		return n, nil
+		return n
 	case *pg.Node_DeclareCursorStmt:
-		return s.explained(st.DeclareCursorStmt.Query)
+		return explained(st.DeclareCursorStmt.Query)
 	case *pg.Node_CreateTableAsStmt:
-		return s.explained(st.CreateTableAsStmt.Query)
-	case *pg.Node_ExecuteStmt:
-		node, err := s.executed(st.ExecuteStmt)
-		if err != nil || node == nil {
-			return nil, err
-		}
-		return s.explained(node)
+		return explained(st.CreateTableAsStmt.Query)
 	}
-	return nil, nil
+	return nil
 }
 
-// changesDistributed is the distributed table that a statement changes, nil if
-// it changes none.
-func (s *Session) changesDistributed(n *pg.Node) (*relation, error) {
+// changes says whether a statement changes the rows of a table, and whether that
+// is a distributed one. A table that is to be made is, when the statement runs.
+func (s *Session) changes(n *pg.Node, runs bool) (change, far bool, err error) {
 	var rv *pg.RangeVar
 	switch st := n.Node.(type) {
 	case *pg.Node_InsertStmt:
 		rv = st.InsertStmt.Relation
-	case *pg.Node_UpdateStmt:
-		rv = st.UpdateStmt.Relation
-	case *pg.Node_DeleteStmt:
-		rv = st.DeleteStmt.Relation
+	case *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt:
+		rv, _ = modifyTarget(n)
+	case *pg.Node_CreateTableAsStmt:
+		return runs, runs, nil
+	case *pg.Node_SelectStmt:
+		into := runs && st.SelectStmt.IntoClause != nil
+		return into, into, nil
 	default:
-		return nil, nil
+		return false, false, nil
 	}
 	r, err := s.relation(rv.Schemaname, rv.Relname)
-	if r == nil || r.Policy == nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// explainChange shows what a segment does for an INSERT, UPDATE or DELETE.
-func (s *Session) explainChange(req *request, n *pg.Node, prefix string) error {
-	text, err := plan.Deparse(n)
-	if err != nil {
-		return err
-	}
-	if err := s.beforeDispatch(req.ctx); err != nil {
-		return err
-	}
-	res, err := s.gang.Exec(req.ctx, []int{0}, prefix+text)
-	if err != nil {
-		return err
-	}
-	lines := []string{fmt.Sprintf(" On each of %d segments, as one of them would do it:", s.numSegments())}
-	for _, row := range res[0].Rows {
-		lines = append(lines, "   "+string(row[0]))
-	}
-	s.sendPlan(req, lines, false)
-	return nil
+	return true, r != nil && r.Policy != nil, err
 }
 
 // explainPrefix is EXPLAIN with the client's options.
@@ -335,9 +404,13 @@ func explainOptions(st *pg.ExplainStmt, planOnly bool) (prefix string, analyze b
 			if planOnly {
 				continue
 			}
-		case "timing", "wal":
+		case "timing", "wal", "summary":
 			if planOnly {
-				continue // they ask for ANALYZE
+				continue // they ask for ANALYZE, or speak of the whole
+			}
+		case "format":
+			if f := explainFormat(st); f == "yaml" || f == "xml" {
+				value = "json" // which is turned into them
 			}
 		}
 		opts = append(opts, strings.TrimSpace(d.Defname+" "+value))
@@ -360,21 +433,25 @@ func optionOff(d *pg.DefElem) bool {
 	return strings.EqualFold(v, "off") || strings.EqualFold(v, "false") || v == "0"
 }
 
-// explainCosts says whether costs are to be shown. Auto_explain shows them always.
-func explainCosts(st *pg.ExplainStmt) bool {
+// explainOn says whether an option that is on or off is on; byDefault when it is
+// not given.
+func explainOn(st *pg.ExplainStmt, name string, byDefault bool) bool {
+	on := byDefault
 	for _, o := range st.Options {
-		if d := o.GetDefElem(); d.Defname == "costs" {
-			return !optionOff(d)
+		if d := o.GetDefElem(); d.Defname == name {
+			on = !optionOff(d)
 		}
 	}
-	return true
+	return on
 }
 
+// explainFormat is text, json, yaml or xml.
 func explainFormat(st *pg.ExplainStmt) string {
+	format := "text"
 	for _, o := range st.Options {
 		if d := o.GetDefElem(); d.Defname == "format" {
-			return strings.ToLower(d.Arg.GetString_().GetSval())
+			format = strings.ToLower(optionValue(d))
 		}
 	}
-	return "text"
+	return format
 }

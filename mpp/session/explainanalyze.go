@@ -13,18 +13,29 @@ import (
 
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
+	"github.com/trunkline-db/trunkline/topology"
 )
 
-// analysis is what EXPLAIN ANALYZE learns of a statement's slices while it runs:
-// segments' servers say in notices, by auto_explain, how they have run them, and
-// executors count what they have sent.
+// analysis is what EXPLAIN ANALYZE learns of a statement while it runs: servers
+// say in notices, by auto_explain, how they have run slices and what else they
+// were given, executors count what they have sent, and the session what it has
+// given to segments to write.
 type analysis struct {
+	json   bool // servers say it in JSON
 	slices []plan.Slice
+	sent   [][]sentRows // of each slice, in the order of its segments
+	counts bool         // the statement that runs on the gang is that of the slices
 
-	mu    sync.Mutex
-	plans map[int][]string // by content id, in the order they have come
-	sent  [][]sentRows     // of each slice, in the order of its segments
+	change // what it is of a statement that changes rows
+
+	mu      sync.Mutex       // guards what comes in notices:
+	plans   map[int][]string // by content id, in the order they have come
+	step    *written         // that segments are doing now
+	topPlan serverPlan       // what the coordinator has said of top
 }
+
+// coordinator is the content id of the coordinator.
+const coordinator = int(topology.ContentCoordinator)
 
 // sentRows is what one segment has sent of a slice.
 type sentRows struct{ bytes, packets, rows int64 }
@@ -32,19 +43,54 @@ type sentRows struct{ bytes, packets, rows int64 }
 // queryText begins, in what auto_explain says, the statement it says it of.
 const queryText = "Query Text"
 
-// note takes a segment's notice, if it is one of auto_explain's.
+// note takes a server's notice, if it is one of auto_explain's.
 func (a *analysis) note(seg int, message string) bool {
-	if !strings.Contains(message, queryText) {
+	if !strings.HasPrefix(message, "duration: ") || !strings.Contains(message, queryText) {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.plans[seg] = append(a.plans[seg], message)
+	switch {
+	case seg == coordinator:
+		if p, ok := a.planIn(message, a.top); ok {
+			a.topPlan = p
+		}
+	case a.step != nil && a.step.note(a, seg, message):
+	default: // perhaps of a slice that ends only now
+		a.plans[seg] = append(a.plans[seg], message)
+	}
 	return true
+}
+
+// planIn is the plan in a notice; ok is false when it is not that of sql.
+func (a *analysis) planIn(message, sql string) (p serverPlan, ok bool) {
+	if !a.json {
+		_, rest, _ := strings.Cut(message, queryText+": ")
+		lines, ok := strings.CutPrefix(rest, sql+"\n")
+		if !ok {
+			return p, false
+		}
+		p.lines = strings.Split(strings.TrimRight(lines, "\n"), "\n")
+		return p, true
+	}
+	var said struct {
+		Text string   `json:"Query Text"`
+		Plan planNode `json:"Plan"`
+	}
+	at := strings.IndexByte(message, '{')
+	if at < 0 || json.Unmarshal([]byte(message[at:]), &said) != nil || said.Text != sql {
+		return p, false
+	}
+	p.tree = said.Plan
+	return p, true
 }
 
 // count takes what executors have sent. The statement has ended.
 func (a *analysis) count(run *dispatch.Running) {
+	if !a.counts {
+		return
+	}
+	a.counts = false
 	for i := range a.slices {
 		for _, tag := range run.Tags(int16(i + 1)) {
 			var n sentRows
@@ -76,37 +122,17 @@ func (a *analysis) busiest(i int) (seg int, ok bool) {
 	return seg, ok
 }
 
-// planOf is what a segment's server has said of slice i, nil when it has said
+// planOf is what a segment's server has said of slice i, empty when it has said
 // nothing. Of two slices with the same statement each takes what came first and
 // is not taken.
-func (a *analysis) planOf(i, seg int) []string {
+func (a *analysis) planOf(i, seg int) serverPlan {
 	for k, m := range a.plans[seg] {
-		_, rest, _ := strings.Cut(m, queryText+": ")
-		if lines, ok := strings.CutPrefix(rest, a.slices[i].SQL+"\n"); ok {
+		if p, ok := a.planIn(m, a.slices[i].SQL); ok {
 			a.plans[seg][k] = ""
-			return strings.Split(strings.TrimRight(lines, "\n"), "\n")
+			return p
 		}
 	}
-	return nil
-}
-
-// treeOf is planOf in JSON.
-func (a *analysis) treeOf(i, seg int) planNode {
-	for k, m := range a.plans[seg] {
-		at := strings.IndexByte(m, '{')
-		if at < 0 {
-			continue
-		}
-		var said struct {
-			Text string   `json:"Query Text"`
-			Plan planNode `json:"Plan"`
-		}
-		if json.Unmarshal([]byte(m[at:]), &said) == nil && said.Text == a.slices[i].SQL {
-			a.plans[seg][k] = ""
-			return said.Plan
-		}
-	}
-	return nil
+	return serverPlan{}
 }
 
 // statistics are the lines below a plan that say what each slice has sent.
@@ -121,20 +147,22 @@ func (a *analysis) statistics() (lines []string) {
 		}
 		n := len(a.sent[i])
 		line := fmt.Sprintf("  (slice%d)    ", i+1)
-		switch {
-		case n == 0:
+		if n == 0 {
 			line += "never executed"
-		case n == 1:
-			line += fmt.Sprintf("Rows out: %d (seg%d).", rows, at)
-		default:
-			line += fmt.Sprintf("Rows out: %s avg x %d workers, %d max (seg%d).", average(rows, n), n, most, at)
-		}
-		if n > 0 {
-			line += fmt.Sprintf("  Sent: %d bytes in %d packets.", bytes, packets)
+		} else {
+			line += spread("Rows out", n, rows, most, at) + fmt.Sprintf("  Sent: %d bytes in %d packets.", bytes, packets)
 		}
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// spread says what n segments have done together, and the one that did most.
+func spread(what string, n int, rows, most int64, at int) string {
+	if n == 1 {
+		return fmt.Sprintf("%s: %d (seg%d).", what, rows, at)
+	}
+	return fmt.Sprintf("%s: %s avg x %d workers, %d max (seg%d).", what, average(rows, n), n, most, at)
 }
 
 func average(sum int64, n int) string {
@@ -151,7 +179,7 @@ type statistic struct {
 	Packets int64 `json:"Packets Sent"`
 }
 
-func (a *analysis) statisticsJSON() (out []statistic) {
+func (a *analysis) statisticsJSON() (out []any) {
 	for i := range a.slices {
 		st := statistic{Slice: i + 1, Workers: len(a.sent[i])}
 		for _, s := range a.sent[i] {
@@ -167,7 +195,7 @@ func (a *analysis) statisticsJSON() (out []statistic) {
 type outcome struct {
 	rows        int64
 	first, last time.Duration // when the first row came, and the last
-	top         [][]byte      // the coordinator's plan, of a Top
+	top         serverPlan    // the coordinator's plan, unless the client reads the first slice
 }
 
 // analyze runs a distributed SELECT for EXPLAIN ANALYZE. Its rows go nowhere.
@@ -175,17 +203,18 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, o, err
 	}
-	if _, err := s.gang.Exec(ctx, nil, "SELECT pg_catalog.gp_explain_slices('{"+strings.Join(segmentOptions(st), ",")+"}')"); err != nil {
+	if _, err := s.gang.Exec(ctx, nil, tellPlans(st)); err != nil {
 		return nil, o, err
 	}
-	a = &analysis{slices: q.Slices, plans: map[int][]string{}, sent: make([][]sentRows, len(q.Slices))}
+	a = &analysis{json: explainFormat(st) != "text", plans: map[int][]string{}}
+	a.expect(q.Slices)
 	s.setAnalysis(a)
 	defer func() {
 		s.setAnalysis(nil)
 		off, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 		defer cancel()
 		// In a transaction that has failed it fails; then all is undone.
-		if _, oerr := s.gang.Exec(off, nil, "SELECT pg_catalog.gp_explain_slices(NULL)"); err == nil {
+		if _, oerr := s.gang.Exec(off, nil, tellNoPlans); err == nil {
 			err = oerr
 		}
 	}()
@@ -208,13 +237,18 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 	if err == nil {
 		var res *result
 		if res, err = s.local(prefix + top); err == nil {
-			o.top = firstColumn(res.rows)
+			o.top, err = readPlan(firstColumn(res.rows), a.json)
 		}
 	}
 	if cerr := set.close(); cerr != nil {
 		err = cerr
 	}
 	return a, o, err
+}
+
+// expect makes ready for the run of these slices.
+func (a *analysis) expect(slices []plan.Slice) {
+	a.slices, a.sent, a.counts = slices, make([][]sentRows, len(slices)), true
 }
 
 func (s *Session) setAnalysis(a *analysis) {
@@ -229,6 +263,14 @@ func (s *Session) analyzing() *analysis {
 	return s.analysis
 }
 
+// tellPlans asks a server to say how it runs what comes next, tellNoPlans to say
+// no more.
+func tellPlans(st *pg.ExplainStmt) string {
+	return "SELECT pg_catalog.gp_explain_slices('{" + strings.Join(segmentOptions(st), ",") + "}')"
+}
+
+const tellNoPlans = "SELECT pg_catalog.gp_explain_slices(NULL)"
+
 // segmentOptions are the options of an EXPLAIN ANALYZE that its segments have to
 // know.
 func segmentOptions(st *pg.ExplainStmt) []string {
@@ -237,7 +279,7 @@ func segmentOptions(st *pg.ExplainStmt) []string {
 		d := o.GetDefElem()
 		given[d.Defname] = !optionOff(d)
 	}
-	if explainFormat(st) == "json" {
+	if explainFormat(st) != "text" {
 		given["json"] = true
 	}
 	var out []string

@@ -85,19 +85,3 @@ func treeIn(lines [][]byte) (tree planNode, rest map[string]any, err error) {
 	delete(all[0], "Plan")
 	return m, all[0], nil
 }
-
-// printTree is the JSON of a whole plan.
-func printTree(tree planNode, rest map[string]any) ([]string, error) {
-	out := map[string]any{"Plan": tree}
-	for k, v := range rest {
-		out[k] = v
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode([]any{out}); err != nil {
-		return nil, err
-	}
-	return []string{strings.TrimRight(b.String(), "\n")}, nil
-}

@@ -20,6 +20,7 @@ type planTree struct {
 	slices   []plan.Slice
 	segments int // of the cluster
 	json     bool
+	timing   bool       // unless TIMING is off
 	ran      *analysis  // with ANALYZE
 	plans    [][]string // of each slice, the lines of EXPLAIN
 	trees    []planNode // of each slice, in JSON
@@ -56,10 +57,10 @@ func (t *planTree) motion(i int) string {
 // costs are PostgreSQL's estimates at the end of a node's line.
 var costs = regexp.MustCompile(`  \(cost=[0-9.]+ rows=([0-9]+) width=[0-9]+\)`)
 
-// dropCosts takes the estimates out of slice i's plan.
-func (t *planTree) dropCosts(i int) {
-	for k, l := range t.plans[i] {
-		t.plans[i][k] = costs.ReplaceAllString(l, "")
+// dropCosts takes the estimates out of a plan.
+func (p serverPlan) dropCosts() {
+	for k, l := range p.lines {
+		p.lines[k] = costs.ReplaceAllString(l, "")
 	}
 	var drop func(n planNode)
 	drop = func(n planNode) {
@@ -70,7 +71,7 @@ func (t *planTree) dropCosts(i int) {
 			drop(c)
 		}
 	}
-	drop(t.trees[i])
+	drop(p.tree)
 }
 
 // gather is the plan of a statement whose first slice sends to the client.
@@ -86,7 +87,7 @@ func (t *planTree) gather(o outcome) []string {
 		}
 	}
 	if t.ran != nil {
-		line += fmt.Sprintf(" (actual time=%.3f..%.3f rows=%d loops=1)", milliseconds(o.first), milliseconds(o.last), o.rows)
+		line += t.actual(o.first, o.last, o.rows)
 	}
 	return append([]string{line}, t.below(0, rootIndent)...)
 }
@@ -102,11 +103,26 @@ func (t *planTree) gatherNode(o outcome) planNode {
 		delete(like, k)
 	}
 	if t.ran != nil {
-		like["Actual Startup Time"], like["Actual Total Time"] = milliseconds(o.first), milliseconds(o.last)
-		like["Actual Rows"], like["Actual Loops"] = o.rows, 1
+		t.setActual(like, o.first, o.last, o.rows)
 	}
 	delete(like, "Alias")
 	return t.motionNode(0, like)
+}
+
+// actual is the end of a node's line that says how it went.
+func (t *planTree) actual(first, last time.Duration, rows int64) string {
+	if !t.timing {
+		return fmt.Sprintf(" (actual rows=%d loops=1)", rows)
+	}
+	return fmt.Sprintf(" (actual time=%.3f..%.3f rows=%d loops=1)", milliseconds(first), milliseconds(last), rows)
+}
+
+// setActual is actual in JSON.
+func (t *planTree) setActual(n planNode, first, last time.Duration, rows int64) {
+	if t.timing {
+		n["Actual Startup Time"], n["Actual Total Time"] = milliseconds(first), milliseconds(last)
+	}
+	n["Actual Rows"], n["Actual Loops"] = rows, 1
 }
 
 // milliseconds is d as plans print times.
@@ -123,7 +139,11 @@ const (
 // below is slice i's plan as the child of its motion, whose children are
 // indented by indent.
 func (t *planTree) below(i, indent int) []string {
-	lines := t.place(t.plans[i], t.tokens[i])
+	return asChild(t.place(t.plans[i], t.tokens[i]), indent)
+}
+
+// asChild are a plan's lines as those of a child, indented by indent.
+func asChild(lines []string, indent int) []string {
 	out := make([]string, len(lines))
 	for k, l := range lines {
 		if k == 0 {

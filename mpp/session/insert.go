@@ -25,27 +25,9 @@ func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
 	if r == nil || r.Policy == nil {
 		return s.runLocalWrite(req)
 	}
-	if st.WithClause != nil {
-		if err := s.refuseWritingCTE(st.WithClause); err != nil {
-			return err
-		}
-	}
-	// The local server checks the statement and types its parameters.
-	fields, err := s.validate(req)
+	w, fields, err := s.insertWriter(req, st, r)
 	if err != nil {
 		return err
-	}
-	if err := s.refuseReading(&pg.InsertStmt{OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}); err != nil {
-		return err
-	}
-	w := &rowWriter{s: s, ctx: req.ctx, r: r}
-	values := st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0
-	if values || st.OnConflictClause != nil || len(st.ReturningList) > 0 {
-		w.text = true
-		if w.template, err = insertTemplate(r, st); err != nil {
-			return err
-		}
-		w.params = paramsOf(req, st)
 	}
 	if len(st.ReturningList) > 0 && req.describe {
 		s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
@@ -60,6 +42,34 @@ func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
 	}
 	s.complete(fmt.Sprintf("INSERT 0 %d", n))
 	return nil
+}
+
+// insertWriter checks an INSERT and makes the writer of its rows, and returns
+// the fields of its RETURNING as the local server announces them.
+func (s *Session) insertWriter(req *request, st *pg.InsertStmt, r *relation) (*rowWriter, []pgproto3.FieldDescription, error) {
+	if st.WithClause != nil {
+		if err := s.refuseWritingCTE(st.WithClause); err != nil {
+			return nil, nil, err
+		}
+	}
+	// The local server checks the statement and types its parameters.
+	fields, err := s.validate(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.refuseReading(&pg.InsertStmt{OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}); err != nil {
+		return nil, nil, err
+	}
+	w := &rowWriter{s: s, ctx: req.ctx, r: r}
+	values := st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0
+	if values || st.OnConflictClause != nil || len(st.ReturningList) > 0 {
+		w.text = true
+		if w.template, err = insertTemplate(r, st); err != nil {
+			return nil, nil, err
+		}
+		w.params = paramsOf(req, st)
+	}
+	return w, fields, nil
 }
 
 // insertRows places an INSERT's rows with w.
@@ -352,12 +362,10 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 		return 0, err
 	}
 	formats := []int16{1}
-	if w.text || !w.allBinary() {
-		// Keys come again in binary form, for hashing.
-		w.text = true
-		if err := appendKeys(source, w.r); err != nil {
-			return 0, err
-		}
+	if err := w.spell(source); err != nil {
+		return 0, err
+	}
+	if w.text {
 		formats = make([]int16, w.width, w.width+len(w.r.Policy.Keys))
 		for range w.r.Policy.Keys {
 			formats = append(formats, 1)
@@ -400,6 +408,16 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 		return 0, err
 	}
 	return w.finish()
+}
+
+// spell makes a source yield rows as w takes them: as text where they cannot be
+// binary, and then with the keys once more in binary form, for hashing.
+func (w *rowWriter) spell(source *pg.Node) error {
+	if !w.text && w.allBinary() {
+		return nil
+	}
+	w.text = true
+	return appendKeys(source, w.r)
 }
 
 // appendKeys adds the distribution key's columns once more to a source's

@@ -162,7 +162,13 @@ func (s *Session) runExtended(sql string, req *request, emit func(pgproto3.Backe
 	if req.describe {
 		s.link.send(&pgproto3.Describe{ObjectType: 'P'})
 	}
-	s.link.send(&pgproto3.Execute{}, &pgproto3.Sync{})
+	s.link.send(&pgproto3.Execute{})
+	if s.analyzing() != nil {
+		// In a block the server would tell how it went only when the next
+		// statement takes the portal's place.
+		s.link.send(&pgproto3.Close{ObjectType: 'P'})
+	}
+	s.link.send(&pgproto3.Sync{})
 	if err := s.link.flush(); err != nil {
 		return err
 	}

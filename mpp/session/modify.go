@@ -20,70 +20,84 @@ type modification struct {
 	done int64 // rows changed
 }
 
-// runModify runs UPDATE, DELETE and MERGE.
-func (s *Session) runModify(req *request) error {
+// planModify plans an UPDATE or DELETE of a distributed table, and returns the
+// fields of its RETURNING as the local server announces them. It returns nil
+// when the table is one of the coordinator's own.
+func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescription, error) {
 	target, with := modifyTarget(req.node)
 	r, err := s.relation(target.GetSchemaname(), target.GetRelname())
-	if err != nil {
-		return err
-	}
-	if r == nil || r.Policy == nil {
-		return s.runLocalWrite(req)
+	if err != nil || r == nil || r.Policy == nil {
+		return nil, nil, err
 	}
 	if req.node.GetMergeStmt() != nil {
-		return sqlError("0A000", "MERGE is not supported on distributed tables")
+		return nil, nil, sqlError("0A000", "MERGE is not supported on distributed tables")
 	}
 	if r.Kind == 'v' {
-		return sqlError("0A000", "a view over distributed tables cannot be changed through")
+		return nil, nil, sqlError("0A000", "a view over distributed tables cannot be changed through")
 	}
 	if with != nil {
 		if err := s.refuseWritingCTE(with); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	node, err := spellDefaults(req.node, r)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	opt, err := s.planOptions(req.types)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	p, err := plan.Modify(node, planCatalog{s: s, params: req.types}, opt)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	m := &modification{Modification: p, r: r}
 	text := req.text
 	if p.Describe != "" {
 		text = p.Describe
 	}
 	fields, err := s.validate(&request{text: text, types: req.types})
+	return &modification{Modification: p, r: r}, fields, err
+}
+
+// operation is what an UPDATE or DELETE is in a plan.
+func (m *modification) operation() string {
+	if m.Delete {
+		return "Delete"
+	}
+	return "Update"
+}
+
+// runModify runs UPDATE, DELETE and MERGE.
+func (s *Session) runModify(req *request) error {
+	m, fields, err := s.planModify(req)
 	if err != nil {
 		return err
 	}
-	if p.Returning && req.describe {
+	if m == nil {
+		return s.runLocalWrite(req)
+	}
+	if a := s.analyzing(); a != nil {
+		a.op, a.r, a.reason = m.operation(), m.r, m.Reason
+	}
+	if m.Returning && req.describe {
 		s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
 	}
 	if err := s.beginWrite(); err != nil {
 		return err
 	}
-	switch p.Kind {
+	switch m.Kind {
 	case plan.ModifyDirect:
 		err = s.modifyDirect(req, m)
 	case plan.ModifyRows:
 		err = s.modifyRows(req, m, len(fields))
 	default:
-		return internal("the planner left %s of a distributed table to the coordinator", r.Name)
+		return internal("the planner left %s of a distributed table to the coordinator", m.r.Name)
 	}
 	if err != nil {
 		return err
 	}
-	verb := "UPDATE"
-	if p.Delete {
-		verb = "DELETE"
-	}
-	s.complete(fmt.Sprintf("%s %d", verb, m.done))
+	s.complete(fmt.Sprintf("%s %d", strings.ToUpper(m.operation()), m.done))
 	return nil
 }
 
@@ -150,12 +164,17 @@ func (s *Session) modifyDirect(req *request, m *modification) error {
 func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string, params []dispatch.Param) error {
 	var res []dispatch.Result
 	var err error
+	op := m.operation()
+	if m.NewRow {
+		op = "Delete"
+	}
+	done := s.segmentsWrite(op, sql)
 	if len(params) > 0 || len(req.formats) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, segs, sql, params, req.formats)
 	} else {
 		res, err = s.gang.Exec(req.ctx, segs, sql)
 	}
-	if err != nil {
+	if done(res); err != nil {
 		return err
 	}
 	for i, r := range res {

@@ -40,10 +40,21 @@ type out struct {
 	be       *pgproto3.Backend
 	buffered int
 	err      error // why nothing can be sent; a *pgconn.PgError: see refusal
+	// counted, when it is not nil, counts rows, which are then not sent.
+	counted *int64
 	toClient
 }
 
 func (o *out) send(m pgproto3.BackendMessage) {
+	if o.counted != nil {
+		switch m.(type) {
+		case rowBody, *pgproto3.DataRow:
+			*o.counted++
+			return
+		case *pgproto3.RowDescription:
+			return
+		}
+	}
 	if o.enc != nil {
 		if m = o.inEncoding(m); m == nil {
 			return

@@ -342,7 +342,16 @@ func (s *Session) rows(ctx context.Context, node *pg.Node, params []dispatch.Par
 
 // rowsOf is rows for a query that is planned already.
 func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, params []dispatch.Param, types []uint32, formats []int16, sink func([]byte) error) (err error) {
+	a := s.analyzing()
+	if a != nil {
+		defer a.sourceEnds()
+	}
 	if q.Kind == plan.Gather {
+		if a != nil {
+			if sink, err = s.sourceBegins(ctx, a, q, "", sink); err != nil {
+				return err
+			}
+		}
 		return s.gather(ctx, q.Slices, params, formats, sink)
 	}
 	done, err := s.shadow(&request{ctx: ctx, params: params}, node)
@@ -353,6 +362,11 @@ func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, para
 	top := q.Top
 	if top == "" {
 		if top, err = plan.Deparse(node); err != nil {
+			return err
+		}
+	}
+	if a != nil {
+		if sink, err = s.sourceBegins(ctx, a, q, top, sink); err != nil {
 			return err
 		}
 	}

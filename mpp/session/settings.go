@@ -15,7 +15,8 @@ import (
 )
 
 // unsent are parameters that a segment must not take over: those of the
-// client's own connection, and those that are set in other ways.
+// client's own connection, and those that are set in other ways; not in this list
+// are the prefixes of Greenplum's, and of what EXPLAIN ANALYZE asks for on its own.
 const unsent = "'client_encoding','session_replication_role'," + idleNames + "," +
 	"'transaction_isolation','transaction_read_only','transaction_deferrable'"
 
@@ -23,7 +24,7 @@ const unsent = "'client_encoding','session_replication_role'," + idleNames + ","
 // have, and those of its motions; the gang's connections take them over.
 func (s *Session) settings() (map[string]string, error) {
 	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
-		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT IN (" + unsent + ") " +
+		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT LIKE 'auto_explain.%' AND name NOT IN (" + unsent + ") " +
 		"UNION ALL SELECT '" + idlePrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN (" + idleNames + ") " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
 		"UNION ALL SELECT 'session_authorization', session_user WHERE session_user <> " + catalog.Literal(s.client.User))

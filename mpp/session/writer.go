@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
@@ -38,6 +39,8 @@ type rowWriter struct {
 	batches []batch
 	total   int64
 	buf     []byte
+	begun   time.Time // of COPY
+	bytes   []int64   // given to COPY, by segment
 }
 
 // batch is the rows of one segment that wait to be sent: they are sent when
@@ -83,6 +86,10 @@ func (w *rowWriter) open() error {
 	w.next = int(w.s.rng>>8) % w.n
 	w.batches = make([]batch, w.n)
 	w.head = make([]bool, w.n)
+	w.bytes = make([]int64, w.n)
+	if a := w.s.analyzing(); a != nil && a.op == "" {
+		a.op, a.r = "Insert", w.r
+	}
 	return nil
 }
 
@@ -169,14 +176,14 @@ func (w *rowWriter) put(seg int, row []byte) error {
 	}
 	if w.text {
 		w.buf = appendCopyText(w.buf[:0], row[2:], w.width)
-		return w.copy.Write(seg, w.buf)
-	}
-	if !w.head[seg] {
+		row = w.buf
+	} else if !w.head[seg] {
 		w.head[seg] = true
 		if err := w.copy.Write(seg, []byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00")); err != nil {
 			return err
 		}
 	}
+	w.bytes[seg] += int64(len(row))
 	return w.copy.Write(seg, row)
 }
 
@@ -202,6 +209,9 @@ func (w *rowWriter) openCopy() error {
 	}
 	if err := w.s.markWrite(w.ctx, w.r, nil); err != nil {
 		return err
+	}
+	if w.begun = time.Now(); w.s.analyzing() != nil {
+		w.s.analyzing().begin()
 	}
 	c, err := w.s.gang.CopyIn(w.ctx, nil, "COPY "+w.r.name()+list+" FROM STDIN (FORMAT "+format+")")
 	w.copy = c
@@ -269,6 +279,11 @@ func (b *batch) cut() error {
 	return b.full.Add([]byte(rows))
 }
 
+// statement is the INSERT of rows, a list of them in parentheses.
+func (w *rowWriter) statement(rows []byte) string {
+	return strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+string(rows), 1)
+}
+
 // send runs a segment's INSERTs.
 func (w *rowWriter) send(seg int) error {
 	b := &w.batches[seg]
@@ -276,15 +291,16 @@ func (w *rowWriter) send(seg int) error {
 		return err
 	}
 	return b.full.Replay(func(rows []byte) error {
-		sql := strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+string(rows), 1)
+		sql := w.statement(rows)
 		var res []dispatch.Result
 		var err error
+		done := w.s.segmentsWrite("Insert", sql)
 		if w.params != nil || len(w.formats) > 0 {
 			res, err = w.s.gang.ExecParams(w.ctx, []int{seg}, sql, w.params, w.formats)
 		} else {
 			res, err = w.s.gang.Exec(w.ctx, []int{seg}, sql)
 		}
-		if err != nil {
+		if done(res); err != nil {
 			return err
 		}
 		for _, r := range res {
@@ -343,6 +359,9 @@ func (w *rowWriter) finish() (int64, error) {
 		}
 	}
 	n, err := w.copy.Finish(w.ctx)
+	if a := w.s.analyzing(); a != nil && err == nil {
+		a.copied(w)
+	}
 	if err != nil && strings.HasPrefix(pgError(err).Where, "COPY ") {
 		err = withoutContext(err) // the COPY is not the client's
 	}

@@ -1,0 +1,731 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// change is what EXPLAIN shows of a statement that changes a distributed table.
+// A part of it runs on the segments, which Greenplum calls slice 0. Unless they
+// do all of it, a query yields the rows that they are given.
+type change struct {
+	op     string // Insert, Update or Delete; "" when nothing was to be done
+	r      *relation
+	reason string // why segments are given rows
+
+	query     *plan.Query // that yields the rows; nil when there is none
+	top       string      // what the coordinator's server runs of it
+	topTokens []string    // of top's row sources
+	tokens    []map[int][]string
+	source    outcome
+
+	segments int        // that may have to do something
+	direct   serverPlan // without ANALYZE: what one of them does
+	steps    []*written // with ANALYZE, in the order in which they were begun
+	returned int64      // rows of RETURNING
+
+	begun          time.Time // when the first server was asked to do something
+	sourceBegun    time.Time
+	planning, took time.Duration
+}
+
+// begin notes that planning is over, the first time.
+func (c *change) begin() time.Time {
+	now := time.Now()
+	if c.begun.IsZero() {
+		c.begun = now
+	}
+	return now
+}
+
+// written is what segments have done of a change: all of it, or for an UPDATE
+// that moves rows the deletions or the insertions.
+type written struct {
+	op     string
+	copied bool   // by COPY
+	sql    string // of the statement that runs now
+	segs   map[int]*writtenOn
+	took   time.Duration // as the coordinator has waited for it
+}
+
+// writtenOn is what one segment has done.
+type writtenOn struct {
+	rows, bytes, statements int64      // bytes are those that it was sent
+	plan                    serverPlan // of the first statement
+}
+
+// note takes a segment's notice, if it is about the statement that runs. Of the
+// plans of a segment the first is kept: there may be many, each with the long
+// text of its statement.
+func (w *written) note(a *analysis, seg int, message string) bool {
+	p, ok := a.planIn(message, w.sql)
+	if ok && w.on(seg).plan.empty() {
+		w.on(seg).plan = p
+	}
+	return ok
+}
+
+func (w *written) on(seg int) *writtenOn {
+	if w.segs[seg] == nil {
+		w.segs[seg] = &writtenOn{}
+	}
+	return w.segs[seg]
+}
+
+// busiest is the segment that has written most, -1 when none has done anything.
+func (w *written) busiest() int {
+	seg := -1
+	for _, n := range slices.Sorted(maps.Keys(w.segs)) {
+		if seg < 0 || w.segs[n].rows > w.segs[seg].rows {
+			seg = n
+		}
+	}
+	return seg
+}
+
+// stepOf is the step of a change with an operation.
+func (c *change) stepOf(op string) *written {
+	for _, w := range c.steps {
+		if w.op == op {
+			return w
+		}
+	}
+	w := &written{op: op, segs: map[int]*writtenOn{}}
+	c.steps = append(c.steps, w)
+	return w
+}
+
+// segmentsWrite notes, for EXPLAIN ANALYZE, that segments are given a statement
+// that changes rows. The returned function must be called with their answers.
+func (s *Session) segmentsWrite(op, sql string) func([]dispatch.Result) {
+	a := s.analyzing()
+	if a == nil {
+		return func([]dispatch.Result) {}
+	}
+	w := a.stepOf(op)
+	w.sql = sql
+	a.setStep(w)
+	begun := a.begin()
+	return func(res []dispatch.Result) {
+		w.took += time.Since(begun)
+		a.setStep(nil)
+		for _, r := range res {
+			on := w.on(r.Seg)
+			on.rows, on.bytes, on.statements = on.rows+r.Tag.RowsAffected(), on.bytes+int64(len(sql)), on.statements+1
+		}
+	}
+}
+
+func (a *analysis) setStep(w *written) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.step = w
+}
+
+// copied notes a COPY that has ended.
+func (a *analysis) copied(w *rowWriter) {
+	step := a.stepOf("Insert")
+	step.copied, step.took = true, time.Since(w.begun)
+	for seg, tag := range w.copy.Tags() {
+		if seg < w.n {
+			on := step.on(seg)
+			on.rows, on.bytes = tag.RowsAffected(), w.bytes[seg]
+		}
+	}
+}
+
+// sourceBegins notes, for EXPLAIN ANALYZE, that the query runs that yields the
+// rows of a change. Its plan is looked at now: the change may make another one
+// the best. It returns a sink that counts for sink.
+func (s *Session) sourceBegins(ctx context.Context, a *analysis, q *plan.Query, top string, sink func([]byte) error) (func([]byte) error, error) {
+	if err := s.beforeDispatch(ctx); err != nil {
+		return nil, err
+	}
+	a.query, a.top, a.source = q, top, outcome{}
+	t := &planTree{slices: q.Slices}
+	a.tokens = make([]map[int][]string, len(q.Slices))
+	for i := range q.Slices {
+		sl := &q.Slices[i]
+		if sl.Read != nil || !t.reads(i) {
+			continue
+		}
+		res, err := s.gang.Exec(ctx, sl.Segments, namesTokens+sl.SQL)
+		if err != nil {
+			return nil, err
+		}
+		a.tokens[i] = map[int][]string{}
+		for _, r := range res {
+			a.tokens[i][r.Seg] = tokensRead(planLines(firstColumn(r.Rows)))
+		}
+	}
+	var err error
+	if a.topTokens, err = s.readTokens(top != "" && len(q.Slices) > 0, s.asking(top)); err != nil {
+		return nil, err
+	}
+	a.expect(q.Slices)
+	begun := a.begin()
+	a.sourceBegun = begun
+	return func(row []byte) error {
+		if a.source.rows++; a.source.rows == 1 {
+			a.source.first = time.Since(begun)
+		}
+		return sink(row)
+	}, nil
+}
+
+// sourceEnds notes that the last row of that query has come.
+func (c *change) sourceEnds() {
+	if !c.sourceBegun.IsZero() {
+		c.source.last = time.Since(c.sourceBegun)
+	}
+}
+
+// analyzeChange runs a statement that changes a distributed table, for EXPLAIN
+// ANALYZE. What RETURNING yields goes nowhere.
+func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, error) {
+	// In a transaction what servers are told is forgotten when it fails.
+	if err := s.beginImplicit(); err != nil {
+		return nil, err
+	}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return nil, err
+	}
+	tell := func(sql string) error {
+		if _, err := s.gang.Exec(req.ctx, nil, sql); err != nil {
+			return err
+		}
+		_, err := s.local(sql)
+		return err
+	}
+	if err := tell(tellPlans(st)); err != nil {
+		return nil, err
+	}
+	a := &analysis{json: explainFormat(st) != "text", plans: map[int][]string{}}
+	a.segments = s.numSegments()
+	s.setAnalysis(a)
+	s.out.counted = &a.returned
+	asked := time.Now()
+	err := s.run(req)
+	if end := time.Now(); a.begun.IsZero() {
+		a.planning = end.Sub(asked)
+	} else {
+		a.planning, a.took = a.begun.Sub(asked), end.Sub(a.begun)
+	}
+	s.pending, s.out.counted = nil, nil
+	if err == nil {
+		err = tell(tellNoPlans)
+	}
+	s.setAnalysis(nil)
+	a.mu.Lock()
+	a.source.top = a.topPlan
+	a.mu.Unlock()
+	if q := a.query; q != nil && q.Kind != plan.Gather && !explainOn(st, "costs", true) {
+		a.source.top.dropCosts()
+	}
+	return a, err
+}
+
+// planChange plans an INSERT, UPDATE or DELETE of a distributed table, for
+// EXPLAIN.
+func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) {
+	prefix, _, err := explainPrefix(st)
+	if err != nil {
+		return nil, err
+	}
+	c := &change{segments: s.numSegments()}
+	ask := func(segs []int, sql string) error {
+		if segs != nil {
+			c.segments = len(segs)
+		} else {
+			segs = []int{0}
+		}
+		if err := s.beforeDispatch(req.ctx); err != nil {
+			return err
+		}
+		res, err := s.gang.Exec(req.ctx, segs[:1], prefix+sql)
+		if err == nil {
+			c.direct, err = readPlan(firstColumn(res[0].Rows), explainFormat(st) != "text")
+		}
+		return err
+	}
+	var rows *pg.Node
+	if ins := req.node.GetInsertStmt(); ins != nil {
+		if c.r, err = s.relation(ins.Relation.Schemaname, ins.Relation.Relname); err != nil {
+			return nil, err
+		}
+		c.op = "Insert"
+		w, _, err := s.insertWriter(req, ins, c.r)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.open(); err != nil {
+			return nil, err
+		}
+		defer w.free()
+		c.segments = w.n
+		if w.template != "" {
+			if done, err := constantRows(w, ins); err != nil {
+				return nil, err
+			} else if done {
+				segs, sql, err := w.first()
+				if err != nil {
+					return nil, err
+				}
+				return c, ask(segs, sql)
+			}
+		}
+		if rows, err = s.insertSource(c.r, ins, req); err != nil {
+			return nil, err
+		}
+		if err := w.spell(rows); err != nil {
+			return nil, err
+		}
+	} else {
+		m, _, err := s.planModify(req)
+		if err != nil {
+			return nil, err
+		}
+		c.op, c.r, c.reason = m.operation(), m.r, m.Reason
+		if m.Kind == plan.ModifyDirect {
+			return c, ask(m.Slice.Segments, m.Slice.SQL)
+		}
+		rows = m.Rows
+	}
+	if c.query, err = s.plan(rows, nil); err != nil || c.query.Kind == plan.Gather {
+		return c, err
+	}
+	if c.top = c.query.Top; c.top == "" {
+		if c.top, err = plan.Deparse(rows); err != nil {
+			return nil, err
+		}
+	}
+	local := s.asking(c.top)
+	if c.topTokens, err = s.readTokens(len(c.query.Slices) > 0, local); err != nil {
+		return nil, err
+	}
+	lines, err := local(prefix)
+	if err == nil {
+		c.source.top, err = readPlan(lines, explainFormat(st) != "text")
+	}
+	return c, err
+}
+
+// first is the segments that are to get rows, and one statement of the first of
+// them.
+func (w *rowWriter) first() (segs []int, sql string, err error) {
+	found := errors.New("found")
+	for seg := range w.batches {
+		b := &w.batches[seg]
+		if err := b.cut(); err != nil {
+			return nil, "", err
+		}
+		if b.full.Len() == 0 {
+			continue
+		}
+		if segs = append(segs, seg); len(segs) > 1 {
+			continue
+		}
+		if err := b.full.Replay(func(rows []byte) error { sql = w.statement(rows); return found }); !errors.Is(err, found) {
+			return nil, "", err
+		}
+	}
+	return segs, sql, nil
+}
+
+// explainChange answers an EXPLAIN of a statement that changes a distributed
+// table.
+func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node, analyze bool) error {
+	// PostgreSQL's word on the options, before anything is done.
+	prefix, _, err := explainPrefix(st)
+	if err != nil {
+		return err
+	}
+	if _, err := s.local(prefix + "SELECT"); err != nil {
+		return unplaced(err)
+	}
+	// The local server finds mistakes in the client's own text.
+	run := &request{ctx: req.ctx, node: body, text: req.text}
+	own := st.Query.GetExecuteStmt() == nil
+	if !own {
+		if run.text, err = plan.Deparse(body); err != nil {
+			return err
+		}
+	}
+	run.stmt = &plan.Statement{SQL: run.text, Node: body, Distribution: req.stmt.Distribution}
+	var c *change
+	var ran *analysis
+	if analyze {
+		if ran, err = s.analyzeChange(run, st); ran != nil {
+			c = &ran.change
+		}
+	} else {
+		c, err = s.planChange(run, st)
+	}
+	if err != nil {
+		if !own {
+			err = unplaced(err)
+		}
+		return err
+	}
+	var t *planTree
+	var source serverPlan
+	f := footing{reason: c.reason, planning: c.planning, took: c.took, summary: explainOn(st, "summary", true)}
+	if c.query == nil {
+		t = s.newTree(st, nil)
+	} else {
+		t = s.newTree(st, c.query.Slices)
+	}
+	if t.ran = ran; c.query != nil {
+		if err := s.slicePlans(req.ctx, t, st); err != nil {
+			return err
+		}
+		source = t.body(c.query, c.source, c.topTokens)
+		if r := c.query.Reason; r != "" && f.reason != "" {
+			f.reason += "; " + r
+		} else if r != "" {
+			f.reason = r
+		}
+	}
+	v := changeView{t: t, c: c, costs: explainOn(st, "costs", true), verbose: explainOn(st, "verbose", false)}
+	if ran != nil {
+		f.lines = append(v.statistics(), ran.statistics()...)
+		f.statistics = append(v.statisticsJSON(), ran.statisticsJSON()...)
+	}
+	p := serverPlan{}
+	if t.json {
+		p.tree = v.tree(source.tree)
+	} else {
+		p.lines = v.lines(source.lines)
+	}
+	return s.sendPlan(req, st, p, f)
+}
+
+// unplaced is an error of a statement that the client has not written.
+func unplaced(err error) error {
+	pe := pgError(err)
+	if pe.Position == 0 {
+		return err
+	}
+	bare := *pe
+	bare.Position = 0
+	return &bare
+}
+
+// changeView shows a change.
+type changeView struct {
+	t              *planTree
+	c              *change
+	costs, verbose bool
+}
+
+// workers counts the segments that write.
+func (v *changeView) workers() int {
+	all := map[int]bool{}
+	for _, w := range v.c.steps {
+		for seg := range w.segs {
+			all[seg] = true
+		}
+	}
+	if len(all) == 0 {
+		return v.c.segments
+	}
+	return len(all)
+}
+
+func (v *changeView) target() string {
+	if v.verbose {
+		schema := v.c.r.Schema
+		return explainName(schema) + "." + explainName(v.c.r.Name)
+	}
+	return explainName(v.c.r.Name)
+}
+
+// distributed says where inserted rows go, in the words of DISTRIBUTED.
+func (v *changeView) distributed() string {
+	switch p := v.c.r.Policy; p.Kind {
+	case plan.Replicated:
+		return "replicated"
+	case plan.Hashed:
+		var keys []string
+		for _, k := range p.Keys {
+			keys = append(keys, explainName(v.c.r.columns[k].Name))
+		}
+		return "by (" + strings.Join(keys, ", ") + ")"
+	}
+	return "randomly"
+}
+
+// lines is the plan in lines. source are those of the query that yields the rows.
+func (v *changeView) lines(source []string) []string {
+	if v.c.op == "" {
+		return []string{"Create Table As  (never executed)"}
+	}
+	if v.moves() {
+		root := []string{v.rootLine(source)}
+		for _, w := range v.c.steps {
+			root = attach(root, 0, v.stepLines(w, source))
+			source = nil // it is shown once
+		}
+		if len(source) > 0 {
+			root = attach(root, 0, source)
+		}
+		return root
+	}
+	w := &written{op: v.c.op}
+	if len(v.c.steps) > 0 {
+		w = v.c.steps[0]
+	}
+	lines := v.stepLines(w, source)
+	// Slice 0 has no motion to stand beside.
+	at := len(lines[0])
+	for _, mark := range []string{"  (cost=", " (actual "} {
+		if i := strings.Index(lines[0], mark); i >= 0 {
+			at = min(at, i)
+		}
+	}
+	lines[0] = lines[0][:at] + v.slice0() + lines[0][at:]
+	return lines
+}
+
+// slice0 is what a motion says of its slice.
+func (v *changeView) slice0() string { return fmt.Sprintf("  (slice0; segments: %d)", v.workers()) }
+
+// moves says whether the change is an UPDATE that has deleted rows and inserted
+// new ones.
+func (v *changeView) moves() bool {
+	return slices.ContainsFunc(v.c.steps, func(w *written) bool { return w.op != v.c.op })
+}
+
+// rootLine is the line of a change that no segment has a plan for.
+func (v *changeView) rootLine(source []string) string {
+	line := v.c.op + " on " + v.target()
+	if v.moves() {
+		line += v.slice0()
+	}
+	if len(source) > 0 && v.costs {
+		if m := costRange.FindStringSubmatch(source[0]); m != nil {
+			line += "  (cost=" + m[1] + " rows=0 width=0)"
+		}
+	}
+	if v.t.ran != nil {
+		line += v.t.actual(v.c.took, v.c.took, v.c.returned)
+	}
+	return line
+}
+
+var costRange = regexp.MustCompile(`  \(cost=([0-9.]+) rows=`)
+
+// stepLines are the lines of one step, with the query's below it.
+func (v *changeView) stepLines(w *written, source []string) []string {
+	p := v.planOf(w)
+	lines := slices.Clone(p.lines)
+	if lines == nil {
+		lines = []string{v.rootLine(source)}
+	}
+	if w.op == "Insert" {
+		lines = slices.Insert(lines, 1, strings.Repeat(" ", rootIndent)+"Distributed: "+v.distributed())
+	}
+	if len(source) == 0 {
+		return lines
+	}
+	// The rows are constants in the segment's statement.
+	at := slices.IndexFunc(lines, valuesLine.MatchString)
+	if at < 0 && w.op == "Insert" {
+		at = slices.IndexFunc(lines, resultLine.MatchString)
+	}
+	return attach(lines, max(at, 0), source)
+}
+
+var (
+	valuesLine = regexp.MustCompile(`^ *->  Values Scan on "\*VALUES\*`)
+	resultLine = regexp.MustCompile(`^ *->  Result( |$)`)
+)
+
+// attach puts a plan below the node in line at, as its last child.
+func attach(lines []string, at int, below []string) []string {
+	indent := rootIndent
+	if i := strings.Index(lines[at], arrow); i >= 0 && strings.TrimSpace(lines[at][:i]) == "" {
+		indent = i + nodeIndent
+	}
+	end := at + 1
+	for end < len(lines) && strings.HasPrefix(lines[end], strings.Repeat(" ", indent)) {
+		end++
+	}
+	return slices.Insert(slices.Clone(lines), end, asChild(below, indent)...)
+}
+
+// planOf is the plan of a step on the segment that has written most.
+func (v *changeView) planOf(w *written) serverPlan {
+	if v.t.ran == nil {
+		return v.c.direct
+	}
+	seg := w.busiest()
+	if seg < 0 {
+		return serverPlan{}
+	}
+	p := w.segs[seg].plan
+	if !v.costs {
+		p.dropCosts()
+	}
+	return p
+}
+
+// tree is lines in JSON.
+func (v *changeView) tree(source planNode) planNode {
+	if v.c.op == "" {
+		return planNode{"Node Type": "Create Table As", "Actual Rows": 0, "Actual Loops": 0}
+	}
+	var root planNode
+	if v.moves() {
+		root = v.rootNode(source)
+		for _, w := range v.c.steps {
+			addChild(root, v.stepTree(w, source))
+			source = nil
+		}
+	} else {
+		w := &written{op: v.c.op}
+		if len(v.c.steps) > 0 {
+			w = v.c.steps[0]
+		}
+		root = v.stepTree(w, source)
+	}
+	root["Slice"], root["Segments"], root["Gang Type"] = 0, v.workers(), "primary writer"
+	return root
+}
+
+// rootNode is rootLine in JSON.
+func (v *changeView) rootNode(source planNode) planNode {
+	n := planNode{"Node Type": "ModifyTable", "Operation": v.c.op, "Relation Name": v.c.r.Name}
+	if v.verbose {
+		n["Schema"] = v.c.r.Schema
+	}
+	if total, ok := source["Total Cost"]; ok && v.costs {
+		n["Startup Cost"], n["Total Cost"], n["Plan Rows"], n["Plan Width"] = source["Startup Cost"], total, 0, 0
+	}
+	if v.t.ran != nil {
+		v.t.setActual(n, v.c.took, v.c.took, v.c.returned)
+	}
+	return n
+}
+
+// stepTree is stepLines in JSON.
+func (v *changeView) stepTree(w *written, source planNode) planNode {
+	p := v.planOf(w)
+	n := p.tree
+	if n == nil {
+		n = v.rootNode(source)
+	}
+	if w.op == "Insert" {
+		n["Distributed"] = v.distributed()
+	}
+	if source != nil {
+		at := findNode(n, func(n planNode) bool {
+			alias, _ := n["Alias"].(string)
+			return n["Node Type"] == "Values Scan" && strings.HasPrefix(alias, "*VALUES*")
+		})
+		if at == nil && w.op == "Insert" {
+			at = findNode(n, func(n planNode) bool { return n["Node Type"] == "Result" })
+		}
+		if at == nil {
+			at = n
+		}
+		addChild(at, source)
+	}
+	return n
+}
+
+func findNode(n planNode, want func(planNode) bool) planNode {
+	if want(n) {
+		return n
+	}
+	for _, c := range n.children() {
+		if found := findNode(c, want); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+func addChild(n, child planNode) {
+	list, _ := n["Plans"].([]any)
+	child["Parent Relationship"] = "Outer"
+	n["Plans"] = append(list, map[string]any(child))
+}
+
+// doneBy is an operation as something done.
+var doneBy = map[string]string{"Insert": "inserted", "Update": "updated", "Delete": "deleted"}
+
+// statistics are the lines below the plan that say what slice 0 has written.
+func (v *changeView) statistics() (lines []string) {
+	if v.c.op != "" && len(v.c.steps) == 0 {
+		return []string{"  (slice0)    Rows " + doneBy[v.c.op] + ": 0."}
+	}
+	for _, w := range v.c.steps {
+		var all writtenOn
+		most := w.busiest()
+		if most < 0 {
+			continue
+		}
+		for _, on := range w.segs {
+			all.rows, all.bytes, all.statements = all.rows+on.rows, all.bytes+on.bytes, all.statements+on.statements
+		}
+		line := "  (slice0)    " + spread("Rows "+doneBy[w.op], len(w.segs), all.rows, w.segs[most].rows, most)
+		switch n := w.segs[most].statements; {
+		case w.copied:
+			line += fmt.Sprintf("  Received: %d bytes by COPY.", all.bytes)
+		case n > 1:
+			line += fmt.Sprintf("  Received: %d bytes in %d statements (the plan is seg%d's first of %d).", all.bytes, all.statements, most, n)
+		default:
+			line += fmt.Sprintf("  Received: %d bytes in %s.", all.bytes, plural(all.statements, "statement"))
+		}
+		if v.t.timing {
+			line += fmt.Sprintf("  Time: %.3f ms.", milliseconds(w.took))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func plural(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// statisticsJSON are statistics in JSON.
+func (v *changeView) statisticsJSON() (out []any) {
+	if v.c.op != "" && len(v.c.steps) == 0 {
+		return []any{map[string]any{"Slice": 0, "Operation": v.c.op, "Workers": 0, "Rows Written": 0, "Maximum Rows Written": 0, "Bytes Received": 0}}
+	}
+	for _, w := range v.c.steps {
+		var all writtenOn
+		most := int64(0)
+		for _, on := range w.segs {
+			all.rows, all.bytes, all.statements = all.rows+on.rows, all.bytes+on.bytes, all.statements+on.statements
+			most = max(most, on.rows)
+		}
+		st := map[string]any{"Slice": 0, "Operation": w.op, "Workers": len(w.segs), "Rows Written": all.rows, "Maximum Rows Written": most, "Bytes Received": all.bytes}
+		if w.copied {
+			st["Written By"] = "COPY"
+		} else {
+			st["Written By"], st["Statements"] = w.op, all.statements
+		}
+		if v.t.timing {
+			st["Time"] = milliseconds(w.took)
+		}
+		out = append(out, st)
+	}
+	return out
+}
