@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,9 +171,14 @@ func (r *runner) run(ctx context.Context) (err error) {
 		spawn: sp, log: r.log, startTimeout: r.opts.StartTimeout,
 		stopTimeout: r.opts.StopTimeout, immediate: r.immediate,
 	}
+	processors := shareProcessors(len(f.all))
 	if !f.standby {
+		proxyEnv := env
+		if processors != "" {
+			proxyEnv = set(slices.Clone(env), processorsVar, processors)
+		}
 		r.proxy = &proxyKeeper{
-			dir: r.dir, binary: r.opts.Binary, env: env, spawn: sp, log: r.log,
+			dir: r.dir, binary: r.opts.Binary, env: proxyEnv, spawn: sp, log: r.log,
 			onState: func(pid int, s State) {
 				r.board.update(func(st *Status) { st.Proxy.set(pid, s) })
 			},

@@ -83,6 +83,7 @@ type cache struct {
 	functions map[plan.Name]plan.Func
 	sources   *functionSources
 	fields    map[string][]pgproto3.FieldDescription // of described statements
+	quick     map[quickKey]quick
 }
 
 func (c *cache) reset(tick uint64) {
@@ -91,6 +92,7 @@ func (c *cache) reset(tick uint64) {
 	c.functions = map[plan.Name]plan.Func{}
 	c.sources = nil
 	c.fields = map[string][]pgproto3.FieldDescription{}
+	c.quick = map[quickKey]quick{}
 }
 
 // fresh drops what may be outdated.
@@ -141,6 +143,7 @@ func withoutContext(err error) error {
 func (s *Session) usesTemp(r *relation) {
 	if r != nil && r.Temp {
 		s.txn.temp = true
+		s.unsteady++
 	}
 }
 

@@ -55,6 +55,7 @@ func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	// encoding of the database.
 	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"
 	opt.Eval = func(sql string) (string, error) {
+		s.unsteady++
 		res, err := s.local(sql)
 		if err != nil {
 			return "", err
@@ -165,11 +166,13 @@ func (s *Session) inItsWords(err error, req *request) error {
 
 // runSelect answers a SELECT.
 func (s *Session) runSelect(req *request, node *pg.Node) error {
+	unsteady := s.unsteady
 	q, err := s.plan(node, req.types)
 	if err != nil {
 		return s.inItsWords(err, req)
 	}
-	if q.Kind == plan.Gather {
+	s.keepQuick(req, q, unsteady)
+	if q.Kind == plan.Gather || q.Fold != nil {
 		return s.runPlanned(req, q)
 	}
 	done, err := s.shadow(req, node)

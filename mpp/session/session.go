@@ -59,6 +59,7 @@ type Session struct {
 	applied       map[string]string // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
 	encoding      clientEncoding
+	unsteady      int    // counts what makes a plan good for one run only
 	era           string // of the link's server; see dispatch.EraSQL
 	rng           uint32
 	idle          idleTimeouts

@@ -74,7 +74,7 @@ func (s *Session) runString(ctx context.Context, sql string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		stmt, err := plan.Parse(p.Text)
+		stmt, err := s.parseOnce(p.Text)
 		if err == nil {
 			req := &request{ctx: ctx, stmt: stmt, text: stmt.SQL, node: stmt.Node, describe: true, last: i == len(pieces)-1}
 			if len(pieces) > 1 && stmt.Node.GetTransactionStmt() == nil && s.link.status == 'I' && !outsideTransaction(stmt.Node) {
@@ -120,6 +120,9 @@ func (s *Session) run(req *request) error {
 		s.txn.temp = false
 	}
 	s.freshCache()
+	if q := s.quick(req); q != nil {
+		return s.runPlanned(req, q)
+	}
 	sets, err := plan.CheckSetConfig(req.node, checkSetting)
 	if err != nil {
 		return err
