@@ -286,6 +286,11 @@ func (p *planner) pushRows(sh *shape, root bool) (bool, string, error) {
 		}
 		keys = append(keys, k)
 	}
+	if root && !distinct {
+		if done, err := p.pushMerge(sh, keys); done || err != nil {
+			return done, "", err
+		}
+	}
 
 	s := p.segmentCopy(lv, lv.sel)
 	top := newSelect()
