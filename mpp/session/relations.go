@@ -83,6 +83,7 @@ type cache struct {
 	functions map[plan.Name]plan.Func
 	sources   *functionSources
 	fields    map[string][]pgproto3.FieldDescription // of described statements
+	bytewise  map[string]bool                        // of collations: see Session.bytewise
 }
 
 func (c *cache) reset(tick uint64) {
@@ -91,6 +92,7 @@ func (c *cache) reset(tick uint64) {
 	c.functions = map[plan.Name]plan.Func{}
 	c.sources = nil
 	c.fields = map[string][]pgproto3.FieldDescription{}
+	c.bytewise = map[string]bool{}
 }
 
 // fresh drops what may be outdated.
