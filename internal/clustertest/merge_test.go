@@ -88,10 +88,10 @@ func TestMerge(t *testing.T) {
 		}
 
 		// The client's formats, one for all and one for each.
-		const query = "select i, f, n, d, t from m where i > $1 order by d desc nulls last, n, f, i desc limit 400"
-		want := testkit.Query(t, conn, strings.Replace(query, "$1", "100", 1))
+		const query = "select i, f, n, d, t from m where i > $1 order by d desc nulls last, n, f, i desc limit $2 offset $1"
+		want := testkit.Query(t, conn, strings.NewReplacer("$1", "100", "$2", "400").Replace(query))
 		for _, formats := range []pgx.QueryResultFormats{{0}, {1}, {1, 0, 1, 0, 1}, {0, 1, 0, 1, 0}} {
-			rows, err := conn.Query(t.Context(), query, formats, 100)
+			rows, err := conn.Query(t.Context(), query, formats, 100, 400)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,6 +131,9 @@ func TestMerge(t *testing.T) {
 		testkit.Exec(t, conn, "drop view first")
 		same(t, "sub-select", testkit.Query(t, conn, "select * from (select i, n from m order by n desc, i limit 6 offset 1) s"), all)
 
+		testkit.Exec(t, conn, "prepare top(int) as select i from m order by i limit $1")
+		has(t, strings.Join(testkit.Query(t, conn, "explain execute top(5)"), "\n"), `^Limit .*\n  ->  Gather Motion .*\n        Merge Key: i\n        ->  Limit `)
+		same(t, "execute", testkit.Query(t, conn, "execute top(2)"), []string{"1", "2"})
 		has(t, strings.Join(testkit.Query(t, conn, "explain analyze select t from m order by n desc, i limit 5 offset 3"), "\n"),
 			`^Limit  \(cost=\S+ rows=5 width=\d+\) \(actual time=\S+ rows=5 loops=1\)\n`+
 				`  ->  Gather Motion 3:1  \(slice1; segments: 3\)  \(cost=\S+ rows=24 width=\d+\) \(actual time=\S+ rows=8 loops=1\)\n`+

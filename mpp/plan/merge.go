@@ -46,7 +46,9 @@ func (p *planner) pushMerge(sh *shape, keys []sortKey) (done bool, err error) {
 	if why != "" || err != nil {
 		return false, err
 	}
-	spec.Columns = len(cols) - len(hidden)
+	if spec.Columns = len(cols) - len(hidden); spec.Columns == 0 {
+		return false, nil // a row source has one column at least
+	}
 	for i, k := range keys {
 		by := sel.SortClause[i].GetSortBy()
 		at, val := k.out, outVal{expr: k.expr}

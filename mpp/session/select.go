@@ -167,6 +167,7 @@ func (s *Session) inItsWords(err error, req *request) error {
 
 // runSelect answers a SELECT.
 func (s *Session) runSelect(req *request, node *pg.Node) error {
+	node = knownLimits(node, req.params, req.types)
 	q, err := s.plan(node, req.types)
 	if err != nil {
 		return s.inItsWords(err, req)
