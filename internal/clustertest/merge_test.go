@@ -128,7 +128,9 @@ func TestMerge(t *testing.T) {
 		testkit.Exec(t, conn, "create view first as select i, n from m order by n desc, i limit 6 offset 1")
 		same(t, "view", testkit.Query(t, conn, "select * from first order by n desc, i"), all)
 		same(t, "view's count", testkit.Query(t, conn, "select count(*) from first"), []string{"6"})
-		testkit.Exec(t, conn, "drop view first")
+		testkit.Exec(t, conn, "create role merge_reader; grant select on first to merge_reader; set role merge_reader")
+		same(t, "another's view", testkit.Query(t, conn, "select * from first order by n desc, i"), all)
+		testkit.Exec(t, conn, "reset role; drop view first; drop role merge_reader")
 		same(t, "sub-select", testkit.Query(t, conn, "select * from (select i, n from m order by n desc, i limit 6 offset 1) s"), all)
 
 		testkit.Exec(t, conn, "prepare top(int) as select i from m order by i limit $1")
