@@ -145,6 +145,21 @@ func TestRedistribute(t *testing.T) {
 	})
 }
 
+// TestRedistributeBeside: segments are numbered alike whatever else runs on them.
+func TestRedistributeBeside(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		here := []Slice{{Index: 1, SQL: "SELECT content(), t FROM " + source(2, "n int, t text")}, input(2, rowsOf(g, t), execute.Key{Column: 0, OID: 23})}
+		want, err := c.ask(testContext(t), g, -1, here...)
+		if err != nil || len(want) != 100*nsegs {
+			t.Fatalf("%d rows, %v", len(want), err)
+		}
+		got, err := c.ask(testContext(t), g, -1, append([]Slice{{Index: 3, SQL: "SELECT 1", Segments: []int{nsegs - 1}}}, here...)...)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("beside a slice of one segment %d rows are not where they were, %v", len(got), err)
+		}
+	})
+}
+
 // TestBroadcast sends all rows to each segment that reads them, here one, and
 // joins them with those of another motion.
 func TestBroadcast(t *testing.T) {

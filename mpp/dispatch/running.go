@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -210,9 +211,8 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 		for _, m := range on {
 			p := byMember[m]
 			if p == nil {
-				p = &runPart{m: m, index: len(ms), queue: make(chan Run, len(r.slices)), tags: make(map[int16]string, 1)}
+				p = &runPart{m: m, queue: make(chan Run, len(r.slices)), tags: make(map[int16]string, 1)}
 				byMember[m] = p
-				ms = append(ms, m)
 				r.parts = append(r.parts, p)
 			}
 			if slices.Contains(p.slices, s.Index) {
@@ -220,6 +220,12 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			}
 			p.slices = append(p.slices, s.Index)
 		}
+	}
+	// Whoever numbers the segments of a slice, as a hash does, does it in this order.
+	slices.SortFunc(r.parts, func(a, b *runPart) int { return cmp.Compare(a.m.seg.Content, b.m.seg.Content) })
+	for i, p := range r.parts {
+		p.index = i
+		ms = append(ms, p.m)
 	}
 	for _, s := range r.slices {
 		if s.Input != nil && (r.slice(s.Input.To) == nil || s.Input.To == s.Index) {

@@ -10,7 +10,8 @@
 // the query there. Everything else here is an optimisation of that: whole
 // query levels run on the segments when the rows they join and group are
 // certain to be on one segment ("islands"), aggregates run in two stages,
-// ORDER BY with LIMIT sends only the first rows, and simple conditions are
+// ORDER BY with LIMIT sends only the first rows, rows that only have to be put
+// in order are sorted where they are and merged, and simple conditions are
 // tested where the rows are. A statement whose outermost level is no island is
 // planned a second time, said otherwise (WITH inlined, sub-selects joined), and
 // that plan is taken if it is one.

@@ -64,7 +64,7 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 // PostgreSQL that has every row in one place, with all optimisations and with
 // none.
 func TestEquivalence(t *testing.T) {
-	var stats struct{ queries, refused, gather, top, island, redistribute, broadcast int }
+	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
 	reasons := map[string]int{}
 	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
@@ -107,6 +107,8 @@ func TestEquivalence(t *testing.T) {
 						return
 					}
 					switch {
+					case q.Kind == Gather && q.Slices[0].Merge != nil:
+						stats.merged++
 					case q.Kind == Gather:
 						stats.gather++
 					case q.Reason == "":
@@ -135,7 +137,7 @@ func TestEquivalence(t *testing.T) {
 	if slow*50 > stats.queries {
 		t.Errorf("%d answers of %d queries took too long", slow, stats.queries)
 	}
-	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.redistribute == 0 || stats.broadcast == 0) {
+	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
 	}
 }

@@ -217,7 +217,11 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	if g.one(6) {
 		body = "select * from (" + body + ") z"
 	}
-	switch g.n(4) {
+	switch g.n(5) {
+	case 4:
+		if len(kinds) > 0 && g.one(3) {
+			body += fmt.Sprintf(" order by %d%s fetch first %d rows with ties", 1+g.n(len(kinds)), g.pick("", " desc nulls last"), g.n(6))
+		}
 	case 0:
 		var keys []string
 		for i := range kinds {

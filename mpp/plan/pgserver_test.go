@@ -426,6 +426,9 @@ func (w *world) gather(s *Slice, params [][2]string) ([][]string, error) {
 	for _, n := range s.Params {
 		given = append(given, params[n-1])
 	}
+	if s.Merge != nil {
+		return w.merged(s, given)
+	}
 	for _, i := range orAll(s.Segments) {
 		r := w.askWith(segmentDB(i), s.SQL, given)
 		if r.err != nil {

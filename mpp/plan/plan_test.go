@@ -57,7 +57,7 @@ func TestPlans(t *testing.T) {
 
 func (w *world) options() Options {
 	n := 0
-	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval}
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval, Merges: bytewise}
 }
 
 func (w *world) showSelect(d *datadriven.TestData) string {
@@ -121,6 +121,9 @@ func showQuery(q *Query) string {
 		}
 		if s.Params != nil {
 			fmt.Fprintf(&b, "    parameters %v\n", s.Params)
+		}
+		if s.Merge != nil {
+			fmt.Fprintf(&b, "    merged %s\n", showMerge(s.Merge))
 		}
 	}
 	return timestamps.ReplaceAllString(b.String(), "'TIME'")

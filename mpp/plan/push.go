@@ -2,6 +2,8 @@ package plan
 
 import (
 	"math"
+	"strconv"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -286,6 +288,11 @@ func (p *planner) pushRows(sh *shape, root bool) (bool, string, error) {
 		}
 		keys = append(keys, k)
 	}
+	if root && !distinct {
+		if done, err := p.pushMerge(sh, keys); done || err != nil {
+			return done, "", err
+		}
+	}
 
 	s := p.segmentCopy(lv, lv.sel)
 	top := newSelect()
@@ -385,19 +392,24 @@ func (sh *shape) distinctByKey() bool {
 // isNullLimit: no LIMIT, or LIMIT ALL.
 func isNullLimit(n *pg.Node) bool { return n == nil || n.GetAConst().GetIsnull() }
 
-// limitConst is a LIMIT or OFFSET given as a plain number; none at all is 0.
+// limitConst is a LIMIT or OFFSET given as a plain number, also one that is cast
+// to an integer type; none at all is 0.
 func limitConst(n *pg.Node) (int64, bool) {
 	if isNullLimit(n) {
 		return 0, true
 	}
-	c := n.GetAConst()
-	if c == nil {
-		return 0, false
+	if t := n.GetTypeCast(); t != nil {
+		switch names, _ := fieldNames(&pg.ColumnRef{Fields: t.TypeName.GetNames()}); strings.Join(names, ".") {
+		case "pg_catalog.int4", "pg_catalog.int8":
+			n = t.Arg
+		}
 	}
-	if v := c.GetIval(); v != nil {
-		return int64(v.Ival), v.Ival >= 0
+	if v := n.GetAConst().GetSval(); v != nil {
+		i, err := strconv.ParseInt(v.Sval, 10, 32)
+		return i, err == nil && i >= 0
 	}
-	return 0, false
+	v := n.GetAConst().GetIval()
+	return int64(v.GetIval()), v.GetIval() >= 0 && v != nil
 }
 
 // pushedLimit is the number of rows each segment must send at most, as a

@@ -1,6 +1,10 @@
 package plan
 
-import pg "github.com/pganalyze/pg_query_go/v6"
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/mpp/merge"
+)
 
 // Catalog is what the planner asks of the database. Its errors are returned by
 // the planning call as they are. The planner calls it from the goroutine of the
@@ -113,8 +117,8 @@ const (
 	// Local: on the coordinator's PostgreSQL alone. Query.Top is the
 	// statement to run, or "" for the client's own text.
 	Local Kind = iota
-	// Gather: the rows of Slices[0] go straight to the client. Any others
-	// are its inputs.
+	// Gather: the rows of Slices[0] go straight to the client, merged if it
+	// has a Merge. Any others are its inputs.
 	Gather
 	// Top: Query.Top runs on the coordinator; the slices with a GatherMotion
 	// are its sources, the others are inputs of slices.
@@ -218,6 +222,10 @@ type Slice struct {
 	// Rows is the planner's guess of the rows sent in all, a broadcast's
 	// counted once; 0 unknown.
 	Rows float64
+	// Merge says how the rows of a Gather's first slice are put together where
+	// each segment has sorted its own; what comes out of that are the rows of
+	// the query. nil: they are that as they come, in any order.
+	Merge *merge.Spec
 }
 
 // Read is the scan of one base table, and nothing else, with the rights of the
@@ -254,6 +262,10 @@ type Options struct {
 	// user of the statement, which segments must not make up themselves.
 	// nil: conditions on these are tested on the coordinator.
 	Eval func(sql string) (string, error)
+	// Merges says whether values of a type that merge.Comparable knows can be
+	// merged in the order of a collation, which is "" for the type's default,
+	// else as SQL names it. nil: the coordinator sorts.
+	Merges func(typeOID uint32, collation string) bool
 	// NoMotions keeps segments from sending rows to each other: what they
 	// could not join without is joined on the coordinator.
 	NoMotions bool

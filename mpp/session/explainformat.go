@@ -19,7 +19,7 @@ var keyOrder = func() map[string]int {
 	for i, k := range []string{"Plan", "Node Type", "Senders", "Receivers", "Slice", "Segments", "Gang Type", "Operation", "Strategy", "Partial Mode",
 		"Parent Relationship", "Subplan Name", "Parallel Aware", "Async Capable", "Join Type", "Scan Direction", "Index Name", "Relation Name",
 		"Function Name", "Schema", "Alias", "Startup Cost", "Total Cost", "Plan Rows", "Plan Width",
-		"Actual Startup Time", "Actual Total Time", "Actual Rows", "Actual Loops", "Output", "Hash Key", "Distributed",
+		"Actual Startup Time", "Actual Total Time", "Actual Rows", "Actual Loops", "Output", "Hash Key", "Merge Key", "Distributed",
 		"Workers", "Rows Out", "Maximum Rows Out", "Bytes Sent", "Packets Sent", "Rows Written", "Maximum Rows Written", "Bytes Received", "Written By", "Statements", "Time",
 		"", "Plans", "Not Pushed Down", "Planning", "Planning Time", "Triggers", "Slice statistics", "Interconnect", "Optimizer", "Execution Time"} {
 		order[k] = i

@@ -76,20 +76,71 @@ func (p serverPlan) dropCosts() {
 
 // gather is the plan of a statement whose first slice sends to the client.
 func (t *planTree) gather(o outcome) []string {
-	line := t.motion(0)
+	line, limit := t.motion(0), "Limit"
 	if len(t.plans[0]) > 0 {
 		// The plan is one segment's, the motion has the rows of all.
 		if at := costs.FindStringSubmatchIndex(t.plans[0][0]); at != nil {
 			c := t.plans[0][0]
 			if rows, err := strconv.ParseFloat(c[at[2]:at[3]], 64); err == nil {
-				line += c[at[0]:at[2]] + strconv.FormatFloat(rows*float64(t.senders(0)), 'f', 0, 64) + c[at[3]:at[1]]
+				rows *= float64(t.senders(0))
+				line += c[at[0]:at[2]] + strconv.FormatFloat(rows, 'f', 0, 64) + c[at[3]:at[1]]
+				limit += c[at[0]:at[2]] + strconv.FormatFloat(t.limited(rows), 'f', 0, 64) + c[at[3]:at[1]]
 			}
 		}
 	}
 	if t.ran != nil {
-		line += t.actual(o.first, o.last, o.rows)
+		line += t.actual(o.first, o.last, t.merged(o))
+		limit += t.actual(o.first, o.last, o.rows)
 	}
-	return append([]string{line}, t.below(0, rootIndent)...)
+	lines := []string{line}
+	if keys := t.mergeKey(0); keys != nil {
+		lines = append(lines, strings.Repeat(" ", rootIndent)+"Merge Key: "+strings.Join(keys, ", "))
+	}
+	lines = append(lines, t.below(0, rootIndent)...)
+	if t.limits() {
+		lines = append([]string{limit}, asChild(lines, rootIndent)...)
+	}
+	return lines
+}
+
+// mergeKey are the keys by which slice i's rows are merged, nil when they are
+// not.
+func (t *planTree) mergeKey(i int) (keys []string) {
+	if m := t.slices[i].Merge; m != nil {
+		for _, k := range m.Keys {
+			keys = append(keys, k.Name)
+		}
+	}
+	return keys
+}
+
+// limits says whether not all rows that are merged are the client's.
+func (t *planTree) limits() bool {
+	m := t.slices[0].Merge
+	return m != nil && (m.Limit >= 0 || m.Offset > 0)
+}
+
+// limited is an estimate of the rows that are left of those that are merged.
+func (t *planTree) limited(rows float64) float64 {
+	if m := t.slices[0].Merge; t.limits() {
+		rows = max(rows-float64(m.Offset), 1)
+		if m.Limit >= 0 {
+			rows = min(rows, float64(m.Limit))
+		}
+	}
+	return rows
+}
+
+// merged is how many rows the client's have been left of.
+func (t *planTree) merged(o outcome) int64 {
+	if !t.limits() {
+		return o.rows
+	}
+	sent := int64(0)
+	for _, s := range t.ran.sent[0] {
+		sent += s.rows
+	}
+	return o.rows + min(t.slices[0].Merge.Offset, sent)
 }
 
 // gatherNode is gather in JSON.
@@ -103,10 +154,30 @@ func (t *planTree) gatherNode(o outcome) planNode {
 		delete(like, k)
 	}
 	if t.ran != nil {
-		t.setActual(like, o.first, o.last, o.rows)
+		t.setActual(like, o.first, o.last, t.merged(o))
 	}
 	delete(like, "Alias")
-	return t.motionNode(0, like)
+	n := t.motionNode(0, like)
+	if keys := t.mergeKey(0); keys != nil {
+		n["Merge Key"] = keys
+	}
+	if !t.limits() {
+		return n
+	}
+	limit := planNode{"Node Type": "Limit", "Plans": []any{map[string]any(n)}}
+	for _, k := range costKeys {
+		if v, ok := n[k]; ok {
+			limit[k] = v
+		}
+	}
+	if rows, ok := like["Plan Rows"].(float64); ok {
+		limit["Plan Rows"] = t.limited(rows)
+	}
+	if t.ran != nil {
+		limit["Actual Rows"] = o.rows
+	}
+	n["Parent Relationship"] = "Outer"
+	return limit
 }
 
 // actual is the end of a node's line that says how it went.

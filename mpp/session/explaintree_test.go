@@ -1,10 +1,12 @@
 package session
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
+	"github.com/trunkline-db/trunkline/mpp/merge"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
@@ -82,11 +84,45 @@ Gather Motion 3:1  (slice1; segments: 3)
 		t.Errorf("a row source shows:\n%s", verbose)
 	}
 
+	// Rows that are merged, and not all of them.
+	sorted := []plan.Slice{{To: -1, SQL: "SELECT t.id FROM t ORDER BY t.b, t.id LIMIT 7",
+		Merge: &merge.Spec{Columns: 1, Limit: 5, Offset: 2, Keys: []merge.Key{{Name: "b"}, {Name: "id"}}}}}
+	check(tree("(COSTS OFF) ", sorted).gather(outcome{}), `
+Limit
+  ->  Gather Motion 3:1  (slice1; segments: 3)
+        Merge Key: b, id
+        ->  Limit
+              ->  Sort
+                    Sort Key: b, id
+                    ->  Seq Scan on t`)
+	tr := tree("", sorted)
+	tr.timing, tr.ran = true, &analysis{slices: sorted, sent: [][]sentRows{{{rows: 7}, {rows: 7}, {rows: 1}}}}
+	costly := strings.Join(tr.gather(outcome{rows: 5}), "\n")
+	for _, want := range []string{`Limit  \(cost=.* rows=5 width=36\) \(actual time=0.000..0.000 rows=5 loops=1\)`,
+		`Gather Motion 3:1  \(slice1; segments: 3\)  \(cost=.* rows=21 width=36\) \(actual time=0.000..0.000 rows=7 loops=1\)`} {
+		if !regexp.MustCompile(want).MatchString(costly) {
+			t.Errorf("no %q in\n%s", want, costly)
+		}
+	}
+	tr.json, tr.trees = true, []planNode{{"Node Type": "Limit", "Plan Rows": 7.0}}
+	text, err := printPlan("json", tr.gatherNode(outcome{rows: 5}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check([]string{strings.Join(strings.Fields(text), " ")}, `[ { "Plan": { "Node Type": "Limit", "Plan Rows": 5, "Actual Startup Time": 0, "Actual Total Time": 0, "Actual Rows": 5, "Actual Loops": 1, `+
+		`"Plans": [ { "Node Type": "Gather Motion", "Senders": 3, "Receivers": 1, "Slice": 1, "Segments": 3, "Gang Type": "primary reader", `+
+		`"Parent Relationship": "Outer", "Plan Rows": 21, "Actual Startup Time": 0, "Actual Total Time": 0, "Actual Rows": 7, "Actual Loops": 1, `+
+		`"Merge Key": ["b", "id"], "Plans": [ { "Node Type": "Limit", "Parent Relationship": "Outer", "Plan Rows": 7 } ] } ] } } ]`)
+	sorted[0].Merge = &merge.Spec{Columns: 1, Limit: -1, Keys: []merge.Key{{Name: "(b || 'x'::text)"}}}
+	check(tree("(COSTS OFF) ", sorted).gather(outcome{})[:2], `
+Gather Motion 3:1  (slice1; segments: 3)
+  Merge Key: (b || 'x'::text)`)
+
 	// A statement of the coordinator over gathered slices, two by one name,
 	// one in a sub-plan of the other's filter.
 	const top = `SELECT count(*) FROM pg_catalog.gp_motion_recv('gp_motion', 'a') AS s(c1 int, c2 text)
 		WHERE NOT s.c1 IN (SELECT s.c1 FROM pg_catalog.gp_motion_recv('gp_motion', 'b') AS s(c1 int)) AND s.c2 <> '->  Function Scan on gp_motion_recv s'`
-	tr := tree("(COSTS OFF) ", []plan.Slice{
+	tr = tree("(COSTS OFF) ", []plan.Slice{
 		{To: -1, Token: "b", Segments: []int{2}, SQL: "SELECT id FROM o WHERE id = 5"},
 		{To: -1, Token: "a", SQL: "SELECT t.id, t.b FROM t JOIN pg_catalog.gp_motion_recv('gp_motion', 'c') AS o(id int) ON t.id = o.id"},
 		{To: 1, Token: "c", Motion: plan.RedistributeMotion, Keys: []int{0}, Columns: []plan.Column{{Name: "id"}}, SQL: "SELECT o.id FROM o"},

@@ -1,13 +1,17 @@
 package session
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
+	"strconv"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
@@ -97,4 +101,55 @@ func replaceParams(n *pg.Node, values []*pg.Node) {
 		}
 		return false
 	})
+}
+
+// knownLimits is a query with numbers in the place of the parameters that its
+// LIMIT and OFFSET are: only numbers tell the planner how many rows segments have
+// to send.
+func knownLimits(n *pg.Node, params []dispatch.Param, types []uint32) *pg.Node {
+	limits := func(n *pg.Node) []*pg.Node {
+		sel := n.GetSelectStmt()
+		return []*pg.Node{sel.GetLimitCount(), sel.GetLimitOffset()}
+	}
+	param := func(limit *pg.Node) *pg.Node {
+		if c := limit.GetTypeCast(); c != nil {
+			limit = c.Arg
+		}
+		return limit
+	}
+	known := n
+	for i, limit := range limits(n) {
+		p := param(limit).GetParamRef()
+		if p == nil || p.Number < 1 || int(p.Number) > len(params) || int(p.Number) > len(types) {
+			continue
+		}
+		v, ok := smallInteger(&params[p.Number-1], types[p.Number-1])
+		if !ok {
+			continue
+		}
+		if known == n {
+			known = proto.Clone(n).(*pg.Node)
+		}
+		param(limits(known)[i]).Node = pg.MakeAConstIntNode(v, -1).Node
+	}
+	return known
+}
+
+// smallInteger is the value of an integer parameter between 0 and the largest
+// int4, which is the same for every integer type but the smallest.
+func smallInteger(p *dispatch.Param, typeOID uint32) (v int64, ok bool) {
+	const int8OID, int4OID = 20, 23
+	switch b := p.Value; {
+	case b == nil || typeOID != int8OID && typeOID != int4OID:
+		return 0, false
+	case p.Format == 0:
+		var err error
+		v, err = strconv.ParseInt(string(b), 10, 32)
+		ok = err == nil
+	case len(b) == 8:
+		v, ok = int64(binary.BigEndian.Uint64(b)), true
+	case len(b) == 4:
+		v, ok = int64(int32(binary.BigEndian.Uint32(b))), true
+	}
+	return v, ok && v >= 0 && v <= math.MaxInt32
 }

@@ -102,16 +102,17 @@ func (s *Session) executePortal(po *portal) error {
 // executeSuspendable runs a SELECT that the client fetches in pieces: as a
 // portal of the link, which reads the slices as sources and keeps the rows.
 func (s *Session) executeSuspendable(req *request, po *portal) error {
-	reads, err := s.functionReads(req.node, req.params)
+	node := knownLimits(req.node, req.params, req.types)
+	reads, err := s.functionReads(node, req.params)
 	if err != nil {
 		return err
 	}
 	var sql string
 	if reads.calls {
-		sql, po.sources, err = s.keptRows(req, req.node)
+		sql, po.sources, err = s.keptRows(req, node)
 	} else {
 		var slices []plan.Slice
-		if sql, slices, _, err = s.topOf(req.node, req.types); err == nil && len(slices) > 0 {
+		if sql, slices, _, err = s.topOf(node, req.types); err == nil && len(slices) > 0 {
 			po.sources, err = s.openCursor(slices, req.params)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
@@ -338,5 +339,37 @@ func TestAppendRowBody(t *testing.T) {
 	}
 	if v, rest = field(rest); v == nil || len(v) != 0 || len(rest) != 0 {
 		t.Errorf("the empty field is %q, %d bytes follow", v, len(rest))
+	}
+}
+
+func TestKnownLimits(t *testing.T) {
+	params := []dispatch.Param{
+		{Value: []byte("7")}, {Value: []byte{0, 0, 0, 0, 0, 0, 1, 0}, Format: 1}, {Value: []byte{0, 0, 0, 9}, Format: 1}, {},
+		{Value: []byte("-1")}, {Value: []byte("2147483648")}, {Value: []byte("7")}, {Value: []byte{0, 0, 0, 1, 0, 0, 0, 0}, Format: 1}, {Value: []byte{9}, Format: 1},
+	}
+	types := []uint32{20, 20, 23, 20, 20, 20, 1700, 20, 20}
+	const q = "SELECT i FROM t WHERE i > $1 ORDER BY i"
+	for _, tc := range [][2]string{
+		{" LIMIT $1", " LIMIT 7"},
+		{" LIMIT $2 OFFSET $3", " LIMIT 256 OFFSET 9"},
+		{" LIMIT $1::bigint OFFSET $4", " LIMIT 7::bigint OFFSET $4"}, // NULL
+		{" LIMIT $5 OFFSET $6", " LIMIT $5 OFFSET $6"},                // out of range
+		{" LIMIT $7 OFFSET $8", " LIMIT $7 OFFSET $8"},                // of another type, out of range
+		{" LIMIT $9 OFFSET $10", " LIMIT $9 OFFSET $10"},              // not in the form of the type, missing
+		{" LIMIT $1 + 1 OFFSET 3", " LIMIT $1 + 1 OFFSET 3"},
+		{" LIMIT ALL", " LIMIT ALL"},
+		{"", ""},
+	} {
+		n, err := parseOne(q + tc[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := plan.Deparse(knownLimits(n, params, types))
+		if err != nil || got != q+tc[1] {
+			t.Errorf("%s: %s, %v", tc[0], got, err)
+		}
+		if before, err := plan.Deparse(n); err != nil || before != q+tc[0] {
+			t.Errorf("%s has become %s, %v", tc[0], before, err)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/merge"
 )
 
 const (
@@ -32,6 +33,7 @@ type reception struct {
 	cmd   uint32
 	slice int16
 	rcv   motion.Receiver // nil until it is open
+	from  int             // how many senders it has
 }
 
 func (s *Session) reception(cmd uint32, slice int16) (*reception, error) {
@@ -52,6 +54,7 @@ func (r *reception) run() dispatch.Run {
 }
 
 func (r *reception) open(ctx context.Context, senders []motion.Peer) (err error) {
+	r.from = len(senders)
 	r.rcv, err = r.ic.Receive(ctx, motion.ID{Session: r.s.id, Command: r.cmd, SendSlice: r.slice}, r.s.self(), senders)
 	return err
 }
@@ -63,8 +66,10 @@ func (r *reception) abort() {
 	}
 }
 
-// rows sinks the tuples, to the end.
-func (r *reception) rows(run *dispatch.Running, sink func([]byte) error) error {
+// rows sinks the tuples, to the end. With an order they are merged: then it holds
+// one of each sender, and a sender that it does not wait for keeps no other from
+// sending, for each has a window of its own.
+func (r *reception) rows(run *dispatch.Running, order *merge.Merger, sink func([]byte) error) error {
 	ctx, cancel := context.WithCancelCause(run.Context())
 	defer cancel(nil)
 	if r.rcv == nil {
@@ -76,8 +81,16 @@ func (r *reception) rows(run *dispatch.Running, sink func([]byte) error) error {
 	}
 	var p patience
 	defer p.after(run.Sent(r.slice), func() { cancel(errNoArrival) })()
-	for {
+	next := func() ([]byte, error) {
 		row, _, err := r.rcv.Receive(ctx)
+		return row, err
+	}
+	if order != nil {
+		order.Begin(r.from, func(sender int) ([]byte, error) { return r.rcv.ReceiveFrom(ctx, sender) })
+		next = order.Next
+	}
+	for {
+		row, err := next()
 		if err == io.EOF {
 			break
 		}

@@ -84,6 +84,7 @@ type cache struct {
 	sources   *functionSources
 	fields    map[string][]pgproto3.FieldDescription // of described statements
 	quick     map[quickKey]quick
+	bytewise  map[string]bool // of collations: see Session.bytewise
 }
 
 func (c *cache) reset(tick uint64) {
@@ -93,6 +94,7 @@ func (c *cache) reset(tick uint64) {
 	c.sources = nil
 	c.fields = map[string][]pgproto3.FieldDescription{}
 	c.quick = map[quickKey]quick{}
+	c.bytewise = map[string]bool{}
 }
 
 // fresh drops what may be outdated.

@@ -13,6 +13,7 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/merge"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
@@ -54,6 +55,7 @@ func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	// Rows between segments are in UTF-8, which a server reads with no other
 	// encoding of the database.
 	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"
+	opt.Merges = s.mayMerge
 	opt.Eval = func(sql string) (string, error) {
 		s.unsteady++
 		res, err := s.local(sql)
@@ -167,6 +169,10 @@ func (s *Session) inItsWords(err error, req *request) error {
 // runSelect answers a SELECT.
 func (s *Session) runSelect(req *request, node *pg.Node) error {
 	unsteady := s.unsteady
+	if known := knownLimits(node, req.params, req.types); known != node {
+		node = known
+		s.unsteady++ // these values make the plan
+	}
 	q, err := s.plan(node, req.types)
 	if err != nil {
 		return s.inItsWords(err, req)
@@ -274,8 +280,9 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 		return err
 	}
 	ds := s.dispatched(slices, params)
-	ds[0].ResultFormats = formats
-	return s.gatherFirst(ctx, ds, sink)
+	order := slices[0].Merge
+	ds[0].ResultFormats = order.Formats(formats)
+	return s.gatherFirst(ctx, ds, merge.New(order, formats), sink)
 }
 
 // tornTries is how often a statement is begun again whose snapshots on different
@@ -293,8 +300,9 @@ func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running,
 	return run, err
 }
 
-// gatherFirst opens the slices, runs the first of them and sinks its tuples.
-func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, sink func([]byte) error) error {
+// gatherFirst opens the slices, runs the first of them and sinks its tuples,
+// merged unless order is nil.
+func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, order *merge.Merger, sink func([]byte) error) error {
 	var end *reception
 	run, err := s.openWhole(ctx, func() (run *dispatch.Running, err error) {
 		s.command++
@@ -310,7 +318,7 @@ func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, sink
 	if err != nil {
 		return err
 	}
-	rerr := end.rows(run, sink)
+	rerr := end.rows(run, order, sink)
 	ferr := s.finishRunning(run)
 	if ferr == nil && rerr == nil {
 		return nil

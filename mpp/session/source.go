@@ -8,6 +8,7 @@ import (
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/execute"
+	"github.com/trunkline-db/trunkline/mpp/merge"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
@@ -101,7 +102,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
 		d := &ds[i]
-		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments, Count: count}
+		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments, Count: count, ResultFormats: sl.Merge.Formats(nil)}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}
@@ -189,7 +190,7 @@ func (src *source) gather(sink func([]byte) error) error {
 	}
 	switch {
 	case err == nil:
-		err = end.rows(run, sink)
+		err = end.rows(run, merge.New(src.slice.Merge, nil), sink)
 	case run != nil:
 		err = cause(run.Context(), err)
 		run.Fail(err)

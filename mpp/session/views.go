@@ -179,7 +179,7 @@ func (s *Session) segmentView(r *relation) *plan.Relation {
 	opt.NoMotions = true
 	assumeUser(node)
 	q, err := plan.Select(node, planCatalog{s: s, inView: true}, opt)
-	if err != nil || q.Kind != plan.Gather || len(q.Slices) != 1 {
+	if err != nil || q.Kind != plan.Gather || len(q.Slices) != 1 || q.Slices[0].Merge != nil {
 		return nil
 	}
 	table := r.Relation
