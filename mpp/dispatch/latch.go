@@ -28,6 +28,7 @@ type latch struct {
 type hold struct {
 	l        *latch
 	class    int
+	limit    time.Duration
 	admitted chan struct{} // nil when admitted at once
 	timer    *time.Timer
 	again    func() time.Duration
@@ -38,9 +39,10 @@ type hold struct {
 
 // acquire waits for its class's turn. The claim ends with release. After limit
 // again is asked how much longer it may last, and when that is over again; with
-// nothing more, or without again, the claim ends by itself.
+// nothing more, or without again, the claim ends by itself. While nobody of the
+// other class waits it is not asked, and the claim lasts.
 func (l *latch) acquire(ctx context.Context, class int, limit time.Duration, again func() time.Duration) (*hold, error) {
-	h := &hold{l: l, class: class, again: again, done: make(chan struct{})}
+	h := &hold{l: l, class: class, limit: limit, again: again, done: make(chan struct{})}
 	l.mu.Lock()
 	other := 1 - class
 	if l.active[other] == 0 && len(l.waiting[other]) == 0 {
@@ -85,7 +87,10 @@ func (h *hold) release() {
 // overstay runs in the timer's goroutine when the limit is over.
 func (h *hold) overstay() {
 	for h.again != nil {
-		d := h.again()
+		d := h.limit
+		if h.l.wanted(1 - h.class) {
+			d = h.again()
+		}
 		if d <= 0 {
 			break
 		}
@@ -96,6 +101,13 @@ func (h *hold) overstay() {
 		}
 	}
 	h.free()
+}
+
+// wanted says whether somebody of a class waits.
+func (l *latch) wanted(class int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting[class]) > 0
 }
 
 func (h *hold) free() {

@@ -159,6 +159,7 @@ func (d *Dispatcher) Recover(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.deadlocks(ctx) })
+	defer d.closeLockWaits(0)
 	tick := time.NewTicker(d.p.RecoverEvery)
 	defer tick.Stop()
 	for round := 0; ; round++ {
@@ -176,6 +177,7 @@ func (d *Dispatcher) Recover(ctx context.Context) error {
 				d.log.Warn("the coordinator's PostgreSQL does not say which transactions it remembers", "err", err)
 			}
 		}
+		d.closeLockWaits(lockWaitsIdle)
 		select {
 		case <-ctx.Done():
 			return nil

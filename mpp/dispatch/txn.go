@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -153,13 +152,8 @@ func (g *Gang) waitsForLock() bool {
 		if !ok {
 			continue
 		}
-		conn, err := g.d.connectSegment(ctx, seg, "postgres")
-		if err != nil {
-			return true
-		}
-		rows, err := query(ctx, conn, fmt.Sprintf("SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %d AND wait_event_type = 'Lock'", pid))
-		_ = conn.Close(ctx)
-		if err != nil || len(rows) > 0 {
+		waits, err := g.d.waitsOn(ctx, seg, pid)
+		if err != nil || waits {
 			return true
 		}
 	}
