@@ -82,3 +82,36 @@ func TestKeptPlans(t *testing.T) {
 	}
 	exec("drop role nobody_" + conn.Config().Database)
 }
+
+// TestKeptStatements changes a table's column while other sessions ask for it all
+// the time: they get what it was or what it is.
+func TestKeptStatements(t *testing.T) {
+	c := shared(t)
+	conn := c.Connect(t, c.Database(t))
+	asker := c.Connect(t, conn.Config().Database)
+	testkit.Exec(t, conn, "create table t (id int, v int) distributed by (id); insert into t select i, 7 from generate_series(1, 30) i")
+	ask := func(want string) {
+		t.Helper()
+		for range 3 {
+			if got := testkit.Value(t, asker, "select v from t where id = 1"); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+			if got := testkit.Query(t, asker, "select v from t"); len(got) != 30 || got[0] != want {
+				t.Errorf("%q, want 30 of %s", got, want)
+			}
+		}
+	}
+	ask("7")
+	testkit.Exec(t, conn, "alter table t alter v type text using 'v' || v")
+	ask("v7")
+	testkit.Exec(t, asker, "begin; alter table t alter v type int using 8")
+	ask("8")
+	testkit.Exec(t, asker, "rollback")
+	ask("v7")
+	testkit.Exec(t, asker, "deallocate all; discard plans")
+	ask("v7")
+	testkit.Exec(t, asker, "discard all")
+	ask("v7")
+	testkit.Exec(t, conn, "alter table t drop v; alter table t add v numeric default 1.50")
+	ask("1.50")
+}

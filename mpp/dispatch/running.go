@@ -21,6 +21,9 @@ type Slice struct {
 	SQL           string
 	Params        []Param
 	ResultFormats []int16
+	// Prepared is the version of the catalog that SQL was made for, 0 for none
+	// that is known; see execute.Slice.
+	Prepared uint64
 	// Copy says that SQL is COPY … TO STDOUT; a tuple of the motion is then
 	// one CopyData content, else one DataRow body. Such a slice takes its
 	// snapshot when it runs.
@@ -267,7 +270,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
-			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Copy: s.Copy, Read: s.Read, Count: s.Count}
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}

@@ -48,6 +48,10 @@ type Slice struct {
 	SQL           string  `json:"sql"`
 	Params        []Param `json:"params,omitempty"`
 	ResultFormats []int16 `json:"resultFormats,omitempty"`
+	// Prepared, if not 0, is the version of the catalog that SQL was made for. A
+	// slice alone in its command need not be parsed again when the last one had
+	// the same SQL and version.
+	Prepared uint64 `json:"prepared,omitempty"`
 	// Copy says that SQL is COPY … TO STDOUT. A tuple of the motion is then
 	// the content of one CopyData message; otherwise it is the body of one
 	// DataRow message. A copy slice takes its snapshot when it runs.

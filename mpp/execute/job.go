@@ -3,7 +3,9 @@ package execute
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -142,7 +144,7 @@ func (j *job) request() []byte {
 			b = appendFrontend(b, &pgproto3.Execute{})
 		}
 		for i := range c.Slices {
-			b = j.q.appendOpen(b, &c.Slices[i])
+			b = j.q.appendOpen(b, c, &c.Slices[i])
 		}
 		// The answers must come now: they say that the snapshots are taken.
 		b = appendFrontend(b, &pgproto3.Flush{})
@@ -159,7 +161,36 @@ func (j *job) request() []byte {
 	return b
 }
 
-func (q *session) appendOpen(b []byte, s *Slice) []byte {
+// parsed is PostgreSQL's unnamed statement, if it is that of a slice which may
+// come again.
+type parsed struct {
+	sql      string
+	prepared uint64
+	oids     []uint32 // of the parameters
+	at       time.Time
+}
+
+// parsedAge is how long a statement is used again: its plan is made for tables as
+// large as they were.
+const parsedAge = time.Second
+
+// appendParse appends the messages that make the slice's SQL the unnamed
+// statement, none when it is.
+func (q *session) appendParse(b []byte, c *Command, m *pgproto3.Parse) []byte {
+	s := &c.Slices[0]
+	if len(c.Slices) > 1 || c.Begin != "" || s.Prepared == 0 || s.Copy || s.Read != nil || len(s.Inputs) > 0 {
+		q.parsed = parsed{}
+		return appendFrontend(b, m)
+	}
+	p := &q.parsed
+	if p.prepared == s.Prepared && p.sql == s.SQL && slices.Equal(p.oids, m.ParameterOIDs) && time.Since(p.at) < parsedAge {
+		return b
+	}
+	*p = parsed{s.SQL, s.Prepared, m.ParameterOIDs, time.Now()}
+	return appendFrontend(b, m)
+}
+
+func (q *session) appendOpen(b []byte, c *Command, s *Slice) []byte {
 	parse := pgproto3.Parse{Query: s.SQL}
 	bind := pgproto3.Bind{DestinationPortal: q.open[s.Index].name, ResultFormatCodes: s.ResultFormats}
 	if n := len(s.Params); n > 0 {
@@ -170,7 +201,7 @@ func (q *session) appendOpen(b []byte, s *Slice) []byte {
 			parse.ParameterOIDs[i], bind.ParameterFormatCodes[i], bind.Parameters[i] = p.OID, p.Format, p.Value
 		}
 	}
-	return appendFrontend(appendFrontend(b, &parse), &bind)
+	return appendFrontend(q.appendParse(b, c, &parse), &bind)
 }
 
 // appendExecute asks for the next portion of the running slice.

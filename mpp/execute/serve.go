@@ -66,6 +66,7 @@ func (j *job) serve() error {
 		var why error
 		if f != nil {
 			why = f
+			q.parsed = parsed{}
 		}
 		if st := q.stmt.Load(); st != nil && st.left > 0 {
 			// It has failed here or elsewhere: whatever PostgreSQL has made of

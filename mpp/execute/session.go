@@ -45,6 +45,7 @@ type session struct {
 
 	stmt          atomic.Pointer[statement] // of the open slices, when they have motions
 	rowsConnected bool                      // PostgreSQL to the row source; the pump's and the feeder's in turn
+	parsed        parsed                    // likewise
 
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
@@ -132,6 +133,7 @@ func (q *session) feed() error {
 				return q.protocolViolation(errors.New("message before the answer to a slice command"))
 			}
 			q.busy.Store(true)
+			q.parsed = parsed{} // whatever this does
 			if _, err := q.pg.Write(b[:n]); err != nil {
 				return err
 			}
