@@ -13,23 +13,34 @@ import (
 
 // A column's name says its kind, so that joins by USING fit.
 const (
-	kindInt  = 'i'
-	kindText = 't'
-	kindNum  = 'n'
-	kindDate = 'd'
-	kindBool = 'b'
-	kindReal = 'r'
-	kindChar = 'c'
-	kindUUID = 'u'
+	kindInt   = 'i'
+	kindText  = 't'
+	kindNum   = 'n'
+	kindDate  = 'd'
+	kindBool  = 'b'
+	kindReal  = 'r'
+	kindChar  = 'c'
+	kindUUID  = 'u'
+	kindTime  = 'l'
+	kindStamp = 'm' // without time zone
+	kindZoned = 'v' // with time zone
+	kindBytes = 'w'
 )
 
+// allKinds are the kinds that are drawn where nothing says which.
+var allKinds = []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal, kindChar, kindUUID, kindTime, kindStamp, kindZoned, kindBytes}
+
+// alike are kinds that PostgreSQL compares with each other.
+var alike = map[byte]string{kindInt: "1", kindNum: "1", kindReal: "1", kindDate: "2", kindStamp: "2", kindZoned: "2"}
+
 var columnKinds = map[string]byte{"a": kindInt, "b": kindInt, "c": kindText, "d": kindNum, "e": kindDate, "f": kindBool, "g": kindReal, "h": kindText,
-	"k": kindChar, "u": kindUUID}
+	"k": kindChar, "u": kindUUID, "l": kindTime, "m": kindStamp, "v": kindZoned, "w": kindBytes}
 
 var kindTypes = map[byte][]string{
 	kindInt: {"int", "bigint", "smallint"}, kindText: {"text", "varchar(20)", "text", "text", "varchar(20)", `text collate "C"`},
 	kindNum: {"numeric", "numeric(10,2)"}, kindDate: {"date"}, kindBool: {"bool"}, kindReal: {"float8", "float4"},
-	kindChar: {"char(4)", "char(6)"}, kindUUID: {"uuid"},
+	kindChar: {"char(4)", "char(6)"}, kindUUID: {"uuid"}, kindTime: {"time", "time(3)"}, kindStamp: {"timestamp", "timestamp(3)"},
+	kindZoned: {"timestamptz"}, kindBytes: {"bytea"},
 }
 
 // genColumn is a column an expression may use.
@@ -91,7 +102,7 @@ func (g *gen) alias() string {
 // table draws a table: its definition and its rows.
 func (g *gen) table(i int) (t genTable, create, rows string) {
 	t = genTable{name: fmt.Sprintf("t%d", i), base: true, segments: testSegments, spread: true}
-	names := strings.Split("abcdefghku", "")
+	names := strings.Split("abcdefghkulmvw", "")
 	count := 2 + g.n(4)
 	var defs, vals []string
 	t.pk = g.one(3)
@@ -108,14 +119,19 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 		t.cols = append(t.cols, genColumn{name, kind})
 		h := fmt.Sprintf("(hashint4(g * 7 + %d) & 1023)", seed+k)
 		val := map[byte]string{
-			kindInt:  fmt.Sprintf("%s %% %d", h, 4+g.n(12)),
-			kindText: fmt.Sprintf("'s' || %s %% %d", h, 3+g.n(6)),
-			kindNum:  fmt.Sprintf("(%s %% 9) / 2.0", h),
-			kindDate: fmt.Sprintf("date '2020-01-01' + %s %% 5", h),
-			kindBool: fmt.Sprintf("%s %% 2 = 0", h),
-			kindReal: fmt.Sprintf("(%s %% 9) / 2.0", h),
-			kindChar: fmt.Sprintf("'k' || %s %% %d", h, 2+g.n(12)),
-			kindUUID: fmt.Sprintf("('%s' || %s %% 6)::uuid", uuidStart, h),
+			kindInt:   fmt.Sprintf("%s %% %d", h, 4+g.n(12)),
+			kindText:  fmt.Sprintf("'s' || %s %% %d", h, 3+g.n(6)),
+			kindNum:   fmt.Sprintf("case %s %% 11 when 10 then 'NaN' else (%[1]s %% 9) / 2.0 end", h),
+			kindDate:  fmt.Sprintf("case %s %% 8 when 5 then 'infinity' when 6 then '0044-03-15 BC' when 7 then '12020-01-01' else date '2020-01-01' + %[1]s %% 5 end", h),
+			kindBool:  fmt.Sprintf("%s %% 2 = 0", h),
+			kindReal:  fmt.Sprintf("case %s %% 13 when 10 then 'NaN' when 11 then 'infinity' when 12 then '-0' else (%[1]s %% 9) / 2.0::float8 end", h),
+			kindChar:  fmt.Sprintf("'k' || %s %% %d", h, 2+g.n(12)),
+			kindUUID:  fmt.Sprintf("('%s' || %s %% 6)::uuid", uuidStart, h),
+			kindTime:  fmt.Sprintf("case %s %% 6 when 5 then '24:00' else time '12:00:00.5' + %[1]s %% 4 * interval '1 hour' end", h),
+			kindStamp: fmt.Sprintf("case %s %% 7 when 5 then '-infinity' when 6 then '0044-03-15 01:02:03 BC' else timestamp '2020-01-01' + %[1]s %% 5 * interval '12 hours' end", h),
+			// There the time zone of the tests is 44 minutes and 30 seconds from UTC.
+			kindZoned: fmt.Sprintf("case %s %% 7 when 5 then 'infinity' when 6 then '0044-03-15 01:02:03+00 BC' else timestamptz '1971-12-30 00:00' + %[1]s %% 5 * interval '12 hours' end", h),
+			kindBytes: fmt.Sprintf("decode('5c' || lpad(%s %% 5 || '', 2, '0'), 'hex')", h),
 		}[kind]
 		switch {
 		case k == 0 && t.pk:
@@ -360,7 +376,7 @@ func (g *gen) kind(sc *genScope) byte {
 	if len(sc.cols) > 0 && !g.one(6) {
 		return sc.cols[g.n(len(sc.cols))].kind
 	}
-	return []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal, kindChar, kindUUID}[g.n(8)]
+	return allKinds[g.n(len(allKinds))]
 }
 
 func isConst(e string) bool {
@@ -450,18 +466,24 @@ func commonNames(l, r *genScope) (out []string) {
 
 // joinCond equates columns of two sides, columns of the same name if any.
 func (g *gen) joinCond(l, r *genScope) string {
-	var same, kind []string
+	var same, kind, across []string
 	for _, a := range l.cols {
 		for _, b := range r.cols {
+			eq := a.ref + " = " + b.ref
 			if a.kind != b.kind {
+				if alike[a.kind] != "" && alike[a.kind] == alike[b.kind] {
+					across = append(across, eq)
+				}
 				continue
 			}
-			eq := a.ref + " = " + b.ref
 			kind = append(kind, eq)
 			if a.ref[strings.IndexByte(a.ref, '.'):] == b.ref[strings.IndexByte(b.ref, '.'):] {
 				same = append(same, eq)
 			}
 		}
+	}
+	if len(across) > 0 && g.one(8) {
+		return across[g.n(len(across))]
 	}
 	if len(kind) == 0 {
 		return ""

@@ -383,7 +383,7 @@ func (mv *mover) start() candidates {
 		}
 	}
 	for _, c := range mv.cols {
-		if sentFamilies[family(baseColumn(c))] && c.rte.sends(c.col) {
+		if mv.p.sends(baseColumn(c)) && c.rte.sends(c.col) {
 			add(placing{segs: n, classes: []colID{mv.eq.root(c)}})
 		}
 	}
@@ -452,7 +452,7 @@ func (mv *mover) keys(l *leaf, t placing) []int {
 	var keys []int
 	for _, class := range t.classes {
 		i := slices.IndexFunc(mv.cols, func(id colID) bool {
-			return id.rte == l.rte && id.rte.sends(id.col) && mv.eq.root(id) == class && sentFamilies[family(baseColumn(id))]
+			return id.rte == l.rte && id.rte.sends(id.col) && mv.eq.root(id) == class && mv.p.sends(baseColumn(id))
 		})
 		if i < 0 {
 			return nil

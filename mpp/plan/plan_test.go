@@ -57,7 +57,7 @@ func TestPlans(t *testing.T) {
 
 func (w *world) options() Options {
 	n := 0
-	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval}
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval, Sends: sends}
 }
 
 func (w *world) showSelect(d *datadriven.TestData) string {
