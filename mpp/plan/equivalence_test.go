@@ -66,11 +66,11 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 // none.
 func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, top, island, redistribute, broadcast int }
-	reasons, keys := map[string]int{}, map[string]int{}
+	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
 	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
 		if g.one(2) {
-			body, kinds := g.sel(nil, 1)
+			body, kinds := g.rows(1)
 			v := genTable{name: "v0"}
 			for i, k := range kinds {
 				v.cols = append(v.cols, genColumn{fmt.Sprintf("o%d", i+1), k})
@@ -117,6 +117,9 @@ func TestEquivalence(t *testing.T) {
 						reasons[q.Reason]++
 					}
 					for _, s := range q.Slices {
+						for _, op := range setOps.FindAllString(s.SQL, -1) {
+							sets[op]++
+						}
 						switch s.Motion {
 						case RedistributeMotion:
 							stats.redistribute++
@@ -135,9 +138,12 @@ func TestEquivalence(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%+v, redistributed by %v, not pushed down: %v", stats, keys, reasons)
+	t.Logf("%+v, redistributed by %v, set operations on segments: %v, not pushed down: %v", stats, keys, sets, reasons)
 	if slow*50 > stats.queries {
 		t.Errorf("%d answers of %d queries took too long", slow, stats.queries)
+	}
+	if stats.queries > 1000 && (len(keys) < 10 || len(sets) < 6) {
+		t.Errorf("redistributed by %v, set operations on segments: %v: the generator proves little", keys, sets)
 	}
 	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.redistribute == 0 || stats.broadcast == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
@@ -181,6 +187,8 @@ func trimmed(r result) result {
 	r.rows = rows
 	return r
 }
+
+var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 
 var decimal = regexp.MustCompile(`^-?[0-9]+\.[0-9]+$`)
 

@@ -210,7 +210,7 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	with := ""
 	if g.one(10) {
 		name := "w" + g.alias()
-		body, kinds := g.sel(nil, 1)
+		body, kinds := g.rows(1)
 		var cols []genColumn
 		var list []string
 		for i, k := range kinds {
@@ -225,10 +225,8 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 		depth = 0
 	}
 	body, kinds := g.sel(nil, depth)
-	if g.one(12) {
-		if other, ok := g.selOf(kinds, nil, 1); ok {
-			body = body + " " + g.pick("union", "union all", "except", "intersect", "except all") + " " + other
-		}
+	if g.one(8) {
+		body, kinds = g.setOp(nil, min(depth, 1), 2)
 	}
 	if g.one(6) {
 		body = "select * from (" + body + ") z"
@@ -371,6 +369,69 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 	return "select " + distinct + strings.Join(outs, ", ") + from + where + tail, kinds
 }
 
+// rows draws a SELECT or a set operation with result columns o1, o2, …
+func (g *gen) rows(depth int) (string, []byte) {
+	if g.one(3) {
+		return g.setOp(nil, depth, 2)
+	}
+	return g.sel(nil, depth)
+}
+
+// setOp draws a set operation of at most so many levels.
+func (g *gen) setOp(kinds []byte, depth, levels int) (string, []byte) {
+	var arms [2]string
+	for i := range arms {
+		switch {
+		case levels > 1 && g.one(4):
+			arms[i], kinds = g.setOp(kinds, depth, levels-1)
+			arms[i] = "(" + arms[i] + ")"
+		case kinds != nil || g.one(3):
+			arms[i], kinds = g.selKinds(kinds, nil, depth)
+		default:
+			arms[i], kinds = g.columns(nil)
+		}
+		if i == 1 && g.one(2) {
+			// Some of the same columns, so that rows are placed alike.
+			arms[i], kinds = g.columns(kinds)
+		}
+	}
+	return arms[0] + " " + g.pick("union all", "union all", "union all", "union", "union", "intersect", "except", "intersect all", "except all") + " " + arms[1], kinds
+}
+
+// columns draws a SELECT of a table's columns as they are.
+func (g *gen) columns(want []byte) (string, []byte) {
+	from, sc := g.from(nil, 0)
+	where := ""
+	if g.one(2) {
+		where = " where " + g.cond(sc, 0)
+	}
+	if sc.commaJoin != "" {
+		if where == "" {
+			where = " where " + sc.commaJoin
+		} else {
+			where += " and " + sc.commaJoin
+		}
+	}
+	kinds := want
+	if kinds == nil {
+		for range 1 + g.n(3) {
+			kinds = append(kinds, sc.cols[g.n(len(sc.cols))].kind)
+		}
+	}
+	var outs []string
+	for i, k := range kinds {
+		e := g.constant(k)
+		if cols := sc.of(k); len(cols) > 0 {
+			e = cols[g.n(len(cols))]
+			if g.one(2) {
+				e = cols[0]
+			}
+		}
+		outs = append(outs, fmt.Sprintf("%s as o%d", e, i+1))
+	}
+	return "select " + strings.Join(outs, ", ") + from + where, kinds
+}
+
 // kind draws a kind that the scope has columns of, mostly.
 func (g *gen) kind(sc *genScope) byte {
 	if len(sc.cols) > 0 && !g.one(6) {
@@ -503,8 +564,14 @@ func (g *gen) joinCond(l, r *genScope) string {
 // item draws one FROM item.
 func (g *gen) item(depth int) (string, *genScope) {
 	a := g.alias()
-	if depth > 0 && g.one(5) {
-		sub, kinds := g.sel(nil, depth-1)
+	sets := g.one(8)
+	if depth > 0 && g.one(5) || sets {
+		sub, kinds := "", []byte(nil)
+		if sets {
+			sub, kinds = g.setOp(nil, max(depth-1, 0), 2)
+		} else {
+			sub, kinds = g.rows(depth - 1)
+		}
 		if g.one(8) {
 			sub += " order by 1 limit " + fmt.Sprint(5000+g.n(9))
 		}

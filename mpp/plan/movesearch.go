@@ -45,6 +45,7 @@ type leaf struct {
 	home  locus
 	// asked: of a sub-select in an expression, which makes no rows.
 	asked bool
+	set   *level // the outermost set operation it is in, in FROM or the island itself
 }
 
 // choice is what to do with a leaf; a nil move leaves it where it is.
@@ -89,7 +90,8 @@ type link struct{ a, b *rte }
 // moveTables finds the cheapest moves that let the segments run a level, and
 // sets them. why says why there are none.
 func (p *planner) moveTables(lv *level, why string) (*shape, string) {
-	if p.opt.NoMotions || !movesHelp(why) {
+	if p.opt.NoMotions || !movesHelp(why) || lv.unionAll() {
+		// The arms of a UNION ALL are as good each for itself.
 		return nil, why
 	}
 	mv := &mover{p: p, lv: lv}
@@ -134,7 +136,7 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 	}
 	for _, n := range append(exprs, args...) {
 		if id, ok := sh.columnOf(n); ok {
-			mv.note(inner(id))
+			mv.note(inner(id)...)
 		}
 	}
 	found, _ := mv.search("", func(sh *shape) bool {
@@ -202,12 +204,16 @@ func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 // movesHelp says whether a level that is no island for that reason may be one
 // when tables are moved.
 func movesHelp(why string) bool {
-	return strings.Contains(why, apart) || strings.Contains(why, subGroups) || strings.Contains(why, copySample)
+	return strings.Contains(why, apart) || strings.Contains(why, subGroups) || strings.Contains(why, copySample) ||
+		strings.Contains(why, setApart) || strings.Contains(why, setMixed)
 }
 
 // collect finds the tables of a level and its sub-selects, and the columns
 // they are joined and grouped by. It says false when there are other things.
 func (mv *mover) collect(lv *level) bool {
+	if lv.isSet() {
+		return mv.collectArms(lv)
+	}
 	p := mv.p
 	for _, c := range lv.calls {
 		if isExecutionSegment(c.fn) {
@@ -230,15 +236,8 @@ func (mv *mover) collect(lv *level) bool {
 				mv.note(key[0])
 			}
 		case rteSub:
-			before := len(mv.leaves)
-			if r.sub == nil || !mv.collect(r.sub) {
+			if r.sub == nil || !mv.collectBelow(r.sub) {
 				return false
-			}
-			if sh, _ := p.shapeOf(r.sub); sh != nil && sh.aggregates {
-				// It can aggregate its rows where they are, in two stages.
-				for _, l := range mv.leaves[before:] {
-					l.alone = l.bytes * groupsShare
-				}
 			}
 		default:
 			return false
@@ -277,37 +276,96 @@ func (mv *mover) collect(lv *level) bool {
 	}
 	for _, g := range lv.sel.GroupClause {
 		for id := range commonColumns(lv, g, refs) {
-			mv.note(inner(id))
+			mv.note(inner(id)...)
+		}
+	}
+	if len(lv.sel.DistinctClause) > 0 && lv != mv.lv {
+		for i := range lv.vals {
+			mv.note(lv.inner(i)...)
 		}
 	}
 	return true
 }
 
-// inner is the column of a base table that a column of a sub-select is.
-func inner(id colID) colID {
-	for id.rte != nil && id.rte.kind == rteSub && id.rte.sub != nil {
-		in, ok := id.rte.sub.outColumnID(id.col)
-		if !ok {
-			break
-		}
-		id = in
+// collectBelow is collect for a level whose rows are another's.
+func (mv *mover) collectBelow(lv *level) bool {
+	before := len(mv.leaves)
+	if !mv.collect(lv) {
+		return false
 	}
-	return id
+	if sh, _ := mv.p.shapeOf(lv); sh != nil && (sh.aggregates || len(lv.sel.DistinctClause) > 0) {
+		// It can aggregate its rows where they are, in two stages.
+		for _, l := range mv.leaves[before:] {
+			l.alone = l.bytes * groupsShare
+		}
+	}
+	return true
 }
 
-func (mv *mover) note(id colID) {
-	if id.rte != nil && id.rte.kind == rteGather && !slices.Contains(mv.cols, id) {
-		mv.cols = append(mv.cols, id)
+// collectArms is collect for a set operation.
+func (mv *mover) collectArms(lv *level) bool {
+	first := len(mv.leaves)
+	for _, arm := range lv.arms {
+		if !mv.collectBelow(arm) {
+			return false
+		}
+	}
+	for _, l := range mv.leaves[first:] {
+		l.set = lv
+		// Their rows are added, not multiplied.
+		mv.links = append(mv.links, link{mv.leaves[first].rte, l.rte})
+	}
+	for i := range lv.outs {
+		for _, a := range lv.arms[0].inner(i) {
+			for _, b := range lv.arms[1].inner(i) {
+				mv.same(a, b)
+			}
+		}
+	}
+	return true
+}
+
+// inner are the columns of base tables that a column of a sub-select is: of a
+// set operation one for each arm.
+func inner(id colID) []colID {
+	switch {
+	case id.rte == nil:
+		return nil
+	case id.rte.kind == rteSub && id.rte.sub != nil:
+		return id.rte.sub.inner(id.col)
+	}
+	return []colID{id}
+}
+
+// inner is that of result column i of a level.
+func (lv *level) inner(i int) []colID {
+	if lv.isSet() {
+		return append(lv.arms[0].inner(i), lv.arms[1].inner(i)...)
+	}
+	id, ok := lv.outColumnID(i)
+	if !ok {
+		return nil
+	}
+	return inner(id)
+}
+
+func (mv *mover) note(ids ...colID) {
+	for _, id := range ids {
+		if id.rte != nil && id.rte.kind == rteGather && !slices.Contains(mv.cols, id) {
+			mv.cols = append(mv.cols, id)
+		}
 	}
 }
 
 // same notes that the query equates two columns, whether in all rows or not.
 func (mv *mover) same(a, b colID) {
-	a, b = inner(a), inner(b)
-	mv.note(a)
-	mv.note(b)
-	mv.eq.equal(a, b)
-	mv.link([]*rte{a.rte}, []*rte{b.rte})
+	for _, a := range inner(a) {
+		for _, b := range inner(b) {
+			mv.note(a, b)
+			mv.eq.equal(a, b)
+			mv.link([]*rte{a.rte}, []*rte{b.rte})
+		}
+	}
 }
 
 func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
@@ -343,7 +401,9 @@ func tablesOf(n *pg.Node, refs map[*pg.Node]*ref) (out []*rte) {
 	walk(n, func(m any) bool {
 		if n, ok := m.(*pg.Node); ok && refs[n] != nil {
 			if id, ok := refs[n].columnID(); ok {
-				out = append(out, inner(id).rte)
+				for _, in := range inner(id) {
+					out = append(out, in.rte)
+				}
 			}
 		}
 		return true
@@ -381,6 +441,9 @@ func (mv *mover) start() candidates {
 		case locusStrewn:
 			add(placing{segs: l.home.segs, stays: l})
 		}
+		if l.set != nil && l.home.kind != locusReplicated {
+			add(placing{segs: l.home.segs, stays: l})
+		}
 	}
 	for _, c := range mv.cols {
 		if mv.p.sends(baseColumn(c)) && c.rte.sends(c.col) {
@@ -404,7 +467,7 @@ func (mv *mover) candidate(t placing) *candidate {
 	for _, l := range mv.leaves {
 		var list []choice
 		switch {
-		case l == t.stays, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
+		case l == t.stays, t.stays != nil && l.set != nil && l.set == t.stays.set, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
 			list = append(list, choice{})
 		}
 		if l.fixed == "" {
