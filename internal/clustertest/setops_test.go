@@ -44,6 +44,15 @@ func TestSetOperations(t *testing.T) {
 		has(t, strings.Join(testkit.Query(t, conn, "explain "+q.sql), "\n"), q.plan...)
 		has(t, strings.Join(testkit.Query(t, conn, "explain analyze "+q.sql), "\n"), append(q.plan, "Execution Time")...)
 	}
+	// What one segment sends, whichever that is, does not change where the rows
+	// of others go.
+	testkit.Exec(t, conn, "create table r (id int) distributed replicated; insert into r values (1), (2)")
+	for range 8 {
+		const sql = "select id from r union all (select a.id from a join s on a.id = s.id order by 1 limit 2000)"
+		if got := testkit.Query(t, conn, sql); len(got) != 1002 {
+			t.Fatalf("%s: %d rows", sql, len(got))
+		}
+	}
 	// A plan says why the coordinator does it.
 	has(t, strings.Join(testkit.Query(t, conn, "explain select id from a union select d - date '2020-01-01' from b"), "\n"),
 		`Gather Motion 3:1  \(slice1`, `Gather Motion 3:1  \(slice2`, `Not pushed down: a set operation with equal rows that may be on different segments`)

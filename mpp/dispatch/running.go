@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -221,6 +222,9 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			p.slices = append(p.slices, s.Index)
 		}
 	}
+	// Rows are placed by the number of their segment: a slice of some segments
+	// that comes first must not put these before the others.
+	slices.SortFunc(r.parts, func(a, b *runPart) int { return cmp.Compare(a.m.seg.Content, b.m.seg.Content) })
 	for _, s := range r.slices {
 		if s.Input != nil && (r.slice(s.Input.To) == nil || s.Input.To == s.Index) {
 			return nil, newError("XX000", fmt.Sprintf("slice %d is the input of slice %d, which is not there", s.Index, s.Input.To), nil)
@@ -369,8 +373,8 @@ func (p *runPart) command(r *Running, text string, slice int16) (string, error) 
 	return tag.String(), nil
 }
 
-// Senders returns the executors that run a slice, in the order of its
-// segments: the senders of its motion.
+// Senders returns the executors that run a slice, in the order of their content
+// ids: the senders of its motion.
 func (r *Running) Senders(slice int16) []motion.Peer {
 	var peers []motion.Peer
 	for _, p := range r.parts {
@@ -484,8 +488,8 @@ func (r *Running) Rows() int64 {
 	return n
 }
 
-// Tags are the outcomes of a slice that was run, in the order of its
-// segments. Valid after Finish.
+// Tags are the outcomes of a slice that was run, in the order of the content ids
+// of its segments. Valid after Finish.
 func (r *Running) Tags(slice int16) []pgconn.CommandTag {
 	var tags []pgconn.CommandTag
 	for _, p := range r.parts {
