@@ -2,6 +2,7 @@ package plan
 
 import (
 	"container/heap"
+	"math"
 	"slices"
 	"strings"
 
@@ -59,14 +60,19 @@ type candidate struct {
 	choices [][]choice // cheapest first
 	at      []int
 	cost    float64
+	// spread is how many different values the keys have by which the rows of
+	// each table can be sent, at least: few of them leave segments idle.
+	spread float64
 }
 
 type candidates []*candidate
 
-func (c candidates) Len() int           { return len(c) }
-func (c candidates) Less(i, j int) bool { return c[i].cost < c[j].cost }
-func (c candidates) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
-func (c *candidates) Push(x any)        { *c = append(*c, x.(*candidate)) }
+func (c candidates) Len() int      { return len(c) }
+func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+func (c *candidates) Push(x any)   { *c = append(*c, x.(*candidate)) }
+func (c candidates) Less(i, j int) bool {
+	return c[i].cost < c[j].cost || c[i].cost == c[j].cost && c[i].spread > c[j].spread
+}
 func (c *candidates) Pop() any {
 	old := *c
 	x := old[len(old)-1]
@@ -462,7 +468,7 @@ func (mv *mover) start() candidates {
 
 // candidate lists for each table what fits a target.
 func (mv *mover) candidate(t placing) *candidate {
-	c := &candidate{at: make([]int, len(mv.leaves))}
+	c := &candidate{at: make([]int, len(mv.leaves)), spread: math.Inf(1)}
 	others := float64(t.segs - 1)
 	for _, l := range mv.leaves {
 		var list []choice
@@ -473,6 +479,7 @@ func (mv *mover) candidate(t placing) *candidate {
 		if l.fixed == "" {
 			if keys := mv.keys(l, t); keys != nil {
 				m := &move{lv: l.lv, keys: keys, segs: t.segs, mark: mv.p.newMark()}
+				c.spread = min(c.spread, l.spread(keys))
 				list = append(list, choice{m, l.bytes * others / float64(t.segs)})
 			}
 			m := &move{lv: l.lv, broadcast: true, mark: mv.p.newMark()}
@@ -494,6 +501,20 @@ func (mv *mover) candidate(t placing) *candidate {
 		c.choices = append(c.choices, list)
 	}
 	return c
+}
+
+// spread is how many different values a key of a table has at least; where it is
+// not known, enough.
+func (l *leaf) spread(keys []int) float64 {
+	most := 0.0
+	for _, k := range keys {
+		d := l.rte.rel.Columns[k].Distinct
+		if d <= 0 {
+			return math.Inf(1)
+		}
+		most = max(most, d)
+	}
+	return most
 }
 
 // fits says whether a table is placed as a target wants it.
@@ -548,7 +569,7 @@ func (c *candidate) next(todo *candidates) {
 		if c.at[i]+1 >= len(c.choices[i]) {
 			continue
 		}
-		d := &candidate{choices: c.choices, at: slices.Clone(c.at)}
+		d := &candidate{choices: c.choices, at: slices.Clone(c.at), spread: c.spread}
 		d.at[i]++
 		d.cost = c.cost - c.choices[i][c.at[i]].cost + c.choices[i][d.at[i]].cost
 		heap.Push(todo, d)

@@ -19,6 +19,8 @@ import (
 //	exec [segments=n]    a definition, made everywhere; DISTRIBUTED clauses count
 //	load table=t         rows for a table: VALUES or SELECT
 //	size table=t rows=n  what the planner takes for the table's number of rows
+//	distinct table=t column=c values=n
+//	                     and for the number of different values of a column
 //	select [flags]       a query; "ordered": in the answer's order, "any": only
 //	                     the number of rows is compared (LIMIT without ORDER BY),
 //	                     "rows": the answer itself is printed and not compared
@@ -44,6 +46,18 @@ func TestPlans(t *testing.T) {
 				d.ScanArgs(t, "table", &table)
 				d.ScanArgs(t, "rows", &n)
 				w.tables[table].size = float64(n)
+				w.cat.forget()
+				return ""
+			case "distinct":
+				var table, column string
+				var n int
+				d.ScanArgs(t, "table", &table)
+				d.ScanArgs(t, "column", &column)
+				d.ScanArgs(t, "values", &n)
+				if w.tables[table].distinct == nil {
+					w.tables[table].distinct = map[string]float64{}
+				}
+				w.tables[table].distinct[column] = float64(n)
 				w.cat.forget()
 				return ""
 			case "select":
