@@ -17,7 +17,7 @@ var keyTypes = []struct{ left, right, value string }{
 	{"int", "bigint", "k"},
 	{"numeric(10,2)", "numeric", "case k when 20 then 'NaN' else (k || '.50' || repeat('0', k % 5))::numeric end"},
 	{"real", "float8", "case k when 20 then 'NaN' when 21 then 'infinity' when 22 then '-0' when 0 then 99 else k::float8 end"},
-	{"float8", "float8", "case k when 20 then 1e-300 else k / 8.0::float8 end"},
+	{"float8", "float8", "case k when 20 then 1e-300 else k / 3.0::float8 end"},
 	{"date", "date", "case k when 20 then 'infinity' when 21 then '0044-03-15 BC' when 22 then '5874897-12-31' else date '2020-01-31' + k end"},
 	{"timestamp(3)", "timestamp", "case k when 20 then '-infinity' when 21 then '0044-03-15 01:02:03 BC' when 22 then '294276-12-31' else timestamp '2020-01-31' + k * interval '1.5 sec' end"},
 	{"timestamptz", "timestamptz", "case k when 20 then 'infinity' when 21 then '0044-03-15 01:02:03+00 BC' when 22 then '12020-01-01 00:00+00' else timestamptz '1880-01-31 00:00+00' + k * interval '31 days' end"},

@@ -63,6 +63,10 @@ func (p *planner) movable(lv *level, r *rte) string {
 		if _, asText := typeFit(c.Type); asText && r.sends(i) {
 			return "a column of type " + c.Type
 		}
+		if family(&c) == "float" && r.sends(i) && !p.sends(&c) {
+			// What comes would not be equal to what is there.
+			return "a column of type " + c.Type + ", which the session's settings round,"
+		}
 	}
 	if p.groupsByPrimaryKey(lv, r) {
 		return "columns that depend on a primary key"
