@@ -63,6 +63,10 @@ func fromText(typeOID uint32, typmod int32, text, dst []byte) ([]byte, bool) {
 	case oidFloat4, oidFloat8:
 		return appendFloat(dst, text, types[typeOID].size)
 	case oidNumeric:
+		if form, special := numericSpecials[string(trimSpace(text))]; special {
+			// An infinity fits no precision.
+			return append(dst, form...), typmod < 4 || form == numericNaN
+		}
 		out, ok := appendNumeric(dst, trimSpace(text))
 		if ok && typmod >= 4 {
 			// The scale is an 11-bit signed number in the modifier's low bits.
@@ -72,8 +76,8 @@ func fromText(typeOID uint32, typmod int32, text, dst []byte) ([]byte, bool) {
 		}
 		return out, ok
 	case oidDate:
-		days, rest, ok := parseDate(trimSpace(text))
-		return be.AppendUint32(dst, uint32(int32(days))), ok && len(rest) == 0
+		days, ok := parseWholeDate(trimSpace(text))
+		return be.AppendUint32(dst, uint32(days)), ok
 	case oidTime:
 		us, frac, rest, ok := parseTime(trimSpace(text))
 		ok = ok && len(rest) == 0 && (typmod < 0 || frac <= int(typmod))
@@ -188,17 +192,28 @@ func appendBool(dst, text []byte) ([]byte, bool) {
 	return dst, false
 }
 
-// appendBytea takes the hex format, and the escape format when nothing in it
-// is escaped.
+// appendBytea takes the hex format and the escape format.
 func appendBytea(dst, text []byte) ([]byte, bool) {
 	if bytes.HasPrefix(text, []byte(`\x`)) {
 		out, err := hex.AppendDecode(dst, text[2:])
 		return out, err == nil
 	}
-	if bytes.IndexByte(text, '\\') >= 0 {
-		return dst, false
+	octal := func(c, last byte) bool { return c >= '0' && c <= last }
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return append(dst, text...), true
+		}
+		dst, text = append(dst, text[:i]...), text[i+1:]
+		switch {
+		case len(text) > 0 && text[0] == '\\':
+			dst, text = append(dst, '\\'), text[1:]
+		case len(text) > 2 && octal(text[0], '3') && octal(text[1], '7') && octal(text[2], '7'):
+			dst, text = append(dst, (text[0]-'0')<<6|(text[1]-'0')<<3|(text[2]-'0')), text[3:]
+		default:
+			return dst, false
+		}
 	}
-	return append(dst, text...), true
 }
 
 // appendUUID takes 32 hexadecimal digits, with the usual four dashes or none.
@@ -223,17 +238,24 @@ func appendUUID(dst, text []byte) ([]byte, bool) {
 	return out, err == nil
 }
 
-// appendFloat takes decimal notation only: strtod's other forms are rare and
-// not the same everywhere.
+// specialFloats are the values without digits as the server writes them.
+var specialFloats = map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}
+
+// appendFloat takes decimal notation and the server's own words only:
+// strtod's other forms are rare and not the same everywhere.
 func appendFloat(dst, text []byte, size int) ([]byte, bool) {
 	s := trimSpace(text)
-	mantissa, _, _, ok := splitDecimal(s)
-	if !ok {
-		return dst, false
-	}
-	f, err := strconv.ParseFloat(string(s), 8*size)
-	if err != nil || f == 0 && bytes.ContainsAny(mantissa, "123456789") {
-		return dst, false // out of range is an error there
+	f, special := specialFloats[string(s)]
+	if !special {
+		mantissa, _, _, ok := splitDecimal(s)
+		if !ok {
+			return dst, false
+		}
+		var err error
+		f, err = strconv.ParseFloat(string(s), 8*size)
+		if err != nil || f == 0 && bytes.ContainsAny(mantissa, "123456789") {
+			return dst, false // out of range is an error there
+		}
 	}
 	if size == 4 {
 		return be.AppendUint32(dst, math.Float32bits(float32(f))), true

@@ -43,6 +43,16 @@ func splitDecimal(s []byte) (mantissa []byte, neg bool, exp int, ok bool) {
 	return mantissa, neg, exp, true
 }
 
+const numericNaN = "\x00\x00\x00\x00\xc0\x00\x00\x00"
+
+// numericSpecials are the binary forms of the values without digits, by how
+// the server writes them.
+var numericSpecials = map[string]string{
+	"NaN":       numericNaN,
+	"Infinity":  "\x00\x00\x00\x00\xd0\x00\x00\x20",
+	"-Infinity": "\x00\x00\x00\x00\xf0\x00\x00\x20",
+}
+
 // Limits of numeric: digits before and after the decimal point.
 const (
 	maxNumericInt   = 131072

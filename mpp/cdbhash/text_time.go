@@ -1,7 +1,12 @@
 package cdbhash
 
-// Only ISO spellings with a four-digit year are read here: they mean the same
-// whatever DateStyle says.
+import (
+	"bytes"
+	"math"
+)
+
+// Only ISO spellings are read here: they mean the same whatever DateStyle
+// says.
 
 // number reads exactly n digits off s.
 func number(s []byte, n int) (v int, rest []byte, ok bool) {
@@ -24,10 +29,22 @@ func mark(s []byte, c byte) ([]byte, bool) {
 
 var monthDays = [13]int{0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 
-// parseDate reads YYYY-MM-DD and answers days since 2000-01-01.
-func parseDate(s []byte) (days int, rest []byte, ok bool) {
-	y, s, ok := number(s, 4)
-	if !ok || y == 0 {
+// era takes BC, which comes last, off s.
+func era(s []byte) (rest []byte, bc bool) { return bytes.CutSuffix(s, []byte(" BC")) }
+
+// parseDate reads YYYY-MM-DD, the year with more digits if it needs them, and
+// answers days since 2000-01-01. bc says that the year is one before Christ.
+func parseDate(s []byte, bc bool) (days int64, rest []byte, ok bool) {
+	const longest = 7 // digits of a year
+	width := 0
+	for width < len(s) && width < longest && digit(s[width]) {
+		width++
+	}
+	if width > 4 && s[0] == '0' {
+		return 0, nil, false // more zeros than the server writes
+	}
+	year, s, ok := number(s, max(width, 4))
+	if !ok || year == 0 {
 		return 0, nil, false
 	}
 	if s, ok = mark(s, '-'); !ok {
@@ -40,8 +57,18 @@ func parseDate(s []byte) (days int, rest []byte, ok bool) {
 	if s, ok = mark(s, '-'); !ok {
 		return 0, nil, false
 	}
+	if bc {
+		year = 1 - year
+	}
+	// Whole cycles of the calendar, so that no year is negative. Years of
+	// more than four digits before Christ are out of any range.
+	const cycles, cycleDays = 25, 146097
+	y := year + 400*cycles
+	if y < 0 {
+		return 0, nil, false
+	}
 	d, s, ok := number(s, 2)
-	last := monthDays[max(m, 0)]
+	last := monthDays[m]
 	if m == 2 && y%4 == 0 && (y%100 != 0 || y%400 == 0) {
 		last = 29
 	}
@@ -53,18 +80,41 @@ func parseDate(s []byte) (days int, rest []byte, ok bool) {
 		y--
 		m += 12
 	}
-	const epoch = 730425 // the same sum for 2000-01-01
-	days = 365*y + y/4 - y/100 + y/400 + (153*(m-3)+2)/5 + d - 1
+	const epoch = 730425 + cycles*cycleDays // the same sum for 2000-01-01
+	days = int64(365*y + y/4 - y/100 + y/400 + (153*(m-3)+2)/5 + d - 1)
 	return days - epoch, s, true
 }
 
-const usecPerSec = 1000000
+// The first day of dates and the first one after the last, since 2000-01-01.
+const (
+	firstDay = -2451545
+	endDay   = 2147483494 + firstDay
+)
 
-// parseTime reads HH:MM[:SS[.f]] and answers microseconds since midnight and
-// how many digits the fraction has.
+// parseWholeDate reads a date and answers what stands for it: days since
+// 2000-01-01, or an end of the range for infinity.
+func parseWholeDate(s []byte) (int32, bool) {
+	switch string(s) {
+	case "infinity":
+		return math.MaxInt32, true
+	case "-infinity":
+		return math.MinInt32, true
+	}
+	s, bc := era(s)
+	days, rest, ok := parseDate(s, bc)
+	return int32(days), ok && len(rest) == 0 && days >= firstDay && days < endDay
+}
+
+const (
+	usecPerSec = 1000000
+	usecPerDay = 86400 * usecPerSec
+)
+
+// parseTime reads HH:MM[:SS[.f]] up to 24:00:00 and answers microseconds since
+// midnight and how many digits the fraction has.
 func parseTime(s []byte) (us int64, frac int, rest []byte, ok bool) {
 	h, s, ok := number(s, 2)
-	if !ok || h > 23 {
+	if !ok || h > 24 {
 		return 0, 0, nil, false
 	}
 	if s, ok = mark(s, ':'); !ok {
@@ -77,7 +127,7 @@ func parseTime(s []byte) (us int64, frac int, rest []byte, ok bool) {
 	us = int64(h*3600+m*60) * usecPerSec
 	t, more := mark(s, ':')
 	if !more {
-		return us, 0, s, true
+		return us, 0, s, us <= usecPerDay
 	}
 	sec, s, ok := number(t, 2)
 	if !ok || sec > 59 {
@@ -85,7 +135,7 @@ func parseTime(s []byte) (us int64, frac int, rest []byte, ok bool) {
 	}
 	us += int64(sec) * usecPerSec
 	if t, more = mark(s, '.'); !more {
-		return us, 0, s, true
+		return us, 0, s, us <= usecPerDay
 	}
 	unit := int64(usecPerSec)
 	for s = t; len(s) > 0 && digit(s[0]); s = s[1:] {
@@ -95,37 +145,58 @@ func parseTime(s []byte) (us int64, frac int, rest []byte, ok bool) {
 		unit /= 10
 		us += int64(s[0]-'0') * unit
 	}
-	return us, frac, s, frac > 0
+	return us, frac, s, frac > 0 && us <= usecPerDay
 }
+
+// The first instant of timestamps and the first one after the last, in
+// microseconds since 2000-01-01 00:00:00.
+const (
+	firstInstant = firstDay * usecPerDay
+	endInstant   = 9223371331200000000
+)
 
 // parseTimestamp reads a date, a blank or T, a time, and where zoned an
 // offset from UTC, which must be there: without it TimeZone decides. It
-// answers microseconds since 2000-01-01 00:00:00.
+// answers microseconds since 2000-01-01 00:00:00, or an end of their range for
+// infinity.
 func parseTimestamp(s []byte, typmod int32, zoned bool) (int64, bool) {
-	days, s, ok := parseDate(s)
-	if !ok {
+	switch string(s) {
+	case "infinity":
+		return math.MaxInt64, true
+	case "-infinity":
+		return math.MinInt64, true
+	}
+	s, bc := era(s)
+	days, s, ok := parseDate(s, bc)
+	// A local time may be a little outside what its UTC is within.
+	if !ok || days < firstDay-1 || days > endInstant/usecPerDay {
 		return 0, false
 	}
-	us := int64(days) * 86400 * usecPerSec
-	if len(s) == 0 {
-		return us, !zoned
-	}
-	if s[0] != ' ' && s[0] != 'T' {
+	var us, off int64
+	if len(s) > 0 {
+		var frac int
+		if s[0] != ' ' && s[0] != 'T' {
+			return 0, false
+		}
+		us, frac, s, ok = parseTime(s[1:])
+		if !ok || typmod >= 0 && frac > int(typmod) {
+			return 0, false
+		}
+	} else if zoned {
 		return 0, false
 	}
-	tod, frac, s, ok := parseTime(s[1:])
-	if !ok || typmod >= 0 && frac > int(typmod) {
-		return 0, false
+	if zoned {
+		if off, ok = parseOffset(s); !ok {
+			return 0, false
+		}
+		s = nil
 	}
-	us += tod
-	if !zoned {
-		return us, len(s) == 0
-	}
-	off, ok := parseOffset(s)
-	return us - off, ok
+	us += days*usecPerDay - off
+	return us, len(s) == 0 && us >= firstInstant && us < endInstant
 }
 
-// parseOffset reads Z, ±HH or ±HH:MM and answers microseconds east of UTC.
+// parseOffset reads Z, or ±HH[:MM[:SS]] of less than 16 hours, and answers
+// microseconds east of UTC.
 func parseOffset(s []byte) (int64, bool) {
 	if len(s) == 1 && s[0] == 'Z' {
 		return 0, true
@@ -138,18 +209,23 @@ func parseOffset(s []byte) (int64, bool) {
 	if !ok || h > 15 {
 		return 0, false
 	}
-	m := 0
-	if len(s) > 0 {
+	off := int64(h * 3600)
+	for _, unit := range [2]int64{60, 1} {
+		if len(s) == 0 {
+			break
+		}
 		if s, ok = mark(s, ':'); !ok {
 			return 0, false
 		}
-		if m, s, ok = number(s, 2); !ok || m > 59 || len(s) > 0 {
+		var v int
+		if v, s, ok = number(s, 2); !ok || v > 59 {
 			return 0, false
 		}
+		off += int64(v) * unit
 	}
-	off := int64(h*3600+m*60) * usecPerSec
+	off *= usecPerSec
 	if neg {
 		off = -off
 	}
-	return off, true
+	return off, len(s) == 0
 }

@@ -122,7 +122,6 @@ func hashNumeric(v []byte) (uint32, bool) {
 // hashInterval hashes the low 64 bits of the interval in microseconds, a
 // month being 30 days.
 func hashInterval(v []byte) uint32 {
-	const usecPerDay = 86400 * 1000000
 	days := int64(int32(be.Uint32(v[8:]))) + 30*int64(int32(be.Uint32(v[12:])))
 	return hashInt64(int64(be.Uint64(v)) + days*usecPerDay)
 }

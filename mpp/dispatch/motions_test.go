@@ -113,51 +113,43 @@ func rowsOf(g *Gang, t *testing.T) string {
 	return "SELECT CASE WHEN i % 10 > 0 THEN i * 1000 + content() END, 's' || content() || 'r' || i FROM generate_series(1, 100) i"
 }
 
-// TestRedistribute sends each row to the segment that a table's would be on.
+// TestRedistribute sends each row to the segment that a table's would be on,
+// also where another slice of some segments comes first.
 func TestRedistribute(t *testing.T) {
 	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
-		rows, err := c.ask(testContext(t), g, -1,
-			Slice{Index: 1, SQL: "SELECT content(), n, t FROM " + source(2, "n int, t text")},
-			input(2, rowsOf(g, t), execute.Key{Column: 0, OID: 23}))
-		if err != nil || len(rows) != 100*nsegs {
-			t.Fatalf("%d rows, %v", len(rows), err)
-		}
-		h, err := cdbhash.NewHasher([]uint32{23})
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen := map[string]bool{}
-		for _, row := range rows {
-			f := strings.Split(row, "|")
-			var key []byte
-			if n, err := strconv.Atoi(f[1]); err == nil {
-				key = binary.BigEndian.AppendUint32(nil, uint32(n))
-			}
-			seg, err := h.Segment([][]byte{key}, nsegs)
-			if err != nil || f[0] != strconv.Itoa(seg) {
-				t.Errorf("row %s is not on segment %d, %v", row, seg, err)
-			}
-			if seen[f[2]] {
-				t.Errorf("row %s is there twice", row)
-			}
-			seen[f[2]] = true
-		}
+		redistribute(t, c, g)
+		redistribute(t, c, g, Slice{Index: 3, SQL: "SELECT 1", Segments: []int{nsegs - 1}})
 	})
 }
 
-// TestRedistributeBeside: segments are numbered alike whatever else runs on them.
-func TestRedistributeBeside(t *testing.T) {
-	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
-		here := []Slice{{Index: 1, SQL: "SELECT content(), t FROM " + source(2, "n int, t text")}, input(2, rowsOf(g, t), execute.Key{Column: 0, OID: 23})}
-		want, err := c.ask(testContext(t), g, -1, here...)
-		if err != nil || len(want) != 100*nsegs {
-			t.Fatalf("%d rows, %v", len(want), err)
+func redistribute(t *testing.T, c *icCluster, g *Gang, before ...Slice) {
+	t.Helper()
+	rows, err := c.ask(testContext(t), g, -1, append(before,
+		Slice{Index: 1, SQL: "SELECT content(), n, t FROM " + source(2, "n int, t text")},
+		input(2, rowsOf(g, t), execute.Key{Column: 0, OID: 23}))...)
+	if err != nil || len(rows) != 100*nsegs {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	h, err := cdbhash.NewHasher([]uint32{23})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, row := range rows {
+		f := strings.Split(row, "|")
+		var key []byte
+		if n, err := strconv.Atoi(f[1]); err == nil {
+			key = binary.BigEndian.AppendUint32(nil, uint32(n))
 		}
-		got, err := c.ask(testContext(t), g, -1, append([]Slice{{Index: 3, SQL: "SELECT 1", Segments: []int{nsegs - 1}}}, here...)...)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("beside a slice of one segment %d rows are not where they were, %v", len(got), err)
+		seg, err := h.Segment([][]byte{key}, nsegs)
+		if err != nil || f[0] != strconv.Itoa(seg) {
+			t.Errorf("row %s is not on segment %d, %v", row, seg, err)
 		}
-	})
+		if seen[f[2]] {
+			t.Errorf("row %s is there twice", row)
+		}
+		seen[f[2]] = true
+	}
 }
 
 // TestBroadcast sends all rows to each segment that reads them, here one, and

@@ -378,8 +378,8 @@ func (p *runPart) command(r *Running, text string, slice int16) (string, error) 
 	return tag.String(), nil
 }
 
-// Senders returns the executors that run a slice, in the order of its
-// segments: the senders of its motion.
+// Senders returns the executors that run a slice, in the order of their content
+// ids: the senders of its motion.
 func (r *Running) Senders(slice int16) []motion.Peer {
 	var peers []motion.Peer
 	for _, p := range r.parts {
@@ -493,8 +493,8 @@ func (r *Running) Rows() int64 {
 	return n
 }
 
-// Tags are the outcomes of a slice that was run, in the order of its
-// segments. Valid after Finish.
+// Tags are the outcomes of a slice that was run, in the order of the content ids
+// of its segments. Valid after Finish.
 func (r *Running) Tags(slice int16) []pgconn.CommandTag {
 	var tags []pgconn.CommandTag
 	for _, p := range r.parts {

@@ -71,7 +71,10 @@ func (p *placer) place(row []byte) (int, error) {
 		from := len(p.buf)
 		b, ok := cdbhash.FromText(k.OID, text, p.buf)
 		if !ok {
-			return 0, &motion.Error{Code: "XX000", Message: fmt.Sprintf("a value of the type with OID %d cannot be hashed to redistribute its row", k.OID)}
+			// The planner takes no key whose values the settings may print so.
+			return 0, &motion.Error{Code: "XX000", Message: fmt.Sprintf("a value of the type with OID %d cannot be hashed to redistribute its row", k.OID),
+				Detail: fmt.Sprintf("The value is printed as %.100q.", text),
+				Hint:   "Do not change DateStyle, TimeZone, extra_float_digits or bytea_output in a function of the statement."}
 		}
 		p.buf = b
 		p.values[i] = b[from:len(b):len(b)]

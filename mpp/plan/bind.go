@@ -71,7 +71,7 @@ func (b *binder) selectInto(sel *pg.SelectStmt, outer *scope, parent *level, env
 		if rec != nil {
 			rec.setCols(lv)
 		}
-		b.selectStmt(sel.Rarg, outer, lv, env)
+		lv.arms = [2]*level{l, b.selectStmt(sel.Rarg, outer, lv, env)}
 		for _, n := range sel.SortClause {
 			b.outputOnly(n, lv, env)
 		}

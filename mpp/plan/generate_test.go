@@ -13,23 +13,34 @@ import (
 
 // A column's name says its kind, so that joins by USING fit.
 const (
-	kindInt  = 'i'
-	kindText = 't'
-	kindNum  = 'n'
-	kindDate = 'd'
-	kindBool = 'b'
-	kindReal = 'r'
-	kindChar = 'c'
-	kindUUID = 'u'
+	kindInt   = 'i'
+	kindText  = 't'
+	kindNum   = 'n'
+	kindDate  = 'd'
+	kindBool  = 'b'
+	kindReal  = 'r'
+	kindChar  = 'c'
+	kindUUID  = 'u'
+	kindTime  = 'l'
+	kindStamp = 'm' // without time zone
+	kindZoned = 'v' // with time zone
+	kindBytes = 'w'
 )
 
+// allKinds are the kinds that are drawn where nothing says which.
+var allKinds = []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal, kindChar, kindUUID, kindTime, kindStamp, kindZoned, kindBytes}
+
+// alike are kinds that PostgreSQL compares with each other.
+var alike = map[byte]string{kindInt: "1", kindNum: "1", kindReal: "1", kindDate: "2", kindStamp: "2", kindZoned: "2"}
+
 var columnKinds = map[string]byte{"a": kindInt, "b": kindInt, "c": kindText, "d": kindNum, "e": kindDate, "f": kindBool, "g": kindReal, "h": kindText,
-	"k": kindChar, "u": kindUUID}
+	"k": kindChar, "u": kindUUID, "l": kindTime, "m": kindStamp, "v": kindZoned, "w": kindBytes}
 
 var kindTypes = map[byte][]string{
 	kindInt: {"int", "bigint", "smallint"}, kindText: {"text", "varchar(20)", "text", "text", "varchar(20)", `text collate "C"`},
 	kindNum: {"numeric", "numeric(10,2)"}, kindDate: {"date"}, kindBool: {"bool"}, kindReal: {"float8", "float4"},
-	kindChar: {"char(4)", "char(6)"}, kindUUID: {"uuid"},
+	kindChar: {"char(4)", "char(6)"}, kindUUID: {"uuid"}, kindTime: {"time", "time(3)"}, kindStamp: {"timestamp", "timestamp(3)"},
+	kindZoned: {"timestamptz"}, kindBytes: {"bytea"},
 }
 
 // genColumn is a column an expression may use.
@@ -91,7 +102,7 @@ func (g *gen) alias() string {
 // table draws a table: its definition and its rows.
 func (g *gen) table(i int) (t genTable, create, rows string) {
 	t = genTable{name: fmt.Sprintf("t%d", i), base: true, segments: testSegments, spread: true}
-	names := strings.Split("abcdefghku", "")
+	names := strings.Split("abcdefghkulmvw", "")
 	count := 2 + g.n(4)
 	var defs, vals []string
 	t.pk = g.one(3)
@@ -108,14 +119,19 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 		t.cols = append(t.cols, genColumn{name, kind})
 		h := fmt.Sprintf("(hashint4(g * 7 + %d) & 1023)", seed+k)
 		val := map[byte]string{
-			kindInt:  fmt.Sprintf("%s %% %d", h, 4+g.n(12)),
-			kindText: fmt.Sprintf("'s' || %s %% %d", h, 3+g.n(6)),
-			kindNum:  fmt.Sprintf("(%s %% 9) / 2.0", h),
-			kindDate: fmt.Sprintf("date '2020-01-01' + %s %% 5", h),
-			kindBool: fmt.Sprintf("%s %% 2 = 0", h),
-			kindReal: fmt.Sprintf("(%s %% 9) / 2.0", h),
-			kindChar: fmt.Sprintf("'k' || %s %% %d", h, 2+g.n(12)),
-			kindUUID: fmt.Sprintf("('%s' || %s %% 6)::uuid", uuidStart, h),
+			kindInt:   fmt.Sprintf("%s %% %d", h, 4+g.n(12)),
+			kindText:  fmt.Sprintf("'s' || %s %% %d", h, 3+g.n(6)),
+			kindNum:   fmt.Sprintf("case %s %% 11 when 10 then 'NaN' else (%[1]s %% 9) / 2.0 end", h),
+			kindDate:  fmt.Sprintf("case %s %% 8 when 5 then 'infinity' when 6 then '0044-03-15 BC' when 7 then '12020-01-01' else date '2020-01-01' + %[1]s %% 5 end", h),
+			kindBool:  fmt.Sprintf("%s %% 2 = 0", h),
+			kindReal:  fmt.Sprintf("case %s %% 13 when 10 then 'NaN' when 11 then 'infinity' when 12 then '-0' else (%[1]s %% 9) / 2.0::float8 end", h),
+			kindChar:  fmt.Sprintf("'k' || %s %% %d", h, 2+g.n(12)),
+			kindUUID:  fmt.Sprintf("('%s' || %s %% 6)::uuid", uuidStart, h),
+			kindTime:  fmt.Sprintf("case %s %% 6 when 5 then '24:00' else time '12:00:00.5' + %[1]s %% 4 * interval '1 hour' end", h),
+			kindStamp: fmt.Sprintf("case %s %% 7 when 5 then '-infinity' when 6 then '0044-03-15 01:02:03 BC' else timestamp '2020-01-01' + %[1]s %% 5 * interval '12 hours' end", h),
+			// There the time zone of the tests is 44 minutes and 30 seconds from UTC.
+			kindZoned: fmt.Sprintf("case %s %% 7 when 5 then 'infinity' when 6 then '0044-03-15 01:02:03+00 BC' else timestamptz '1971-12-30 00:00' + %[1]s %% 5 * interval '12 hours' end", h),
+			kindBytes: fmt.Sprintf("decode('5c' || lpad(%s %% 5 || '', 2, '0'), 'hex')", h),
 		}[kind]
 		switch {
 		case k == 0 && t.pk:
@@ -194,7 +210,7 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	with := ""
 	if g.one(10) {
 		name := "w" + g.alias()
-		body, kinds := g.sel(nil, 1)
+		body, kinds := g.rows(1)
 		var cols []genColumn
 		var list []string
 		for i, k := range kinds {
@@ -209,10 +225,8 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 		depth = 0
 	}
 	body, kinds := g.sel(nil, depth)
-	if g.one(12) {
-		if other, ok := g.selOf(kinds, nil, 1); ok {
-			body = body + " " + g.pick("union", "union all", "except", "intersect", "except all") + " " + other
-		}
+	if g.one(8) {
+		body, kinds = g.setOp(nil, min(depth, 1), 2)
 	}
 	if g.one(6) {
 		body = "select * from (" + body + ") z"
@@ -359,12 +373,75 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 	return "select " + distinct + strings.Join(outs, ", ") + from + where + tail, kinds
 }
 
+// rows draws a SELECT or a set operation with result columns o1, o2, …
+func (g *gen) rows(depth int) (string, []byte) {
+	if g.one(3) {
+		return g.setOp(nil, depth, 2)
+	}
+	return g.sel(nil, depth)
+}
+
+// setOp draws a set operation of at most so many levels.
+func (g *gen) setOp(kinds []byte, depth, levels int) (string, []byte) {
+	var arms [2]string
+	for i := range arms {
+		switch {
+		case levels > 1 && g.one(4):
+			arms[i], kinds = g.setOp(kinds, depth, levels-1)
+			arms[i] = "(" + arms[i] + ")"
+		case kinds != nil || g.one(3):
+			arms[i], kinds = g.selKinds(kinds, nil, depth)
+		default:
+			arms[i], kinds = g.columns(nil)
+		}
+		if i == 1 && g.one(2) {
+			// Some of the same columns, so that rows are placed alike.
+			arms[i], kinds = g.columns(kinds)
+		}
+	}
+	return arms[0] + " " + g.pick("union all", "union all", "union all", "union", "union", "intersect", "except", "intersect all", "except all") + " " + arms[1], kinds
+}
+
+// columns draws a SELECT of a table's columns as they are.
+func (g *gen) columns(want []byte) (string, []byte) {
+	from, sc := g.from(nil, 0)
+	where := ""
+	if g.one(2) {
+		where = " where " + g.cond(sc, 0)
+	}
+	if sc.commaJoin != "" {
+		if where == "" {
+			where = " where " + sc.commaJoin
+		} else {
+			where += " and " + sc.commaJoin
+		}
+	}
+	kinds := want
+	if kinds == nil {
+		for range 1 + g.n(3) {
+			kinds = append(kinds, sc.cols[g.n(len(sc.cols))].kind)
+		}
+	}
+	var outs []string
+	for i, k := range kinds {
+		e := g.constant(k)
+		if cols := sc.of(k); len(cols) > 0 {
+			e = cols[g.n(len(cols))]
+			if g.one(2) {
+				e = cols[0]
+			}
+		}
+		outs = append(outs, fmt.Sprintf("%s as o%d", e, i+1))
+	}
+	return "select " + strings.Join(outs, ", ") + from + where, kinds
+}
+
 // kind draws a kind that the scope has columns of, mostly.
 func (g *gen) kind(sc *genScope) byte {
 	if len(sc.cols) > 0 && !g.one(6) {
 		return sc.cols[g.n(len(sc.cols))].kind
 	}
-	return []byte{kindInt, kindText, kindNum, kindDate, kindBool, kindReal, kindChar, kindUUID}[g.n(8)]
+	return allKinds[g.n(len(allKinds))]
 }
 
 func isConst(e string) bool {
@@ -454,18 +531,24 @@ func commonNames(l, r *genScope) (out []string) {
 
 // joinCond equates columns of two sides, columns of the same name if any.
 func (g *gen) joinCond(l, r *genScope) string {
-	var same, kind []string
+	var same, kind, across []string
 	for _, a := range l.cols {
 		for _, b := range r.cols {
+			eq := a.ref + " = " + b.ref
 			if a.kind != b.kind {
+				if alike[a.kind] != "" && alike[a.kind] == alike[b.kind] {
+					across = append(across, eq)
+				}
 				continue
 			}
-			eq := a.ref + " = " + b.ref
 			kind = append(kind, eq)
 			if a.ref[strings.IndexByte(a.ref, '.'):] == b.ref[strings.IndexByte(b.ref, '.'):] {
 				same = append(same, eq)
 			}
 		}
+	}
+	if len(across) > 0 && g.one(8) {
+		return across[g.n(len(across))]
 	}
 	if len(kind) == 0 {
 		return ""
@@ -485,8 +568,14 @@ func (g *gen) joinCond(l, r *genScope) string {
 // item draws one FROM item.
 func (g *gen) item(depth int) (string, *genScope) {
 	a := g.alias()
-	if depth > 0 && g.one(5) {
-		sub, kinds := g.sel(nil, depth-1)
+	sets := g.one(8)
+	if depth > 0 && g.one(5) || sets {
+		sub, kinds := "", []byte(nil)
+		if sets {
+			sub, kinds = g.setOp(nil, max(depth-1, 0), 2)
+		} else {
+			sub, kinds = g.rows(depth - 1)
+		}
 		if g.one(8) {
 			sub += " order by 1 limit " + fmt.Sprint(5000+g.n(9))
 		}

@@ -95,6 +95,14 @@ func (g *gen) literal(kind byte) string {
 		return g.pick("'k1'::char(4)", "'k3'::bpchar", "null::bpchar")
 	case kindUUID:
 		return fmt.Sprintf("'%s%d'::uuid", uuidStart, g.n(6))
+	case kindTime:
+		return g.pick("time '12:00:00.5'", "time '24:00'")
+	case kindStamp:
+		return g.pick("timestamp '2020-01-01 12:00'", "timestamp '-infinity'")
+	case kindZoned:
+		return g.pick("timestamptz '1971-12-31 00:44:30+00'", "timestamptz '1972-01-01'", "null::timestamptz")
+	case kindBytes:
+		return g.pick(`'\x5c01'::bytea`, `'\x5c04'::bytea`)
 	}
 	return g.pick("1.5::float8", "2::float8")
 }
@@ -228,8 +236,10 @@ func (g *gen) agg(sc *genScope, kind byte, depth int) string {
 		return g.pick("bool_and", "bool_or", "every") + "(" + x(kindBool) + ")" + filter
 	case kindChar:
 		return g.pick("min(", "max(") + x(kindChar) + ")" + filter
-	case kindUUID:
-		e := x(kindUUID)
+	case kindTime, kindStamp, kindZoned:
+		return g.pick("min(", "max(") + x(kind) + ")" + filter
+	case kindUUID, kindBytes:
+		e := x(kind)
 		return "(array_agg(" + e + " order by " + e + ")" + filter + ")[1]"
 	}
 	return g.pick("sum(", "avg(", "max(") + x(kindReal) + ")" + filter

@@ -31,7 +31,7 @@ type shape struct {
 // island plans a level as an island if that is certain to be right. root says
 // that its rows are the client's.
 func (p *planner) island(lv *level, root bool) (done bool, err error) {
-	if p.opt.NoPushdown || p.opt.noIslands {
+	if p.opt.NoPushdown || p.opt.noIslands || lv.untyped() {
 		return false, nil
 	}
 	sh, why := p.placed(lv)
@@ -84,6 +84,9 @@ func (p *planner) pushWith(sh *shape, root bool) (bool, string, error) {
 
 // push picks the kind of island.
 func (p *planner) push(sh *shape, root bool) (bool, string, error) {
+	if sh.lv.isSet() {
+		return p.pushSet(sh, root)
+	}
 	if sh.rest > 0 {
 		if sh.aggregates && sh.from.kind != locusReplicated {
 			return p.pushTwoStage(sh) // the coordinator evaluates them
@@ -111,12 +114,28 @@ func (p *planner) push(sh *shape, root bool) (bool, string, error) {
 	return p.pushRows(sh, root)
 }
 
+// untyped says whether a level is an arm of a set operation that cannot be an
+// island without the other: a parameter or constant without a type takes it from
+// there.
+func (lv *level) untyped() bool {
+	if lv.isSet() || lv.parent == nil || !lv.parent.isSet() {
+		return false
+	}
+	for _, v := range lv.vals {
+		c := v.expr.GetAConst()
+		if v.expr.GetParamRef() != nil || c != nil && (c.Isnull || c.GetSval() != nil || c.GetBsval() != nil) {
+			return true
+		}
+	}
+	return false
+}
+
 // shapeOf looks at what all islands need of a level.
 func (p *planner) shapeOf(lv *level) (*shape, string) {
 	sel := lv.sel
 	switch {
-	case sel.Op != pg.SetOperation_SETOP_NONE:
-		return nil, "a set operation"
+	case lv.isSet():
+		return p.setShape(lv)
 	case len(sel.ValuesLists) > 0 || len(sel.FromClause) == 0:
 		return nil, "no table"
 	case sel.WithClause != nil:
@@ -125,15 +144,6 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 		return nil, subExpression
 	case lv.outer:
 		return nil, "a reference to an outer query"
-	}
-	if lv.parent != nil && lv.parent.sel.Op != pg.SetOperation_SETOP_NONE {
-		// A parameter or constant without a type takes it from the other arm.
-		for _, v := range lv.vals {
-			c := v.expr.GetAConst()
-			if v.expr.GetParamRef() != nil || c != nil && (c.Isnull || c.GetSval() != nil || c.GetBsval() != nil) {
-				return nil, "a constant without a type in a set operation"
-			}
-		}
 	}
 	sh := &shape{lv: lv, refs: lv.refsByNode()}
 	var why string
@@ -486,43 +496,18 @@ func (p *planner) subLocus(r *rte) (locus, string) {
 	if lv == nil || r.node.GetRangeSubselect().GetLateral() {
 		return locus{}, "a lateral sub-select"
 	}
-	sel := lv.sel
+	l, why := p.levelLocus(lv)
 	switch {
-	case len(sel.SortClause) > 0 || sel.LimitCount != nil || sel.LimitOffset != nil || len(sel.DistinctClause) > 0:
-		return locus{}, "a sub-select with ORDER BY, LIMIT or DISTINCT"
-	}
-	sh, why := p.shapeOf(lv)
-	if why != "" {
+	case why == subGroups || why == subExpression:
+		return locus{}, why
+	case why != "":
 		return locus{}, "a sub-select with " + why
 	}
-	if why := p.clauses(sh, false); why != "" {
-		return locus{}, "a sub-select with " + why
-	}
-	if sh.rest > 0 {
-		return locus{}, subExpression
-	}
-	if sh.windows && !sh.windowsByKey() || sh.aggregates && !sh.groupsByKey() || !lv.known {
-		// Not even over replicated tables: numbers given to rows in no
-		// order would be others on each segment.
-		return locus{}, subGroups
-	}
-	out := locus{kind: sh.from.kind, segs: sh.from.segs}
-	if out.kind != locusHashed {
-		return out, ""
-	}
-	for _, key := range sh.from.keys {
+	out := locus{kind: l.kind, segs: l.segs}
+	for _, key := range l.keys {
 		var cols []colID
-		for i := range lv.vals {
-			id, ok := lv.outColumnID(i)
-			for _, k := range key {
-				if ok && k == id {
-					cols = append(cols, colID{r, i})
-				}
-			}
-		}
-		if len(cols) == 0 {
-			// The key is not shown: nobody can tell the rows by it.
-			return locus{kind: locusStrewn, segs: out.segs}, ""
+		for _, i := range key {
+			cols = append(cols, colID{r, i})
 		}
 		out.keys = append(out.keys, cols)
 	}

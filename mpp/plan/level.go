@@ -10,6 +10,7 @@ type level struct {
 	sel    *pg.SelectStmt
 	parent *level
 	scope  *scope
+	arms   [2]*level // of a set operation
 	items  []*fromItem
 	rtes   []*rte // leaves, in order
 	joins  []*rte // aliased joins

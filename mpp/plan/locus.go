@@ -52,6 +52,14 @@ func family(c *Column) string {
 	return families[c.TypeOID]
 }
 
+// familyOf is the hash family of a column of a source.
+func familyOf(id colID) string {
+	if r := id.rte; r != nil && r.kind == rteSub && r.sub != nil && r.sub.known {
+		return r.sub.outFamily(id.col)
+	}
+	return family(baseColumn(id))
+}
+
 // baseColumn is the table column that a column of a source is, nil when it is
 // something else.
 func baseColumn(id colID) *Column {
@@ -174,7 +182,7 @@ func (e *equalities) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
 
 // equal adds one equality if the columns' equality goes with their hash.
 func (e *equalities) equal(a, b colID) {
-	if f := family(baseColumn(a)); f != "" && f == family(baseColumn(b)) {
+	if f := familyOf(a); f != "" && f == familyOf(b) {
 		e.add(a, b)
 	}
 }
@@ -313,7 +321,7 @@ func joinLocus(join pg.JoinType, l, r locus, eq *equalities) (locus, string) {
 func meets(a, b []colID, eq *equalities) bool {
 	for _, x := range a {
 		for _, y := range b {
-			if eq.same(x, y) && family(baseColumn(x)) == family(baseColumn(y)) {
+			if eq.same(x, y) && familyOf(x) == familyOf(y) {
 				return true
 			}
 		}

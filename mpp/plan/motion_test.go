@@ -35,6 +35,9 @@ func hashRow(oids []uint32, values []string, n int) (segment int, ok bool) {
 	return segment, err == nil
 }
 
+// sends is Options.Sends for the settings of the tests' connections.
+var sends = cdbhash.Settings{DateStyle: "ISO, MDY", TimeZone: "UTC", ExtraFloatDigits: 1}.Reads
+
 // hash is Options.Hash for the rows that load placed.
 func (w *world) hash(types []Column, values []string, n int) (int, bool) {
 	oids := make([]uint32, len(types))

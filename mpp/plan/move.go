@@ -39,10 +39,11 @@ func (m *move) locus(r *rte, segments int) locus {
 	return l
 }
 
-// sentFamilies are the hash families of columns that rows can be placed by
-// while they are sent: the text of a value tells its hash whatever the
-// session's settings are.
-var sentFamilies = map[string]bool{"int": true, "text": true, "bpchar": true, "bool": true, "oid": true, "uuid": true}
+// sends says whether rows can be placed by a column while they are sent: the
+// text of a value tells its hash.
+func (p *planner) sends(c *Column) bool {
+	return family(c) != "" && p.opt.Sends != nil && p.opt.Sends(c.TypeOID)
+}
 
 // movable says whether rows of a table can be read elsewhere than where they
 // are: why not, or "". A source has no system columns, no row type and no
@@ -61,6 +62,10 @@ func (p *planner) movable(lv *level, r *rte) string {
 	for i, c := range r.rel.Columns {
 		if _, asText := typeFit(c.Type); asText && r.sends(i) {
 			return "a column of type " + c.Type
+		}
+		if family(&c) == "float" && r.sends(i) && !p.sends(&c) {
+			// What comes would not be equal to what is there.
+			return "a column of type " + c.Type + ", which the session's settings round,"
 		}
 	}
 	if p.groupsByPrimaryKey(lv, r) {

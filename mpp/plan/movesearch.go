@@ -2,6 +2,7 @@ package plan
 
 import (
 	"container/heap"
+	"math"
 	"slices"
 	"strings"
 
@@ -45,6 +46,7 @@ type leaf struct {
 	home  locus
 	// asked: of a sub-select in an expression, which makes no rows.
 	asked bool
+	set   *level // the outermost set operation it is in, in FROM or the island itself
 }
 
 // choice is what to do with a leaf; a nil move leaves it where it is.
@@ -58,14 +60,19 @@ type candidate struct {
 	choices [][]choice // cheapest first
 	at      []int
 	cost    float64
+	// spread is how many different values the keys have by which the rows of
+	// each table can be sent, at least: few of them leave segments idle.
+	spread float64
 }
 
 type candidates []*candidate
 
-func (c candidates) Len() int           { return len(c) }
-func (c candidates) Less(i, j int) bool { return c[i].cost < c[j].cost }
-func (c candidates) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
-func (c *candidates) Push(x any)        { *c = append(*c, x.(*candidate)) }
+func (c candidates) Len() int      { return len(c) }
+func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+func (c *candidates) Push(x any)   { *c = append(*c, x.(*candidate)) }
+func (c candidates) Less(i, j int) bool {
+	return c[i].cost < c[j].cost || c[i].cost == c[j].cost && c[i].spread > c[j].spread
+}
 func (c *candidates) Pop() any {
 	old := *c
 	x := old[len(old)-1]
@@ -89,7 +96,8 @@ type link struct{ a, b *rte }
 // moveTables finds the cheapest moves that let the segments run a level, and
 // sets them. why says why there are none.
 func (p *planner) moveTables(lv *level, why string) (*shape, string) {
-	if p.opt.NoMotions || !movesHelp(why) {
+	if p.opt.NoMotions || !movesHelp(why) || lv.unionAll() {
+		// The arms of a UNION ALL are as good each for itself.
 		return nil, why
 	}
 	mv := &mover{p: p, lv: lv}
@@ -134,7 +142,7 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 	}
 	for _, n := range append(exprs, args...) {
 		if id, ok := sh.columnOf(n); ok {
-			mv.note(inner(id))
+			mv.note(inner(id)...)
 		}
 	}
 	found, _ := mv.search("", func(sh *shape) bool {
@@ -202,12 +210,16 @@ func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 // movesHelp says whether a level that is no island for that reason may be one
 // when tables are moved.
 func movesHelp(why string) bool {
-	return strings.Contains(why, apart) || strings.Contains(why, subGroups) || strings.Contains(why, copySample)
+	return strings.Contains(why, apart) || strings.Contains(why, subGroups) || strings.Contains(why, copySample) ||
+		strings.Contains(why, setApart) || strings.Contains(why, setMixed)
 }
 
 // collect finds the tables of a level and its sub-selects, and the columns
 // they are joined and grouped by. It says false when there are other things.
 func (mv *mover) collect(lv *level) bool {
+	if lv.isSet() {
+		return mv.collectArms(lv)
+	}
 	p := mv.p
 	for _, c := range lv.calls {
 		if isExecutionSegment(c.fn) {
@@ -230,15 +242,8 @@ func (mv *mover) collect(lv *level) bool {
 				mv.note(key[0])
 			}
 		case rteSub:
-			before := len(mv.leaves)
-			if r.sub == nil || !mv.collect(r.sub) {
+			if r.sub == nil || !mv.collectBelow(r.sub) {
 				return false
-			}
-			if sh, _ := p.shapeOf(r.sub); sh != nil && sh.aggregates {
-				// It can aggregate its rows where they are, in two stages.
-				for _, l := range mv.leaves[before:] {
-					l.alone = l.bytes * groupsShare
-				}
 			}
 		default:
 			return false
@@ -277,37 +282,96 @@ func (mv *mover) collect(lv *level) bool {
 	}
 	for _, g := range lv.sel.GroupClause {
 		for id := range commonColumns(lv, g, refs) {
-			mv.note(inner(id))
+			mv.note(inner(id)...)
+		}
+	}
+	if len(lv.sel.DistinctClause) > 0 && lv != mv.lv {
+		for i := range lv.vals {
+			mv.note(lv.inner(i)...)
 		}
 	}
 	return true
 }
 
-// inner is the column of a base table that a column of a sub-select is.
-func inner(id colID) colID {
-	for id.rte != nil && id.rte.kind == rteSub && id.rte.sub != nil {
-		in, ok := id.rte.sub.outColumnID(id.col)
-		if !ok {
-			break
-		}
-		id = in
+// collectBelow is collect for a level whose rows are another's.
+func (mv *mover) collectBelow(lv *level) bool {
+	before := len(mv.leaves)
+	if !mv.collect(lv) {
+		return false
 	}
-	return id
+	if sh, _ := mv.p.shapeOf(lv); sh != nil && (sh.aggregates || len(lv.sel.DistinctClause) > 0) {
+		// It can aggregate its rows where they are, in two stages.
+		for _, l := range mv.leaves[before:] {
+			l.alone = l.bytes * groupsShare
+		}
+	}
+	return true
 }
 
-func (mv *mover) note(id colID) {
-	if id.rte != nil && id.rte.kind == rteGather && !slices.Contains(mv.cols, id) {
-		mv.cols = append(mv.cols, id)
+// collectArms is collect for a set operation.
+func (mv *mover) collectArms(lv *level) bool {
+	first := len(mv.leaves)
+	for _, arm := range lv.arms {
+		if !mv.collectBelow(arm) {
+			return false
+		}
+	}
+	for _, l := range mv.leaves[first:] {
+		l.set = lv
+		// Their rows are added, not multiplied.
+		mv.links = append(mv.links, link{mv.leaves[first].rte, l.rte})
+	}
+	for i := range lv.outs {
+		for _, a := range lv.arms[0].inner(i) {
+			for _, b := range lv.arms[1].inner(i) {
+				mv.same(a, b)
+			}
+		}
+	}
+	return true
+}
+
+// inner are the columns of base tables that a column of a sub-select is: of a
+// set operation one for each arm.
+func inner(id colID) []colID {
+	switch {
+	case id.rte == nil:
+		return nil
+	case id.rte.kind == rteSub && id.rte.sub != nil:
+		return id.rte.sub.inner(id.col)
+	}
+	return []colID{id}
+}
+
+// inner is that of result column i of a level.
+func (lv *level) inner(i int) []colID {
+	if lv.isSet() {
+		return append(lv.arms[0].inner(i), lv.arms[1].inner(i)...)
+	}
+	id, ok := lv.outColumnID(i)
+	if !ok {
+		return nil
+	}
+	return inner(id)
+}
+
+func (mv *mover) note(ids ...colID) {
+	for _, id := range ids {
+		if id.rte != nil && id.rte.kind == rteGather && !slices.Contains(mv.cols, id) {
+			mv.cols = append(mv.cols, id)
+		}
 	}
 }
 
 // same notes that the query equates two columns, whether in all rows or not.
 func (mv *mover) same(a, b colID) {
-	a, b = inner(a), inner(b)
-	mv.note(a)
-	mv.note(b)
-	mv.eq.equal(a, b)
-	mv.link([]*rte{a.rte}, []*rte{b.rte})
+	for _, a := range inner(a) {
+		for _, b := range inner(b) {
+			mv.note(a, b)
+			mv.eq.equal(a, b)
+			mv.link([]*rte{a.rte}, []*rte{b.rte})
+		}
+	}
 }
 
 func (mv *mover) equate(cond *pg.Node, refs map[*pg.Node]*ref) {
@@ -343,7 +407,9 @@ func tablesOf(n *pg.Node, refs map[*pg.Node]*ref) (out []*rte) {
 	walk(n, func(m any) bool {
 		if n, ok := m.(*pg.Node); ok && refs[n] != nil {
 			if id, ok := refs[n].columnID(); ok {
-				out = append(out, inner(id).rte)
+				for _, in := range inner(id) {
+					out = append(out, in.rte)
+				}
 			}
 		}
 		return true
@@ -381,9 +447,12 @@ func (mv *mover) start() candidates {
 		case locusStrewn:
 			add(placing{segs: l.home.segs, stays: l})
 		}
+		if l.set != nil && l.home.kind != locusReplicated {
+			add(placing{segs: l.home.segs, stays: l})
+		}
 	}
 	for _, c := range mv.cols {
-		if sentFamilies[family(baseColumn(c))] && c.rte.sends(c.col) {
+		if mv.p.sends(baseColumn(c)) && c.rte.sends(c.col) {
 			add(placing{segs: n, classes: []colID{mv.eq.root(c)}})
 		}
 	}
@@ -399,17 +468,18 @@ func (mv *mover) start() candidates {
 
 // candidate lists for each table what fits a target.
 func (mv *mover) candidate(t placing) *candidate {
-	c := &candidate{at: make([]int, len(mv.leaves))}
+	c := &candidate{at: make([]int, len(mv.leaves)), spread: math.Inf(1)}
 	others := float64(t.segs - 1)
 	for _, l := range mv.leaves {
 		var list []choice
 		switch {
-		case l == t.stays, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
+		case l == t.stays, t.stays != nil && l.set != nil && l.set == t.stays.set, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
 			list = append(list, choice{})
 		}
 		if l.fixed == "" {
 			if keys := mv.keys(l, t); keys != nil {
 				m := &move{lv: l.lv, keys: keys, segs: t.segs, mark: mv.p.newMark()}
+				c.spread = min(c.spread, l.spread(keys))
 				list = append(list, choice{m, l.bytes * others / float64(t.segs)})
 			}
 			m := &move{lv: l.lv, broadcast: true, mark: mv.p.newMark()}
@@ -433,6 +503,20 @@ func (mv *mover) candidate(t placing) *candidate {
 	return c
 }
 
+// spread is how many different values a key of a table has at least; where it is
+// not known, enough.
+func (l *leaf) spread(keys []int) float64 {
+	most := 0.0
+	for _, k := range keys {
+		d := l.rte.rel.Columns[k].Distinct
+		if d <= 0 {
+			return math.Inf(1)
+		}
+		most = max(most, d)
+	}
+	return most
+}
+
 // fits says whether a table is placed as a target wants it.
 func (mv *mover) fits(l *leaf, t placing) bool {
 	if l.home.kind != locusHashed || l.home.segs != t.segs || len(l.home.keys) != len(t.classes) {
@@ -452,7 +536,7 @@ func (mv *mover) keys(l *leaf, t placing) []int {
 	var keys []int
 	for _, class := range t.classes {
 		i := slices.IndexFunc(mv.cols, func(id colID) bool {
-			return id.rte == l.rte && id.rte.sends(id.col) && mv.eq.root(id) == class && sentFamilies[family(baseColumn(id))]
+			return id.rte == l.rte && id.rte.sends(id.col) && mv.eq.root(id) == class && mv.p.sends(baseColumn(id))
 		})
 		if i < 0 {
 			return nil
@@ -485,7 +569,7 @@ func (c *candidate) next(todo *candidates) {
 		if c.at[i]+1 >= len(c.choices[i]) {
 			continue
 		}
-		d := &candidate{choices: c.choices, at: slices.Clone(c.at)}
+		d := &candidate{choices: c.choices, at: slices.Clone(c.at), spread: c.spread}
 		d.at[i]++
 		d.cost = c.cost - c.choices[i][c.at[i]].cost + c.choices[i][d.at[i]].cost
 		heap.Push(todo, d)

@@ -80,6 +80,9 @@ func (c *pgCatalog) Relation(schema, name string) (*Relation, error) {
 		lookup = r.Schema + "." + r.Name
 	}
 	if t := c.w.tables[lookup]; t != nil {
+		for i := range r.Columns {
+			r.Columns[i].Distinct = t.distinct[r.Columns[i].Name]
+		}
 		pol := t.policy
 		for _, k := range t.keys {
 			for i, col := range r.Columns {

@@ -146,6 +146,8 @@ type testTable struct {
 	policy Policy
 	keys   []string
 	size   float64 // Relation.Rows
+	// distinct are those of columns.
+	distinct map[string]float64
 }
 
 // newWorld empties the databases and makes the functions that are everywhere.

@@ -19,6 +19,8 @@ import (
 //	exec [segments=n]    a definition, made everywhere; DISTRIBUTED clauses count
 //	load table=t         rows for a table: VALUES or SELECT
 //	size table=t rows=n  what the planner takes for the table's number of rows
+//	distinct table=t column=c values=n
+//	                     and for the number of different values of a column
 //	select [flags]       a query; "ordered": in the answer's order, "any": only
 //	                     the number of rows is compared (LIMIT without ORDER BY),
 //	                     "rows": the answer itself is printed and not compared
@@ -46,6 +48,18 @@ func TestPlans(t *testing.T) {
 				w.tables[table].size = float64(n)
 				w.cat.forget()
 				return ""
+			case "distinct":
+				var table, column string
+				var n int
+				d.ScanArgs(t, "table", &table)
+				d.ScanArgs(t, "column", &column)
+				d.ScanArgs(t, "values", &n)
+				if w.tables[table].distinct == nil {
+					w.tables[table].distinct = map[string]float64{}
+				}
+				w.tables[table].distinct[column] = float64(n)
+				w.cat.forget()
+				return ""
 			case "select":
 				return w.showSelect(d)
 			}
@@ -57,7 +71,7 @@ func TestPlans(t *testing.T) {
 
 func (w *world) options() Options {
 	n := 0
-	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval, Merges: bytewise}
+	return Options{NumSegments: testSegments, Replica: 1, Token: func() string { n++; return fmt.Sprint(n) }, Hash: w.hash, Eval: w.eval, Merges: bytewise, Sends: sends}
 }
 
 func (w *world) showSelect(d *datadriven.TestData) string {

@@ -133,8 +133,98 @@ func starExpr(c starCol, all []*fromItem) *pg.Node {
 	return l
 }
 
+// shownCol is a column of a FROM item in the order its sources have them. extra
+// says that it is not the user's.
+type shownCol struct {
+	name  string
+	extra bool
+}
+
+// shownCols are the columns of a FROM item with its sources' extras, but for the
+// names its alias gives if it is a join; ok is false when they are not known.
+// nameExtras has seen to the joins in it.
+func shownCols(it *fromItem) (cols []shownCol, ok bool) {
+	if it.join == nil || it.left == nil {
+		r := it.rte
+		if r == nil || !r.known {
+			return nil, false
+		}
+		for _, c := range r.cols {
+			cols = append(cols, shownCol{c, false})
+		}
+		if !r.extras() {
+			return cols, true
+		}
+		for _, s := range sortedKeys(r.sys) {
+			cols = append(cols, shownCol{s, true})
+		}
+		if r.whole {
+			cols = append(cols, shownCol{wholeRow, true})
+		}
+		return cols, true
+	}
+	l, ok1 := aliasedCols(it.left)
+	r, ok2 := aliasedCols(it.right)
+	if !ok1 || !ok2 || it.join.IsNatural {
+		return nil, false
+	}
+	using := map[string]bool{}
+	for _, c := range it.join.UsingClause {
+		using[c.GetString_().GetSval()] = true
+		cols = append(cols, shownCol{c.GetString_().GetSval(), false})
+	}
+	for _, c := range append(l, r...) {
+		if c.extra || !using[c.name] {
+			cols = append(cols, c)
+		}
+	}
+	return cols, true
+}
+
+// aliasedCols is shownCols with the names that the item's alias gives.
+func aliasedCols(it *fromItem) ([]shownCol, bool) {
+	cols, ok := shownCols(it)
+	for i, n := range it.join.GetAlias().GetColnames() {
+		if i < len(cols) {
+			cols[i].name = n.GetString_().GetSval()
+		}
+	}
+	return cols, ok
+}
+
+// nameExtras makes the column names of a join's alias count the extras.
+func nameExtras(it *fromItem) error {
+	given := it.join.Alias.GetColnames()
+	if len(given) == 0 {
+		return nil
+	}
+	cols, ok := shownCols(it)
+	if !ok {
+		for _, r := range it.rte.inner {
+			if r.extras() {
+				return errorf(codeUnsupported, "cannot tell the columns of join %q for its system columns; leave out its column names", it.rte.alias)
+			}
+		}
+		return nil
+	}
+	var list []*pg.Node
+	for _, c := range cols {
+		if len(given) == 0 {
+			break
+		}
+		if c.extra {
+			list = append(list, pg.MakeStrNode(c.name))
+			continue
+		}
+		list, given = append(list, given[0]), given[1:]
+	}
+	it.join.Alias.Colnames = append(list, given...)
+	return nil
+}
+
 // plainJoins turns NATURAL joins of sources with extras into USING: two extras
-// of one name would join.
+// of one name would join. The names that an alias gives to a join's columns are
+// made to fit.
 func plainJoins(it *fromItem) error {
 	if it.join == nil || it.left == nil {
 		return nil
@@ -146,7 +236,7 @@ func plainJoins(it *fromItem) error {
 		return err
 	}
 	if !it.join.IsNatural {
-		return nil
+		return nameExtras(it)
 	}
 	extras := false
 	var look func(f *fromItem)
@@ -160,7 +250,7 @@ func plainJoins(it *fromItem) error {
 	}
 	look(it)
 	if !extras {
-		return nil
+		return nameExtras(it)
 	}
 	if !it.left.known || !it.right.known {
 		return errorf(codeUnsupported, "cannot tell the columns of a NATURAL JOIN; name them in USING")
@@ -175,5 +265,5 @@ func plainJoins(it *fromItem) error {
 		it.join.Quals = &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{
 			Val: &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: true}}, Location: -1}}}
 	}
-	return nil
+	return nameExtras(it)
 }

@@ -257,6 +257,10 @@ type Options struct {
 	// as text in the key's order with the columns' types. ok is false when
 	// it cannot say. nil: no statement is sent to single segments by its key.
 	Hash func(types []Column, values []string, numSegments int) (segment int, ok bool)
+	// Sends says whether the text of every value of a type, as the session's
+	// settings make segments write it, tells its hash: rows are sent to
+	// segments by columns of such types only. nil: by none.
+	Sends func(typeOID uint32) bool
 	// Eval runs a SELECT of one value on the coordinator, in the statement's
 	// transaction, and returns it as text. It is asked for the time and the
 	// user of the statement, which segments must not make up themselves.

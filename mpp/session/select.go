@@ -51,7 +51,7 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
-	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText}
+	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText, Sends: s.sends()}
 	// Rows between segments are in UTF-8, which a server reads with no other
 	// encoding of the database.
 	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"

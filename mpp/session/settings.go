@@ -12,6 +12,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 )
 
 // unsent are parameters that a segment must not take over: those of the
@@ -20,10 +21,16 @@ import (
 const unsent = "'client_encoding','session_replication_role'," + idleNames + "," +
 	"'transaction_isolation','transaction_read_only','transaction_deferrable'"
 
+// printing are the parameters that decide how values are written as text. An
+// instance's own postgresql.conf has no say in them: rows are read, and hashed,
+// as the session has them.
+const printing = "'DateStyle','IntervalStyle','TimeZone','extra_float_digits','bytea_output'"
+
 // settings are the parameters this session has that a fresh one would not
-// have, and those of its motions; the gang's connections take them over.
+// have, those that values are printed by, and those of its motions; the gang's
+// connections take them over.
 func (s *Session) settings() (map[string]string, error) {
-	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source IN ('client', 'session') " +
+	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE (source IN ('client', 'session') OR name IN (" + printing + ")) " +
 		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT LIKE 'auto_explain.%' AND name NOT IN (" + unsent + ") " +
 		"UNION ALL SELECT '" + idlePrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN (" + idleNames + ") " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
@@ -51,6 +58,46 @@ func (s *Session) settings() (map[string]string, error) {
 	}
 	maps.Copy(m, passedOn(motions))
 	return m, nil
+}
+
+// sends says which types' values the segments write so that their hash is
+// known; see plan.Options.
+func (s *Session) sends() func(typeOID uint32) bool {
+	var now *cdbhash.Settings
+	return func(oid uint32) bool {
+		if (cdbhash.Settings{}).Reads(oid) {
+			return true
+		}
+		if now == nil {
+			now = s.printed()
+		}
+		return now.Reads(oid)
+	}
+}
+
+// printed are the settings by which the segments will print values. A function
+// may have changed the session's unnoticed.
+func (s *Session) printed() *cdbhash.Settings {
+	now := &cdbhash.Settings{}
+	res, err := s.local("SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE name IN (" + printing + ")")
+	if err != nil {
+		return now
+	}
+	for _, r := range res.rows {
+		name, value := string(r[0]), string(r[1])
+		switch name {
+		case "DateStyle":
+			now.DateStyle = value
+		case "TimeZone":
+			now.TimeZone = value
+		case "extra_float_digits":
+			now.ExtraFloatDigits, _ = strconv.Atoi(value)
+		}
+		if s.applied != nil && s.applied[name] != value {
+			s.settingsDirty = true
+		}
+	}
+	return now
 }
 
 // settingsChanged notes that parameters may have other values now, and names
