@@ -49,16 +49,7 @@ func (r *Report) Markdown(w io.Writer, image func(name string) string) error {
 	for _, p := range r.intro() {
 		fmt.Fprintf(e, "%s\n\n", p)
 	}
-	fmt.Fprint(e, "## What must hold\n")
-	t := r.boundTable()
-	t.Title = "Bounds"
-	t.Markdown(e)
-	if list := r.remarks(); len(list) > 0 {
-		fmt.Fprint(e, "\n## Notes\n\n")
-		for _, n := range list {
-			fmt.Fprintf(e, "* %s\n", n)
-		}
-	}
+	benchreport.MustHold(e, r.Bounds, r.remarks())
 	fmt.Fprint(e, "\n## Times\n")
 	p := r.plot()
 	fmt.Fprintf(e, "\nOpen circles: ended by the limit of %g s, or compared with such.\n\n![%s](%s)\n", r.Setup.LimitS, p.Title, image(plotName))

@@ -116,14 +116,7 @@ func (q *Query) find(side string) *Timing {
 }
 
 // Held says whether every bound that was measured holds.
-func (r *Report) Held() bool {
-	for _, b := range r.Bounds {
-		if b.Missed() {
-			return false
-		}
-	}
-	return true
-}
+func (r *Report) Held() bool { return benchreport.Held(r.Bounds) }
 
 // sides are the plain server and the types.
 func (r *Report) sides() []string { return append([]string{Plain}, r.Setup.Types...) }
