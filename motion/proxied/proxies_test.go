@@ -133,22 +133,22 @@ func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Op
 	}
 }
 
-// TestConformanceOverProxies has some executors on the same instance and some
-// on others.
-func TestConformanceOverProxies(t *testing.T) {
-	for name, whole := range map[string]bool{"Hello": false, "Whole": true} {
-		t.Run(name, func(t *testing.T) {
-			motiontest.Run(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
-				is := startProxies(t, 3)
-				is.whole = whole
-				nodes := make([]motiontest.Node, n)
-				for i := range nodes {
-					nodes[i] = is.executor(t, i%3, 1000+i, opt)
-				}
-				return nodes
-			})
-		})
+// TestConformance has some executors on the same instance and some on others.
+// The two ways to hand over a stream differ for short ones only.
+func TestConformance(t *testing.T) {
+	factory := func(whole bool) motiontest.Factory {
+		return func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
+			is := startProxies(t, 3)
+			is.whole = whole
+			nodes := make([]motiontest.Node, n)
+			for i := range nodes {
+				nodes[i] = is.executor(t, i%3, 1000+i, opt)
+			}
+			return nodes
+		}
 	}
+	t.Run("Whole", func(t *testing.T) { motiontest.Run(t, factory(true)) })
+	t.Run("Hello", func(t *testing.T) { motiontest.RunShort(t, factory(false)) })
 }
 
 // TestPeerUnreachable: both directions fail in time, and say which instance.
