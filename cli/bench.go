@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 var _ = register(newBenchCommand)
@@ -41,6 +43,19 @@ func measure[R any](cmd *cobra.Command, b benchFlags, run func(ctx context.Conte
 	show := progressLine(cmd.ErrOrStderr(), b.progress)
 	defer show.clear()
 	return run(cmd.Context(), show.step)
+}
+
+// endedEarly is the error of a benchmark, with exit status 130 and what became
+// of what it had made when Ctrl-C has ended it.
+func endedEarly(err error, made string) error {
+	var early *benchreport.Interrupted
+	switch {
+	case !errors.As(err, &early):
+		return err
+	case early.Left != nil:
+		return exitWith(130, fmt.Errorf("interrupted; not all of %s could be removed: %w", made, early.Left))
+	}
+	return exitWith(130, fmt.Errorf("interrupted; %s are removed", made))
 }
 
 // benchReport is what a benchmark has measured.

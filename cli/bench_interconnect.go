@@ -92,10 +92,7 @@ an exit status of 3 when a bound is missed.`,
 				})
 			}
 			if err != nil {
-				if errors.Is(err, context.Canceled) {
-					return exitWith(130, errors.New("interrupted; the clusters are removed"))
-				}
-				return err
+				return endedEarly(err, "the clusters")
 			}
 			if htmlFile != "" {
 				err = toFile(htmlFile, r.HTML)

@@ -86,10 +86,7 @@ wrong, 130 after Ctrl-C; with --check an exit status of 3 when a bound is missed
 				})
 			}
 			if err != nil {
-				if errors.Is(err, context.Canceled) {
-					return exitWith(130, errors.New("interrupted; the servers are removed"))
-				}
-				return err
+				return endedEarly(err, "the servers")
 			}
 			if report != "" {
 				err = writeReport(report, r)
