@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,7 +237,8 @@ func Read(in io.Reader) (*Report, error) {
 	if err := json.NewDecoder(in).Decode(&r); err != nil {
 		return nil, fmt.Errorf("not a report of bench queries: %w", err)
 	}
-	if r.Version != version || len(r.Queries) == 0 {
+	broken := func(q *Query) bool { return q == nil || slices.Contains(q.Runs, nil) }
+	if r.Version != version || len(r.Queries) == 0 || slices.ContainsFunc(r.Queries, broken) {
 		return nil, errors.New("not a report of bench queries, or one of another version")
 	}
 	r.finish()
