@@ -3,7 +3,6 @@ package proxied_test
 import (
 	"context"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/motiontest"
 	"github.com/trunkline-db/trunkline/motion/proxied"
@@ -47,14 +47,11 @@ func startProxies(t testing.TB, n int, dead ...int) *instances {
 	})
 	var list topology.AddressList
 	for i := range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.One()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, topology.Entry{
-			Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port,
-		})
-		ln.Close()
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
 	}
 	for i := range n {
 		p, err := proxy.New(proxy.Config{
