@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,11 +40,14 @@ func (b *benchFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&b.progress, "progress", false, "show what is going on even if standard error is no terminal")
 }
 
-// measure runs a benchmark and shows its progress.
+// measure runs a benchmark and shows its progress. Who reads that and goes away,
+// as head does, ends it like Ctrl-C: what it has made must not stay.
 func measure[R any](cmd *cobra.Command, b benchFlags, run func(ctx context.Context, progress func(step string)) (R, error)) (R, error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGPIPE)
+	defer stop()
 	show := progressLine(cmd.ErrOrStderr(), b.progress)
 	defer show.clear()
-	return run(cmd.Context(), show.step)
+	return run(ctx, show.step)
 }
 
 // endedEarly is the error of a benchmark, with exit status 130 and what became

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -96,30 +97,50 @@ func TestBenchQueries(t *testing.T) {
 }
 
 // TestBenchQueriesInterrupted ends a run by Ctrl-C while it loads the cluster,
-// which takes a moment, and while it measures, which would take many.
+// which takes a moment.
 func TestBenchQueriesInterrupted(t *testing.T) {
-	for _, run := range []struct {
-		at   string
-		args []string
-	}{
-		{"the cluster: loading", []string{"--scale", "0.05"}},
-		{"query 1, proxy", []string{"--rounds", "100"}},
-	} {
-		t.Run(run.at, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			before, _ := filepath.Glob(queryDirs)
-			dir := ""
-			said, _ := interrupt(t, queriesCommand(ctx, t, run.args...), run.at, func() {
-				dir = newDirectory(queryDirs, before)
-				if len(withArgument(dir)) < 5 {
-					t.Error("there are no processes to be ended")
-				}
-			})
-			wantAll(t, "what it says", said, "error: interrupted; the servers are removed")
-			leavesNothing(t, dir)
-		})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	before, _ := filepath.Glob(queryDirs)
+	dir := ""
+	said, _ := interrupt(t, queriesCommand(ctx, t, "--scale", "0.05"), "the cluster: loading", func() {
+		dir = newDirectory(queryDirs, before)
+		if len(withArgument(dir)) < 5 {
+			t.Error("there are no processes to be ended")
+		}
+	})
+	wantAll(t, "what it says", said, "error: interrupted; the servers are removed")
+	leavesNothing(t, dir)
+}
+
+// TestBenchQueriesUnread stops reading what a run says while it measures, which
+// would take minutes.
+func TestBenchQueriesUnread(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := queriesCommand(ctx, t, "--rounds", "100")
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	before, _ := filepath.Glob(queryDirs)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir := ""
+	for s := bufio.NewScanner(errs); dir == "" && s.Scan(); {
+		if strings.Contains(s.Text(), "query 1, proxy") {
+			dir = newDirectory(queryDirs, before)
+		}
+	}
+	errs.Close()
+	if err := cmd.Wait(); err == nil {
+		t.Error("it came to its end")
+	}
+	if ctx.Err() != nil {
+		t.Error("it went on until it was told to end")
+	}
+	leavesNothing(t, dir)
 }
 
 // leavesNothing looks for what a run has left of its directory.
