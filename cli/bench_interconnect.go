@@ -3,10 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -20,9 +16,9 @@ func newBenchInterconnectCommand() *cobra.Command {
 	var (
 		segments, sessions, rtt, loss, types string
 		rateMbit                             float64
-		asJSON, check, progress              bool
 		htmlFile, report                     string
 		from                                 []string
+		flags                                benchFlags
 		opt                                  icbench.Options
 	)
 	cmd := &cobra.Command{
@@ -64,52 +60,39 @@ an exit status of 3 when a bound is missed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wrong := func(err error) error { return &usageError{cmd, err} }
 			var err error
-			if opt.Segments, err = numbers("segments", "number: give a list as 2,4,8,16", segments, strconv.Atoi); err != nil {
+			if opt.Segments, err = values("segments", "number: give a list as 2,4,8,16", segments, strconv.Atoi); err != nil {
 				return wrong(err)
 			}
-			if opt.Sessions, err = numbers("sessions", "number: give a list as 1,4,16", sessions, strconv.Atoi); err != nil {
+			if opt.Sessions, err = values("sessions", "number: give a list as 1,4,16", sessions, strconv.Atoi); err != nil {
 				return wrong(err)
 			}
-			if opt.RTT, err = numbers("rtt", "round trip: give a list as 1,10,50ms", rtt, parseRTT); err != nil {
+			if opt.RTT, err = values("rtt", "round trip: give a list as 1,10,50ms", rtt, parseRTT); err != nil {
 				return wrong(err)
 			}
-			if opt.Loss, err = numbers("loss", "loss: give a list of per cents as 0,0.1,1", loss, parseLoss); err != nil {
+			if opt.Loss, err = values("loss", "loss: give a list of per cents as 0,0.1,1", loss, parseLoss); err != nil {
 				return wrong(err)
 			}
-			if opt.Types, err = numbers("types", "", types, func(s string) (string, error) { return s, nil }); err != nil {
-				return wrong(err)
-			}
+			opt.Types = words(types)
 			opt.Rate = int64(rateMbit * 1e6)
 			opt.Bootstrap = clusterBootstrap
 			opt.Fill()
 			if err := opt.Check(); err != nil {
 				return wrong(err)
 			}
-			for _, path := range []string{htmlFile, report} {
-				if path == "" {
-					continue
-				}
-				// Not to find out after minutes.
-				f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
-				if err != nil {
-					return wrong(err)
-				}
-				f.Close()
+			if err := writable(htmlFile, report); err != nil {
+				return wrong(err)
 			}
 			var r *icbench.Report
 			if from != nil {
 				r, err = readReports(from)
 			} else {
-				show := progressLine(cmd.ErrOrStderr(), progress)
-				opt.Progress = show.step
-				r, err = icbench.Run(cmd.Context(), opt)
-				show.clear()
+				r, err = measure(cmd, flags, func(ctx context.Context, progress func(string)) (*icbench.Report, error) {
+					opt.Progress = progress
+					return icbench.Run(ctx, opt)
+				})
 			}
 			if err != nil {
-				if errors.Is(err, context.Canceled) {
-					return exitWith(130, errors.New("interrupted; the clusters are removed"))
-				}
-				return err
+				return endedEarly(err, "the clusters")
 			}
 			if htmlFile != "" {
 				err = toFile(htmlFile, r.HTML)
@@ -117,18 +100,14 @@ an exit status of 3 when a bound is missed.`,
 			if report != "" {
 				err = errors.Join(err, writeReport(report, r))
 			}
-			if asJSON {
-				err = errors.Join(err, r.JSON(cmd.OutOrStdout()))
-			} else {
-				err = errors.Join(err, r.Table(cmd.OutOrStdout()))
+			if err := errors.Join(err, flags.print(cmd.OutOrStdout(), r)); err != nil {
+				return err
 			}
-			if err == nil && check && !r.Held() {
-				err = exitWith(3, nil)
-			}
-			return err
+			return flags.verdict(r)
 		},
 	}
 	f := cmd.Flags()
+	flags.add(f)
 	f.StringVar(&types, "types", "", "`LIST` of interconnect types (default udpifc,tcp,proxy)")
 	f.StringVar(&segments, "segments", "", "`LIST` of numbers of segments; a cluster for each (default 2,4,8,16)")
 	f.StringVar(&sessions, "sessions", "", "`LIST` of numbers of sessions (default 1,8,32)")
@@ -149,27 +128,7 @@ an exit status of 3 when a bound is missed.`,
 	f.StringVar(&htmlFile, "html", "", "write the report with plots into `FILE`, which needs no other")
 	f.StringVar(&report, "report", "", "write the report as Markdown into `FILE.md`, and its plots beside it")
 	f.StringArrayVar(&from, "from", nil, "measure nothing: make the report of what --json has printed into `FILE`;\nmore than one are parts of a run")
-	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
-	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
-	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
 	return cmd
-}
-
-// numbers reads a list separated by commas; nil when it is empty. A value that
-// parse refuses is said to be no such thing.
-func numbers[T any](flag, thing, list string, parse func(string) (T, error)) ([]T, error) {
-	var all []T
-	if strings.TrimSpace(list) == "" {
-		return nil, nil
-	}
-	for s := range strings.SplitSeq(list, ",") {
-		v, err := parse(strings.TrimSpace(s))
-		if err != nil {
-			return nil, fmt.Errorf("--%s: %q is no %s", flag, strings.TrimSpace(s), thing)
-		}
-		all = append(all, v)
-	}
-	return all, nil
 }
 
 // parseRTT reads "50ms", or "50", which is the same.
@@ -188,43 +147,12 @@ func parseLoss(s string) (float64, error) {
 
 // readReports reads a report, or the parts of one.
 func readReports(paths []string) (*icbench.Report, error) {
-	var parts []*icbench.Report
-	for _, path := range paths {
-		f, err := os.Open(path)
-		if err != nil {
+	parts := make([]*icbench.Report, len(paths))
+	for i, path := range paths {
+		var err error
+		if parts[i], err = readReport(path, icbench.Read); err != nil {
 			return nil, err
 		}
-		r, err := icbench.Read(f)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		parts = append(parts, r)
 	}
 	return icbench.Merge(parts)
-}
-
-// page is a report that can be a page of Markdown with plots beside it.
-type page interface {
-	Markdown(w io.Writer, image func(name string) string) error
-	Plots(f func(name string, svg func(io.Writer) error) error) error
-}
-
-// writeReport writes a page of Markdown, and its plots beside it.
-func writeReport(path string, r page) error {
-	stem := strings.TrimSuffix(path, filepath.Ext(path))
-	image := func(name string) string { return stem + "-" + name + ".svg" }
-	err := toFile(path, func(w io.Writer) error {
-		return r.Markdown(w, func(name string) string { return filepath.Base(image(name)) })
-	})
-	return errors.Join(err, r.Plots(func(name string, svg func(io.Writer) error) error { return toFile(image(name), svg) }))
-}
-
-// toFile writes a file by f.
-func toFile(path string, f func(io.Writer) error) error {
-	out, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f(out), out.Close())
 }

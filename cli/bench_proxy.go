@@ -9,10 +9,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/internal/proxybench"
@@ -21,13 +19,11 @@ import (
 
 func newBenchProxyCommand() *cobra.Command {
 	var (
-		proxies       []string
-		dialect       string
-		pump, plot    string
-		asJSON, check bool
-		progress      bool
-		budgetMB      int64
-		opt           proxybench.Options
+		proxies             []string
+		dialect, pump, plot string
+		budgetMB            int64
+		flags               benchFlags
+		opt                 proxybench.Options
 	)
 	cmd := &cobra.Command{
 		Use:   "proxy",
@@ -89,15 +85,11 @@ be, with --check 3 when a bound is missed.`,
 			if err := opt.Check(); err != nil {
 				return wrong(err)
 			}
-			if check && opt.Mode != "" {
+			if flags.check && opt.Mode != "" {
 				return wrong(errors.New("--check is for the standard set: leave out --mode"))
 			}
-			if plot != "" { // not to find out after minutes
-				f, err := os.OpenFile(plot, os.O_WRONLY|os.O_CREATE, 0o666)
-				if err != nil {
-					return wrong(err)
-				}
-				f.Close()
+			if err := writable(plot); err != nil {
+				return wrong(err)
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -113,10 +105,10 @@ be, with --check 3 when a bound is missed.`,
 				return wrong(fmt.Errorf("invalid byte pump %q: use %s, %s or none", pump, proxybench.PumpSplice, proxybench.PumpCopy))
 			}
 			opt.Command = func(args ...string) *exec.Cmd { return exec.Command(self, benchArgs(args)...) }
-			show := progressLine(cmd.ErrOrStderr(), progress)
-			opt.Progress = show.step
-			r, err := proxybench.Run(cmd.Context(), opt)
-			show.clear()
+			r, err := measure(cmd, flags, func(ctx context.Context, progress func(string)) (*proxybench.Report, error) {
+				opt.Progress = progress
+				return proxybench.Run(ctx, opt)
+			})
 			if err != nil {
 				if errors.Is(err, context.Canceled) {
 					return exitWith(1, errors.New("stopped"))
@@ -124,27 +116,21 @@ be, with --check 3 when a bound is missed.`,
 				return err
 			}
 			if plot != "" {
-				if err := writePlot(plot, r); err != nil {
+				if err := toFile(plot, r.Plot); err != nil {
 					return err
 				}
 			}
-			if asJSON {
-				err = r.JSON(cmd.OutOrStdout())
-			} else {
-				err = r.Table(cmd.OutOrStdout())
-			}
-			switch {
-			case err != nil:
+			if err := flags.print(cmd.OutOrStdout(), r); err != nil {
 				return err
-			case len(r.Failures) > 0:
-				return exitWith(1, errors.New(strings.Join(r.Failures, "\n")))
-			case check && !r.Held():
-				return exitWith(3, nil)
 			}
-			return nil
+			if len(r.Failures) > 0 {
+				return exitWith(1, errors.New(strings.Join(r.Failures, "\n")))
+			}
+			return flags.verdict(r)
 		},
 	}
 	f := cmd.Flags()
+	flags.add(f)
 	f.StringArrayVar(&proxies, "proxy", nil, "a proxy to drive, as `CONTENT:DBID:SOCKET`; give two or more")
 	f.StringVar(&dialect, "dialect", icwire.Magic36.String(), `header of proxy packets: "magic36" or "plain32"`)
 	f.StringVar(&pump, "pump", proxybench.PumpCopy, "`KIND` of byte pump to compare with: copy, splice or none")
@@ -157,10 +143,7 @@ be, with --check 3 when a bound is missed.`,
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds (default 5)")
 	f.DurationVar(&opt.SetupEvery, "setup-every", 0, "pause between connections of mode fair (default none)")
 	f.Int64Var(&budgetMB, "budget", 0, "`MiB` of memory a proxy may have with unread connections (default 512)")
-	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	f.StringVar(&plot, "plot", "", "draw the report into `FILE.svg`")
-	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
-	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
 	return cmd
 }
 
@@ -171,14 +154,6 @@ func benchArgs(args []string) []string {
 		return args
 	}
 	return append([]string{"bench"}, args...)
-}
-
-func writePlot(path string, r *proxybench.Report) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(r.Plot(f), f.Close())
 }
 
 // parseEndpoint reads "CONTENT:DBID:SOCKET".
@@ -192,39 +167,6 @@ func parseEndpoint(s string) (e proxybench.Endpoint, err error) {
 		}
 	}
 	return e, fmt.Errorf("invalid proxy %q: use CONTENT:DBID:SOCKET, as 0:2:/tmp/.s.PGSQL.ic_proxy.6000.1235", s)
-}
-
-// progressLine shows one line that changes on a terminal, or lines that follow
-// each other elsewhere if asked.
-func progressLine(w io.Writer, always bool) *progressShow {
-	p := &progressShow{w: w, begin: time.Now(), always: always}
-	if f, ok := w.(*os.File); ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		p.terminal = err == nil
-	}
-	return p
-}
-
-type progressShow struct {
-	w                io.Writer
-	begin            time.Time
-	terminal, always bool
-}
-
-func (p *progressShow) step(what string) {
-	at := time.Since(p.begin).Round(time.Second)
-	switch {
-	case p.terminal:
-		fmt.Fprintf(p.w, "\r\x1b[K%v  %s", at, what)
-	case p.always:
-		fmt.Fprintf(p.w, "%v  %s\n", at, what)
-	}
-}
-
-func (p *progressShow) clear() {
-	if p.terminal {
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
 }
 
 // newBenchRelayCommand is one process of the byte pump.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -15,10 +14,9 @@ import (
 
 func newBenchQueriesCommand() *cobra.Command {
 	var (
-		types, queries          string
-		asJSON, check, progress bool
-		report, from            string
-		opt                     querybench.Options
+		types, queries, report, from string
+		flags                        benchFlags
+		opt                          querybench.Options
 	)
 	cmd := &cobra.Command{
 		Use:   "queries",
@@ -58,10 +56,8 @@ wrong, 130 after Ctrl-C; with --check an exit status of 3 when a bound is missed
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wrong := func(err error) error { return &usageError{cmd, err} }
 			var err error
-			if opt.Types, err = numbers("types", "", types, func(s string) (string, error) { return s, nil }); err != nil {
-				return wrong(err)
-			}
-			if opt.Queries, err = numbers("query", "number of a query: give a list as 1,9,17", queries, strconv.Atoi); err != nil {
+			opt.Types = words(types)
+			if opt.Queries, err = values("query", "number of a query: give a list as 1,9,17", queries, strconv.Atoi); err != nil {
 				return wrong(err)
 			}
 			for name, given := range map[string]bool{"segments": opt.Segments != 0, "rounds": opt.Rounds != 0, "limit": opt.Limit != 0} {
@@ -77,44 +73,32 @@ wrong, 130 after Ctrl-C; with --check an exit status of 3 when a bound is missed
 			if err := opt.Check(); err != nil {
 				return wrong(err)
 			}
-			if report != "" {
-				// Not to find out after minutes.
-				f, err := os.OpenFile(report, os.O_WRONLY|os.O_CREATE, 0o666)
-				if err != nil {
-					return wrong(err)
-				}
-				f.Close()
+			if err := writable(report); err != nil {
+				return wrong(err)
 			}
 			var r *querybench.Report
 			if from != "" {
-				r, err = readQueries(from)
+				r, err = readReport(from, querybench.Read)
 			} else {
-				show := progressLine(cmd.ErrOrStderr(), progress)
-				opt.Progress = show.step
-				r, err = querybench.Run(cmd.Context(), opt)
-				show.clear()
+				r, err = measure(cmd, flags, func(ctx context.Context, progress func(string)) (*querybench.Report, error) {
+					opt.Progress = progress
+					return querybench.Run(ctx, opt)
+				})
 			}
 			if err != nil {
-				if errors.Is(err, context.Canceled) {
-					return exitWith(130, errors.New("interrupted; the servers are removed"))
-				}
-				return err
+				return endedEarly(err, "the servers")
 			}
 			if report != "" {
 				err = writeReport(report, r)
 			}
-			if asJSON {
-				err = errors.Join(err, r.JSON(cmd.OutOrStdout()))
-			} else {
-				err = errors.Join(err, r.Table(cmd.OutOrStdout()))
+			if err := errors.Join(err, flags.print(cmd.OutOrStdout(), r)); err != nil {
+				return err
 			}
-			if err == nil && check && !r.Held() {
-				err = exitWith(3, nil)
-			}
-			return err
+			return flags.verdict(r)
 		},
 	}
 	f := cmd.Flags()
+	flags.add(f)
 	f.Float64Var(&opt.Scale, "scale", 1, "TPC-H's scale `factor`, from 0.001")
 	f.IntVar(&opt.Segments, "segments", 0, "segments of the cluster (default 3)")
 	f.StringVar(&types, "types", "", "`LIST` of interconnect types (default udpifc,tcp,proxy)")
@@ -124,22 +108,5 @@ wrong, 130 after Ctrl-C; with --check an exit status of 3 when a bound is missed
 	f.BoolVar(&opt.Indexes, "indexes", false, "give both sides indexes on the foreign keys")
 	f.StringVar(&report, "report", "", "write the report as Markdown into `FILE.md`, and its plot beside it")
 	f.StringVar(&from, "from", "", "measure nothing: make the report of what --json has printed into `FILE`")
-	f.BoolVar(&check, "check", false, "exit with 3 when a bound is missed")
-	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
-	f.BoolVar(&progress, "progress", false, "show what is going on even if standard error is no terminal")
 	return cmd
-}
-
-// readQueries reads a report.
-func readQueries(path string) (*querybench.Report, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, err := querybench.Read(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
 }

@@ -2,8 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 func TestBenchArguments(t *testing.T) {
@@ -66,5 +70,27 @@ func TestBenchArguments(t *testing.T) {
 		if said := out.String() + errs.String(); code != c.code || !strings.Contains(said, c.want) {
 			t.Errorf("%s: exit %d, want %d with %q:\n%s", c.args, code, c.code, c.want, said)
 		}
+	}
+}
+
+// TestEndedEarly: nobody is told that all is removed when it is not.
+func TestEndedEarly(t *testing.T) {
+	other := errors.New("no room")
+	for _, c := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{other, 1, "no room"},
+		{&benchreport.Interrupted{Cause: context.Canceled}, 130, "interrupted; the servers are removed"},
+		{&benchreport.Interrupted{Cause: context.Canceled, Left: other}, 130, "interrupted; not all of the servers could be removed: no room"},
+	} {
+		err := endedEarly(c.err, "the servers")
+		if code, say := exitCode(err); code != c.code || !say || err.Error() != c.want {
+			t.Errorf("%v: status %d, %q; want %d, %q", c.err, code, err, c.code, c.want)
+		}
+	}
+	if err := error(&benchreport.Interrupted{Cause: context.Canceled, Left: other}); !errors.Is(err, context.Canceled) || !errors.Is(err, other) {
+		t.Errorf("%v hides what is in it", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/proxy"
 )
 
@@ -60,13 +61,10 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 func TestProxyCommand(t *testing.T) {
 	var ports [2]int
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if ports[i], err = freeport.One(); err != nil {
 			t.Fatal(err)
 		}
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-		defer l.Close()
-		l.Close()
 	}
 	list := fmt.Sprintf("1:-1:127.0.0.1:%d,2:0:127.0.0.1:%d", ports[0], ports[1])
 	dirs := []string{proxyDir(t, 1, -1, ""), proxyDir(t, 2, 0, list)}
@@ -150,12 +148,10 @@ func TestProxyArguments(t *testing.T) {
 // what is in force, and who has been turned away.
 func TestProxyParameters(t *testing.T) {
 	dir := proxyDir(t, 1, -1, "")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.One()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	conf := filepath.Join(dir, "postgresql.conf")
 	text := "gp_contentid=-1\ntrunkline.proxy_grace=7\ntrunkline.proxy_hello_timeout=9\ntrunkline.proxy_peer_timeout='soon'\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {

@@ -9,17 +9,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trunkline-db/trunkline/internal/freeport"
 )
 
-// openGate binds a gate to a port the kernel chose.
+// openGate binds a gate to a free port.
 func openGate(t *testing.T, hosts ...string) (*gate, int) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.One()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	_ = ln.Close()
 	g, err := listenGate(t.Context(), hosts, port)
 	if err != nil {
 		t.Fatal(err)

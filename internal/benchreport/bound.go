@@ -51,6 +51,18 @@ func short(v float64) string {
 // Missed says that it was measured and does not hold.
 func (b Bound) Missed() bool { return b.Measured != nil && !b.OK }
 
+// Held says whether every bound that was measured holds.
+func Held(list []Bound) bool { return !slices.ContainsFunc(list, Bound.Missed) }
+
+// BoundTable has a line for each bound.
+func BoundTable(list []Bound) *Table {
+	t := &Table{Title: "Must hold", Left: 1, Remarks: true, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
+	for _, b := range list {
+		t.Add(b.Figure, b.Value(), b.Bound, b.Verdict(), b.Remark)
+	}
+	return t
+}
+
 // Value is the measured value, "-" for none.
 func (b Bound) Value() string {
 	if b.Measured == nil {
@@ -93,6 +105,49 @@ func Quantile(v []float64, q float64) float64 {
 
 // Median of values in any order, 0 for none.
 func Median(v []float64) float64 { return Quantile(v, 0.5) }
+
+// Medians are the medians of figures by their names; a figure need not be in
+// every round.
+func Medians[F ~map[string]float64](rounds []F) F {
+	values := map[string][]float64{}
+	for _, f := range rounds {
+		for name, v := range f {
+			values[name] = append(values[name], v)
+		}
+	}
+	medians := F{}
+	for name, v := range values {
+		medians[name] = Median(v)
+	}
+	return medians
+}
+
+// Notes prints what there is to say beside the tables, a line for each.
+func Notes(w io.Writer, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nNotes")
+	for _, n := range list {
+		fmt.Fprintln(w, "  "+n)
+	}
+}
+
+// MustHold writes the sections of a page of Markdown that have the bounds, and
+// what there is to say of them and of the rest.
+func MustHold(w io.Writer, bounds []Bound, notes []string) {
+	fmt.Fprint(w, "## What must hold\n")
+	t := BoundTable(bounds)
+	t.Title = "Bounds"
+	t.Markdown(w)
+	if len(notes) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\n## Notes\n\n")
+	for _, n := range notes {
+		fmt.Fprintf(w, "* %s\n", n)
+	}
+}
 
 // Writer remembers the first error, and is silent after it.
 type Writer struct {

@@ -45,6 +45,47 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+func TestMedians(t *testing.T) {
+	type figures map[string]float64
+	m := Medians([]figures{{"a": 1, "b": 5}, {"a": 3}, {"a": 2}})
+	if len(m) != 2 || m["a"] != 2 || m["b"] != 5 {
+		t.Errorf("%v", m)
+	}
+}
+
+func TestMustHold(t *testing.T) {
+	list := []Bound{NewBound("f", "ms", false, 5, 5, true), NewBound("g", "ms", false, 5, 0, false)}
+	if !Held(list) {
+		t.Error("a bound that was not measured is missed")
+	}
+	var page, text strings.Builder
+	MustHold(&page, list, []string{"a note"})
+	const want = `## What must hold
+
+### Bounds
+
+| Figure | Measured | Bound | Verdict | Remark |
+|---|--:|--:|--:|---|
+| f | 5 | ≤ 5 ms | ok |  |
+| g | - | ≤ 5 ms | not measured |  |
+
+## Notes
+
+* a note
+`
+	if page.String() != want {
+		t.Errorf("%q, want\n%q", page.String(), want)
+	}
+	Notes(&text, nil)
+	Notes(&text, []string{"one", "two"})
+	if text.String() != "\nNotes\n  one\n  two\n" {
+		t.Errorf("%q", text.String())
+	}
+	if Held(append(list, NewBound("h", "", true, 1, 0, true))) {
+		t.Error("a missed bound holds")
+	}
+}
+
 func TestTable(t *testing.T) {
 	tab := Table{Title: "T & t", Head: []string{"Name", "n"}, Left: 1}
 	tab.Add("a|b", "1")

@@ -1,17 +1,14 @@
 package clustertest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,10 +20,7 @@ func benchCommand(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	args = append([]string{"bench", "interconnect", "--segments", "2", "--sessions", "2", "--rounds", "1", "--slot", "20ms", "--rows", "1000",
 		"--gather-rows", "1000", "--rtt", "5", "--loss", "0", "--size", "1", "--wan-rounds", "1", "--wan-segments", "2", "--limit", "20s"}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(shared(t).Dir, "bin", "trunkline"), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second
-	return cmd
+	return command(ctx, filepath.Join(shared(t).Dir, "bin", "trunkline"), args...)
 }
 
 // TestBenchInterconnect makes a small run: every query is answered in each
@@ -104,39 +98,11 @@ func TestBenchInterconnect(t *testing.T) {
 func TestBenchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := benchCommand(ctx, t, "--no-wan", "--progress")
-	errs, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	before, _ := filepath.Glob(benchDirs)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var said []string
 	dir := ""
-	for s := bufio.NewScanner(errs); s.Scan(); {
-		said = append(said, s.Text())
-		if strings.HasSuffix(s.Text(), ": made") && dir == "" {
-			dir = newDirectory(benchDirs, before)
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	err = cmd.Wait()
-	if e := new(exec.ExitError); !errors.As(err, &e) || e.ExitCode() != 130 {
-		t.Errorf("it ended with %v, want exit status 130\n%s", err, strings.Join(said, "\n"))
-	}
-	if dir == "" {
-		t.Fatalf("no directory of the cluster was found\n%s", strings.Join(said, "\n"))
-	}
-	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%s is still there: %v", dir, err)
-	}
-	if list := withArgument(dir); len(list) > 0 {
-		t.Errorf("processes are still there: %v", list)
-	}
+	said, _ := interrupt(t, benchCommand(ctx, t, "--no-wan", "--progress"), ": made", func() { dir = newDirectory(benchDirs, before) })
+	wantAll(t, "what it says", said, "error: interrupted; the clusters are removed")
+	leavesNothing(t, dir)
 }
 
 // benchDirs are the directories of the bench's clusters, one a run.

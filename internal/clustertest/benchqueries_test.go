@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,17 +20,15 @@ import (
 // queryDirs are the directories of runs of bench queries.
 const queryDirs = "/tmp/tlqb*"
 
-// queriesCommand is a small run of bench queries.
+// queriesCommand is a small run of bench queries. Of a flag that is given twice
+// the last counts.
 func queriesCommand(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	bin, err := testkit.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, bin, append([]string{"bench", "queries", "--scale", "0.01", "--rounds", "1", "--types", "proxy", "--progress"}, args...)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second
-	return cmd
+	return command(ctx, bin, append([]string{"bench", "queries", "--segments", "2", "--scale", "0.01", "--rounds", "1", "--types", "proxy", "--progress"}, args...)...)
 }
 
 // TestBenchQueries makes a small run: all answers are those of the plain
@@ -44,22 +41,14 @@ func TestBenchQueries(t *testing.T) {
 	before, _ := filepath.Glob(queryDirs)
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	errs, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	dir, said := "", []string(nil)
-	for s := bufio.NewScanner(errs); s.Scan(); {
-		said = append(said, s.Text())
+	dir := ""
+	said, err := follow(t, cmd, func(string) {
 		if dir == "" {
 			dir = newDirectory(queryDirs, before)
 		}
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, strings.Join(said, "\n"))
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
 	}
 	var r struct {
 		Queries []struct {
@@ -103,48 +92,55 @@ func TestBenchQueries(t *testing.T) {
 	if _, err := os.Stat(strings.TrimSuffix(page, ".md") + "-times.svg"); err != nil {
 		t.Error(err)
 	}
-	wantAll(t, "the progress", strings.Join(said, "\n"), "the plain server: create index on lineitem (l_partkey)", "the cluster: create index on supplier (s_nationkey)")
+	wantAll(t, "the progress", said, "the plain server: create index on lineitem (l_partkey)", "the cluster: create index on supplier (s_nationkey)")
 	leavesNothing(t, dir)
 }
 
 // TestBenchQueriesInterrupted ends a run by Ctrl-C while it loads the cluster,
-// and while it measures.
+// which takes a moment.
 func TestBenchQueriesInterrupted(t *testing.T) {
-	for _, at := range []string{"the cluster: loading", "query 1, proxy"} {
-		t.Run(at, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			cmd := queriesCommand(ctx, t, "--scale", "0.1")
-			errs, err := cmd.StderrPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			before, _ := filepath.Glob(queryDirs)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			dir, said := "", []string(nil)
-			for s := bufio.NewScanner(errs); s.Scan(); {
-				said = append(said, s.Text())
-				if strings.Contains(s.Text(), at) && dir == "" {
-					dir = newDirectory(queryDirs, before)
-					if len(withArgument(dir)) < 5 {
-						t.Error("there are no processes to be ended")
-					}
-					if err := cmd.Process.Signal(os.Interrupt); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-			err = cmd.Wait()
-			text := strings.Join(said, "\n")
-			if e := new(exec.ExitError); !errors.As(err, &e) || e.ExitCode() != 130 {
-				t.Errorf("it ended with %v, want exit status 130\n%s", err, text)
-			}
-			wantAll(t, "what it says", text, "error: interrupted; the servers are removed")
-			leavesNothing(t, dir)
-		})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	before, _ := filepath.Glob(queryDirs)
+	dir := ""
+	said, _ := interrupt(t, queriesCommand(ctx, t, "--scale", "0.05"), "the cluster: loading", func() {
+		dir = newDirectory(queryDirs, before)
+		if len(withArgument(dir)) < 5 {
+			t.Error("there are no processes to be ended")
+		}
+	})
+	wantAll(t, "what it says", said, "error: interrupted; the servers are removed")
+	leavesNothing(t, dir)
+}
+
+// TestBenchQueriesUnread stops reading what a run says while it measures, which
+// would take minutes.
+func TestBenchQueriesUnread(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := queriesCommand(ctx, t, "--rounds", "100")
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	before, _ := filepath.Glob(queryDirs)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir := ""
+	for s := bufio.NewScanner(errs); dir == "" && s.Scan(); {
+		if strings.Contains(s.Text(), "query 1, proxy") {
+			dir = newDirectory(queryDirs, before)
+		}
+	}
+	errs.Close()
+	if err := cmd.Wait(); err == nil {
+		t.Error("it came to its end")
+	}
+	if ctx.Err() != nil {
+		t.Error("it went on until it was told to end")
+	}
+	leavesNothing(t, dir)
 }
 
 // leavesNothing looks for what a run has left of its directory.

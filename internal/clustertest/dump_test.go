@@ -58,23 +58,20 @@ const dumped = `
 // comes out to what went in: contents, rights, and where the rows are.
 func TestRestore(t *testing.T) {
 	c := shared(t)
-	db := c.Database(t)
-	a := c.Connect(t, db)
-	testkit.Exec(t, a, "create role dump_reader login; create role dump_writer; create role dump_owner")
-	t.Cleanup(func() { // after the databases are gone
-		conn := c.Connect(t, "template1")
-		if err := testkit.TryExec(conn, "drop role dump_reader, dump_writer, dump_owner"); err != nil {
+	admin := c.Connect(t, "template1")
+	testkit.Exec(t, admin, "create role dump_reader login; create role dump_writer; create role dump_owner")
+	testkit.Close(admin) // nobody can be in the template of the databases to come
+	t.Cleanup(func() {   // after the databases are gone
+		if err := testkit.TryExec(c.Connect(t, "template1"), "drop role dump_reader, dump_writer, dump_owner"); err != nil {
 			t.Error(err)
 		}
 	})
-	// Registered later, so that these go first.
-	db = c.Database(t)
+	db := c.Database(t)
 	copies := map[string]string{}
 	for _, how := range []string{"plain", "custom", "directory", "inserts", "unlabelled"} {
 		copies[how] = c.Database(t)
 	}
-	testkit.Close(a)
-	a = c.Connect(t, db)
+	a := c.Connect(t, db)
 	testkit.Exec(t, a, dumped)
 	// pg_dump draws a word for \restrict anew each time.
 	schema := func(db string) string { return c.MustShell(t, `pg_dump -s `+db+` | grep -v '^\\\(un\)\?restrict'`) }
@@ -107,8 +104,8 @@ func TestRestore(t *testing.T) {
 				"plain":      fmt.Sprintf("pg_dump %s | %s %s", db, restore, copied),
 				"custom":     fmt.Sprintf("pg_dump -Fc %s | pg_restore -e -d %s", db, copied),
 				"directory":  fmt.Sprintf("pg_dump -Fd -f %s %s && pg_restore -e -j 3 -d %s %[1]s", path, db, copied),
-				"inserts":    fmt.Sprintf("pg_dump --rows-per-insert=50 --column-inserts %s | %s %s", db, restore, copied),
-				"unlabelled": fmt.Sprintf("pg_dump --no-security-labels %s | %s %s", db, restore, copied),
+				"inserts":    fmt.Sprintf("pg_dump --rows-per-insert=50 --column-inserts %s | %s %s -1", db, restore, copied),
+				"unlabelled": fmt.Sprintf("pg_dump --no-security-labels -Fc %s | pg_restore -e -1 -d %s", db, copied),
 			}[how])
 			b := c.Connect(t, copied)
 			for _, q := range queries {
@@ -126,7 +123,12 @@ func TestRestore(t *testing.T) {
 			if s := schema(copied); how != "unlabelled" && s != original {
 				t.Errorf("a dump of the copy is\n%s", s)
 			}
-			if err := testkit.TryExec(c.Connect(t, copied), "set role dump_reader; select count(*) from shop.hashed; insert into shop.hashed (k1, k2) values (0, '')"); testkit.SQLState(err) != "42501" {
+			reader := c.Connect(t, copied)
+			testkit.Exec(t, reader, "set role dump_reader")
+			if n := testkit.Value(t, reader, "select count(*) from shop.hashed"); n != "1000" {
+				t.Errorf("the reader sees %s rows", n)
+			}
+			if err := testkit.TryExec(reader, "insert into shop.hashed (k1, k2) values (0, '')"); testkit.SQLState(err) != "42501" {
 				t.Errorf("what the reader may: %v", err)
 			}
 		})

@@ -131,7 +131,7 @@ func TestClientEncodings(t *testing.T) {
 				return string(b)
 			}
 			params := map[string]string{"client_encoding": strings.ToLower(e.name)}
-			servers := []*rawClient{dialRaw(t, "tcp", fmt.Sprintf("127.0.0.1:%d", c.Port), db, params), dialRaw(t, "unix", plainAddr, "postgres", params)}
+			servers := []*rawClient{dialRaw(t, "tcp", fmt.Sprintf("127.0.0.1:%d", c.Port), db, params), dialRaw(t, "unix", plainAddr, plain.Config().Database, params)}
 			compare := func(what string) {
 				t.Helper()
 				got, want := servers[0].answer(), servers[1].answer()

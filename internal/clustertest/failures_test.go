@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit"
 	"github.com/trunkline-db/trunkline/topology"
 )
@@ -30,22 +31,12 @@ func TestProxyModeFailures(t *testing.T) {
 	good := c.Addresses(t)
 	const victim = 3 // dbid of segment 1
 
-	// A port that answers nobody: bound by this test.
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	// A port that refuses, one that takes the connection and closes it, one that
+	// takes it and says nothing, and one that does not answer at all.
+	refusing, err := freeport.One()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
-	takenPort := taken.Addr().(*net.TCPAddr).Port
-	// A port that refuses: bound once, closed again.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refusing := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	// A port that takes the connection and closes it, one that takes it and says
-	// nothing, and one that does not answer at all.
 	closer := listener(t, func(c net.Conn) { c.Close() })
 	silent := listener(t, func(net.Conn) {})
 	deaf := deafPort(t)
@@ -81,8 +72,8 @@ func TestProxyModeFailures(t *testing.T) {
 			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Without(good, coordinatorDbid)),
 			`dbid ?1\b`},
 		{"own port taken",
-			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Moved(good, victim, takenPort)),
-			fmt.Sprintf(`(?s)(dbid ?3\b.*127\.0\.0\.1:%d|127\.0\.0\.1:%[1]d.*dbid ?3\b)`, takenPort)},
+			fmt.Sprintf(`gpconfig --skipvalidation -c gp_interconnect_proxy_addresses -v "'%s'" && gpstop -u`, testkit.Moved(good, victim, silent)),
+			fmt.Sprintf(`(?s)(dbid ?3\b.*127\.0\.0\.1:%d|127\.0\.0\.1:%[1]d.*dbid ?3\b)`, silent)},
 		// The segments look for the coordinator's proxy where it is not.
 		{"peer refuses", own(testkit.Moved(good, coordinatorDbid, refusing)),
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*connection refused`, refusing)},

@@ -23,15 +23,18 @@ var (
 )
 
 // shared returns the cluster of 3 segments and a standby that all tests use
-// one after the other. Its proxies are connected; its default interconnect is
-// udpifc, as that of every new cluster. A test that changes or breaks it puts it
-// right.
+// one after the other. Its proxies are connected, its servers do not wait for the
+// disk; its default interconnect is udpifc, as that of every new cluster. A test
+// that changes or breaks it puts it right.
 func shared(t *testing.T) *testkit.Cluster {
 	t.Helper()
 	makeCluster.Do(func() {
 		theCluster, clusterErr = testkit.Create(testkit.Options{Segments: 3, Standby: true})
 		if clusterErr == nil {
-			theCluster.ConnectProxies(t)
+			// What a killed process has written stays without it; only a machine
+			// without power would lose that.
+			theCluster.MustShell(t, "gpconfig -c fsync -v off")
+			theCluster.ConnectProxies(t) // reloads
 		}
 	})
 	if clusterErr != nil {

@@ -1,16 +1,11 @@
 package clustertest
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,35 +108,10 @@ func TestTPCHInterrupted(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.Dir, "bin", "trunkline"),
-		"cluster", "load", "tpch", c.Dir, "--scale", "1", "--database", db, "--jobs", "2", "--progress")
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second
-	errs, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var said []string
-	var asked time.Time
-	for s := bufio.NewScanner(errs); s.Scan(); {
-		said = append(said, s.Text())
-		if strings.Contains(s.Text(), "loading part") && asked.IsZero() {
-			asked = time.Now()
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	err = cmd.Wait()
-	text := strings.Join(said, "\n")
-	if e := new(exec.ExitError); !errors.As(err, &e) || e.ExitCode() != 130 {
-		t.Errorf("it ended with %v, want exit status 130\n%s", err, text)
-	}
-	if d := time.Since(asked); d > 5*limit {
-		t.Errorf("it ended after %v", d)
+	cmd := command(ctx, filepath.Join(c.Dir, "bin", "trunkline"), "cluster", "load", "tpch", c.Dir, "--scale", "1", "--database", db, "--jobs", "2", "--progress")
+	text, took := interrupt(t, cmd, "loading part", func() {})
+	if took > 5*limit {
+		t.Errorf("it ended after %v", took)
 	}
 	wantAll(t, "what it says", text, "error: interrupted", "error: database "+db+" has the tables; ", "empty: ", "0 of 8 have their primary key", "--replace")
 	// Every table has what it is said to have.

@@ -2,6 +2,7 @@ package icbench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -18,11 +19,12 @@ type bench struct {
 	opt    Options
 	dir    string // temporary; the clusters are below it
 	sites  int    // made so far
+	left   error  // why clusters are not removed
 	report *Report
 }
 
 // Run measures. It ends early, with every cluster and network it made removed,
-// when ctx does.
+// when ctx does; then its error is a [benchreport.Interrupted].
 func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	opt.Fill()
 	if err := opt.Check(); err != nil {
@@ -38,11 +40,10 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 		return nil, err
 	}
 	defer func() {
-		if rerr := os.RemoveAll(b.dir); err == nil {
-			err = rerr
-		}
+		rerr := os.RemoveAll(b.dir)
+		err = errors.Join(err, rerr)
 		if ctx.Err() != nil {
-			err = ctx.Err() // not what it broke
+			err = &benchreport.Interrupted{Cause: ctx.Err(), Left: errors.Join(b.left, rerr)}
 		}
 	}()
 	if err := os.Chmod(b.dir, 0o755); err != nil {

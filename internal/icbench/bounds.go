@@ -9,14 +9,7 @@ import (
 )
 
 // Held says whether every bound that was measured holds.
-func (r *Report) Held() bool {
-	for _, b := range r.Bounds {
-		if b.Missed() {
-			return false
-		}
-	}
-	return true
-}
+func (r *Report) Held() bool { return benchreport.Held(r.Bounds) }
 
 // finish fills in medians, bounds and, in the setup, what there is to show.
 func (r *Report) finish() {

@@ -35,7 +35,7 @@ func (b *bench) far(ctx context.Context) (err error) {
 	}
 	defer func() {
 		b.say("WAN: removing the cluster")
-		err = errors.Join(err, s.remove(ctx))
+		err = errors.Join(err, b.remove(ctx, s))
 	}()
 	b.say("WAN: loading")
 	rows := b.opt.Size * 1e6 / farPad

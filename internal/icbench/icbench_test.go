@@ -330,8 +330,10 @@ func TestMerge(t *testing.T) {
 	if _, err := Merge(parts); err == nil || !strings.Contains(err.Error(), "different machines") {
 		t.Error(err)
 	}
-	if _, err := Read(strings.NewReader("{}")); err == nil {
-		t.Error("an empty object was taken for a report")
+	for _, text := range []string{"{}", `{"version": 1, "cells": [null]}`} {
+		if _, err := Read(strings.NewReader(text)); err == nil {
+			t.Errorf("%s is a report", text)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ func (b *bench) loopback(ctx context.Context, segments int) (err error) {
 	}
 	defer func() {
 		b.say("%s: removing the cluster", where)
-		err = errors.Join(err, s.remove(ctx))
+		err = errors.Join(err, b.remove(ctx, s))
 	}()
 	b.say("%s: loading", where)
 	if err := b.load(ctx, s, 0); err != nil {

@@ -14,7 +14,7 @@ func Read(r io.Reader) (*Report, error) {
 	if err := json.NewDecoder(r).Decode(&rep); err != nil {
 		return nil, fmt.Errorf("not a report of bench interconnect: %w", err)
 	}
-	if rep.Version != 1 || len(rep.Cells) == 0 {
+	if rep.Version != 1 || len(rep.Cells) == 0 || slices.Contains(rep.Cells, nil) {
 		return nil, errors.New("not a report of bench interconnect, or one of another version")
 	}
 	return &rep, nil

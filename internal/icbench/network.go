@@ -47,7 +47,9 @@ func (b *bench) makeSite(ctx context.Context, segments int, wide bool) (_ *site,
 	s := &site{wide: wide, dir: filepath.Join(b.dir, strconv.Itoa(b.sites))}
 	defer func() {
 		if err != nil && s.net != nil {
-			err = errors.Join(err, s.net.Close())
+			cerr := s.net.Close()
+			b.left = errors.Join(b.left, cerr)
+			err = errors.Join(err, cerr)
 		}
 	}()
 	hosts := 2 // the least there can be; one of them is used
@@ -125,6 +127,13 @@ func (s *site) dial(ctx context.Context, content int, address string) (net.Conn,
 		return h.Dial(ctx, "tcp4", address)
 	}
 	return new(net.Dialer).DialContext(ctx, "tcp4", address)
+}
+
+// remove removes a site, also when ctx has ended, and remembers what it could not.
+func (b *bench) remove(ctx context.Context, s *site) error {
+	err := s.remove(ctx)
+	b.left = errors.Join(b.left, err)
+	return err
 }
 
 // remove ends the cluster and its networks.

@@ -49,16 +49,8 @@ func (r *Report) Markdown(w io.Writer, image func(name string) string) error {
 		fmt.Fprintf(e, "%s\n\n", p)
 	}
 	r.queryList(e, r.Setup.WAN)
-	fmt.Fprint(e, "\n## What must hold\n")
-	t := r.boundTable()
-	t.Title = "Bounds"
-	t.Markdown(e)
-	if len(r.Notes) > 0 {
-		fmt.Fprint(e, "\n## Notes\n\n")
-		for _, n := range r.Notes {
-			fmt.Fprintf(e, "* %s\n", n)
-		}
-	}
+	fmt.Fprintln(e)
+	benchreport.MustHold(e, r.Bounds, r.Notes)
 	fmt.Fprint(e, "\n## Plots\n")
 	for _, f := range r.figures() {
 		fmt.Fprintf(e, "\n%s\n\n![%s](%s)\n", f.about, f.Title, image(f.name))
@@ -139,7 +131,7 @@ func (r *Report) HTML(w io.Writer) error {
 		}
 	}
 	fmt.Fprintln(e, "</ul>\n<h2>What must hold</h2>")
-	t := r.boundTable()
+	t := benchreport.BoundTable(r.Bounds)
 	t.Title = "Bounds"
 	t.HTML(e)
 	if len(r.Notes) > 0 {

@@ -136,16 +136,7 @@ func (c *Cell) summarize() {
 	if len(c.Rounds) == 0 {
 		return
 	}
-	c.Median = Figures{}
-	values := map[string][]float64{}
-	for _, f := range c.Rounds {
-		for name, v := range f {
-			values[name] = append(values[name], v)
-		}
-	}
-	for name, v := range values {
-		c.Median[name] = benchreport.Median(v)
-	}
+	c.Median = benchreport.Medians(c.Rounds)
 	if len(c.elapsed) > 0 {
 		c.Median[ElapsedP95] = benchreport.Quantile(c.elapsed, 0.95)
 	}

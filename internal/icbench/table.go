@@ -20,12 +20,7 @@ func (r *Report) Table(w io.Writer) error {
 	for _, t := range r.tables() {
 		t.Text(e)
 	}
-	if len(r.Notes) > 0 {
-		fmt.Fprintln(e, "\nNotes")
-		for _, n := range r.Notes {
-			fmt.Fprintln(e, "  "+n)
-		}
-	}
+	benchreport.Notes(e, r.Notes)
 	return e.Err
 }
 
@@ -36,17 +31,9 @@ func (r *Report) tables() []*table {
 		list = append(list, r.peakTable())
 	}
 	if len(r.Bounds) > 0 {
-		list = append(list, r.boundTable())
+		list = append(list, benchreport.BoundTable(r.Bounds))
 	}
 	return list
-}
-
-func (r *Report) boundTable() *table {
-	t := &table{Title: "Must hold", Left: 1, Remarks: true, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
-	for _, b := range r.Bounds {
-		t.Add(b.Figure, b.Value(), b.Bound, b.Verdict(), b.Remark)
-	}
-	return t
 }
 
 // places are the places of the cells, in order, of one kind.

@@ -6,17 +6,7 @@ import "github.com/trunkline-db/trunkline/internal/benchreport"
 type Bound = benchreport.Bound
 
 // Held says whether nothing failed and every bound that was measured holds.
-func (r *Report) Held() bool {
-	if len(r.Failures) > 0 {
-		return false
-	}
-	for _, b := range r.Bounds {
-		if b.Missed() {
-			return false
-		}
-	}
-	return true
-}
+func (r *Report) Held() bool { return len(r.Failures) == 0 && benchreport.Held(r.Bounds) }
 
 // bound adds a comparison. A value that is not there is shown as not measured.
 func (r *Report) bound(figure, unit string, atLeast bool, limit float64, v float64, ok bool) {

@@ -130,7 +130,7 @@ func (res *Result) summarize() {
 	}
 	for i := range res.Paths {
 		p := &res.Paths[i]
-		p.Median = medians(p.Rounds)
+		p.Median = benchreport.Medians(p.Rounds)
 		if p.Path != PathProxies || pump == nil {
 			continue
 		}
@@ -144,22 +144,8 @@ func (res *Result) summarize() {
 			}
 			ratios = append(ratios, q)
 		}
-		p.Ratio = medians(ratios)
+		p.Ratio = benchreport.Medians(ratios)
 	}
-}
-
-func medians(rounds []Figures) Figures {
-	by := map[string][]float64{}
-	for _, r := range rounds {
-		for k, v := range r {
-			by[k] = append(by[k], v)
-		}
-	}
-	m := Figures{}
-	for k, v := range by {
-		m[k] = benchreport.Median(v)
-	}
-	return m
 }
 
 // JSON prints the report.

@@ -44,6 +44,7 @@ type bench struct {
 	types   []*side
 	// refs are the answers that others are compared with, by query.
 	refs   map[int]answer
+	left   error // why the cluster is not removed
 	report *Report
 }
 
@@ -53,8 +54,8 @@ type answer struct {
 	rows []string
 }
 
-// Run measures. It ends early when ctx does. What it made, servers and files,
-// is removed in any case.
+// Run measures. It ends early when ctx does, with a [benchreport.Interrupted].
+// What it made, servers and files, is removed in any case.
 func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 	opt.Fill()
 	if err := opt.Check(); err != nil {
@@ -81,9 +82,10 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 		return nil, err
 	}
 	defer func() {
-		err = errors.Join(err, os.RemoveAll(dir))
+		rerr := os.RemoveAll(dir)
+		err = errors.Join(err, rerr)
 		if ctx.Err() != nil {
-			err = ctx.Err() // not what it broke
+			err = &benchreport.Interrupted{Cause: ctx.Err(), Left: errors.Join(b.left, rerr)}
 		}
 	}()
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -126,7 +128,8 @@ func (b *bench) withCluster(ctx context.Context, dir string) (err error) {
 		b.say("removing the cluster")
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
 		defer cancel()
-		err = errors.Join(err, b.c.Destroy(rctx))
+		b.left = b.c.Destroy(rctx)
+		err = errors.Join(err, b.left)
 	}()
 	for _, t := range b.opt.Types {
 		b.types = append(b.types, b.clusterSide(t))

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/trunkline-db/trunkline/internal/benchreport"
+	"github.com/trunkline-db/trunkline/internal/tpch"
 )
 
 // intro are the paragraphs that say what was measured, and how.
@@ -22,15 +23,19 @@ func (r *Report) intro() []string {
 	if s.Indexes {
 		indexes = "Beside the primary keys both sides have indexes on the foreign keys."
 	}
+	queries := fmt.Sprintf("The %d queries", tpch.NumQueries)
+	if n := len(r.Queries); n < tpch.NumQueries {
+		queries = fmt.Sprintf("%d of the %d queries", n, tpch.NumQueries)
+	}
 	return []string{
 		fmt.Sprintf("Made by `%s` on %s, in %.0f minutes, on %s. Figures of different machines and minutes are not comparable; those of a "+
 			"table are, for all sides took turns, query by query.", command, r.Started.UTC().Format("2 January 2006"), r.Seconds/60, r.Machine),
-		fmt.Sprintf("The 22 queries of TPC-H, with the parameters of its validation, on data of scale %g (%d rows): on a cluster of %d segments, "+
+		fmt.Sprintf("%s of TPC-H, with the parameters of its validation, on data of scale %g (%d rows): on a cluster of %d segments, "+
 			"in each interconnect type (%s), and on one PostgreSQL server of the same version, made by the same initdb. All servers have their defaults: "+
 			"128 MB of shared buffers each, parallel workers, JIT (on the coordinator a new cluster has it off). All run on the same machine and share "+
 			"its processors, so the cluster has no more of them than the single server. %s Loading, keys and VACUUM ANALYZE took %.0f s on the single server and "+
 			"%.0f s on the cluster.",
-			s.Scale, r.Load.Rows, s.Segments, strings.Join(s.Types, ", "), indexes, r.Load.PlainS, r.Load.ClusterS),
+			queries, s.Scale, r.Load.Rows, s.Segments, strings.Join(s.Types, ", "), indexes, r.Load.PlainS, r.Load.ClusterS),
 		fmt.Sprintf("In each of %s a query ran on the single server and then in each type, another type first each time, in one session each, which was "+
 			"open before. The time is that from sending the query until its last row was there; shown is the median. A query that is not done "+
 			"in %g s is ended and not tried again on that side; the limit counts as its time. Every answer was compared with the single server's, where it had one. "+
@@ -49,16 +54,7 @@ func (r *Report) Markdown(w io.Writer, image func(name string) string) error {
 	for _, p := range r.intro() {
 		fmt.Fprintf(e, "%s\n\n", p)
 	}
-	fmt.Fprint(e, "## What must hold\n")
-	t := r.boundTable()
-	t.Title = "Bounds"
-	t.Markdown(e)
-	if list := r.remarks(); len(list) > 0 {
-		fmt.Fprint(e, "\n## Notes\n\n")
-		for _, n := range list {
-			fmt.Fprintf(e, "* %s\n", n)
-		}
-	}
+	benchreport.MustHold(e, r.Bounds, r.remarks())
 	fmt.Fprint(e, "\n## Times\n")
 	p := r.plot()
 	fmt.Fprintf(e, "\nOpen circles: ended by the limit of %g s, or compared with such.\n\n![%s](%s)\n", r.Setup.LimitS, p.Title, image(plotName))

@@ -108,6 +108,7 @@ func TestMarkdown(t *testing.T) {
 	}
 	holds(t, page.String(),
 		"Made by `trunkline bench queries --scale 0.1` on 28 November 2026, in 2 minutes",
+		"3 of the 22 queries of TPC-H, with the parameters",
 		"![TPC-H at scale 0.1](x-times.svg)",
 		"| 15 | > 10000 | 1500 | < 0.15 | 1500 | < 0.15 | 0 | 0.3 | 2 | no: WITH; gathers supplier |",
 		"| 1 | First | 4 | 1 | 9000 | 5.0 | 0 | 0 | 0 | 1 | 12 | 0.002 | 703 |",
@@ -143,7 +144,8 @@ func TestMarkdown(t *testing.T) {
 }
 
 func TestRead(t *testing.T) {
-	for _, text := range []string{"", "{}", `{"version": 1}`, `{"version": 2, "queries": [{}]}`} {
+	for _, text := range []string{"", "{}", `{"version": 1}`, `{"version": 2, "queries": [{}]}`,
+		`{"version": 1, "queries": [null]}`, `{"version": 1, "queries": [{"runs": [null]}]}`} {
 		if _, err := Read(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "not a report of bench queries") {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,14 +117,7 @@ func (q *Query) find(side string) *Timing {
 }
 
 // Held says whether every bound that was measured holds.
-func (r *Report) Held() bool {
-	for _, b := range r.Bounds {
-		if b.Missed() {
-			return false
-		}
-	}
-	return true
-}
+func (r *Report) Held() bool { return benchreport.Held(r.Bounds) }
 
 // sides are the plain server and the types.
 func (r *Report) sides() []string { return append([]string{Plain}, r.Setup.Types...) }
@@ -243,7 +237,8 @@ func Read(in io.Reader) (*Report, error) {
 	if err := json.NewDecoder(in).Decode(&r); err != nil {
 		return nil, fmt.Errorf("not a report of bench queries: %w", err)
 	}
-	if r.Version != version || len(r.Queries) == 0 {
+	broken := func(q *Query) bool { return q == nil || slices.Contains(q.Runs, nil) }
+	if r.Version != version || len(r.Queries) == 0 || slices.ContainsFunc(r.Queries, broken) {
 		return nil, errors.New("not a report of bench queries, or one of another version")
 	}
 	r.finish()

@@ -20,13 +20,8 @@ func (r *Report) Table(w io.Writer) error {
 		fmt.Fprintln(e, marks)
 	}
 	r.timeTable().Text(e)
-	r.boundTable().Text(e)
-	if len(r.Notes) > 0 {
-		fmt.Fprintln(e, "\nNotes")
-		for _, n := range r.Notes {
-			fmt.Fprintln(e, "  "+n)
-		}
-	}
+	benchreport.BoundTable(r.Bounds).Text(e)
+	benchreport.Notes(e, r.Notes)
 	return e.Err
 }
 
@@ -124,14 +119,6 @@ func (r *Report) motionTable() *table {
 			cells = append(cells, fmt.Sprint(packets))
 		}
 		t.Add(cells...)
-	}
-	return t
-}
-
-func (r *Report) boundTable() *table {
-	t := &table{Title: "Must hold", Left: 1, Remarks: true, Head: []string{"Figure", "Measured", "Bound", "Verdict", "Remark"}}
-	for _, b := range r.Bounds {
-		t.Add(b.Figure, b.Value(), b.Bound, b.Verdict(), b.Remark)
 	}
 	return t
 }

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,8 +33,9 @@ type Cluster struct {
 	Port int    // the coordinator's
 	Options
 
-	home *homeDir
-	env  []string
+	home  *homeDir
+	env   []string
+	plain plainPostgres
 }
 
 var clusters atomic.Int32
@@ -88,14 +90,16 @@ func New(t testing.TB, opt Options) *Cluster {
 	return c
 }
 
-// Destroy stops the cluster and removes every file of it.
+// Destroy stops the cluster, and the server beside it, and removes every file of
+// them.
 func (c *Cluster) Destroy() error {
+	plainErr := c.plain.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, c.home.bin, "cluster", "destroy", c.Dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("trunkline cluster destroy: %w\n%s", err, out)
+		return errors.Join(plainErr, fmt.Errorf("trunkline cluster destroy: %w\n%s", err, out))
 	}
-	return nil
+	return plainErr
 }
 
 // homeDir is the directory of everything this process makes.

@@ -106,6 +106,18 @@ var prompted = []testCase{
 	{"InterconnectClose", interconnectClose},
 }
 
+// short are the tests in which a sender has closed before it had to send
+// anything, so that the receiver's whole stream was there at once.
+var short = []testCase{
+	{"ZeroLength", zeroLength},
+	{"EmptyStreams", emptyStreams},
+	{"SomeEmpty", someEmpty},
+	{"SenderFirst", senderFirst},
+	{"ReceiverFirst", receiverFirst},
+	{"UseAfterClose", useAfterClose},
+	{"CancelReceive", cancelReceive},
+}
+
 // Run runs all tests on interconnects of one type, and looks for goroutines
 // left behind after each.
 func Run(t *testing.T, f Factory) {
@@ -116,6 +128,10 @@ func Run(t *testing.T, f Factory) {
 // RunPatient runs those tests of Run that hold however long things take, on a
 // network that loses packets for example.
 func RunPatient(t *testing.T, f Factory) { run(t, f, patient) }
+
+// RunShort runs those tests of Run that have short streams, which a type may
+// carry in a way of their own.
+func RunShort(t *testing.T, f Factory) { run(t, f, short) }
 
 func run(t *testing.T, f Factory, tests []testCase) {
 	for _, c := range tests {

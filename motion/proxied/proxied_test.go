@@ -17,7 +17,6 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/motion"
-	"github.com/trunkline-db/trunkline/motion/motiontest"
 	"github.com/trunkline-db/trunkline/motion/proxied"
 )
 
@@ -35,24 +34,6 @@ func newIC(t testing.TB, cfg proxied.Config) motion.Interconnect {
 
 func peer(i int) motion.Peer {
 	return motion.Peer{Content: int16(i), Dbid: uint16(i + 2), Pid: int32(1000 + i)}
-}
-
-// TestConformance runs over one relay in place of the proxies.
-func TestConformance(t *testing.T) {
-	motiontest.Run(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
-		r := startRelay(t)
-		nodes := make([]motiontest.Node, n)
-		for i := range nodes {
-			nodes[i] = motiontest.Node{
-				Interconnect: newIC(t, proxied.Config{
-					Socket: r.socket, SetupTimeout: opt.SetupTimeout,
-					TransmitTimeout: opt.TransmitTimeout, MaxPacket: opt.MaxPacket,
-				}),
-				Peer: peer(i),
-			}
-		}
-		return nodes
-	})
 }
 
 var id = motion.ID{Session: 7, Command: 3, SendSlice: 2, RecvSlice: 1}

@@ -3,7 +3,6 @@ package proxied_test
 import (
 	"context"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/motiontest"
 	"github.com/trunkline-db/trunkline/motion/proxied"
@@ -47,14 +47,11 @@ func startProxies(t testing.TB, n int, dead ...int) *instances {
 	})
 	var list topology.AddressList
 	for i := range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.One()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, topology.Entry{
-			Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port,
-		})
-		ln.Close()
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
 	}
 	for i := range n {
 		p, err := proxy.New(proxy.Config{
@@ -133,22 +130,22 @@ func (is *instances) executor(t testing.TB, instance, pid int, opt motiontest.Op
 	}
 }
 
-// TestConformanceOverProxies has some executors on the same instance and some
-// on others.
-func TestConformanceOverProxies(t *testing.T) {
-	for name, whole := range map[string]bool{"Hello": false, "Whole": true} {
-		t.Run(name, func(t *testing.T) {
-			motiontest.Run(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
-				is := startProxies(t, 3)
-				is.whole = whole
-				nodes := make([]motiontest.Node, n)
-				for i := range nodes {
-					nodes[i] = is.executor(t, i%3, 1000+i, opt)
-				}
-				return nodes
-			})
-		})
+// TestConformance has some executors on the same instance and some on others.
+// The two ways to hand over a stream differ for short ones only.
+func TestConformance(t *testing.T) {
+	factory := func(whole bool) motiontest.Factory {
+		return func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
+			is := startProxies(t, 3)
+			is.whole = whole
+			nodes := make([]motiontest.Node, n)
+			for i := range nodes {
+				nodes[i] = is.executor(t, i%3, 1000+i, opt)
+			}
+			return nodes
+		}
 	}
+	t.Run("Whole", func(t *testing.T) { motiontest.Run(t, factory(true)) })
+	t.Run("Hello", func(t *testing.T) { motiontest.RunShort(t, factory(false)) })
 }
 
 // TestPeerUnreachable: both directions fail in time, and say which instance.

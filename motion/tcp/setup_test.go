@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/motiontest"
 	"github.com/trunkline-db/trunkline/motion/tcp"
@@ -306,12 +307,11 @@ func TestDuplicateReceive(t *testing.T) {
 
 // TestNoListener: the error names the receiver and comes at once.
 func TestNoListener(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.One()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	ic := newIC(t, tcp.Config{})
 	_, err = ic.Send(t.Context(), id, motion.Peer{}, []motion.Peer{{Content: 3, Addr: addr}})
 	wantError(t, err, "interconnect could not connect to seg3 "+addr+": ", "connection refused")

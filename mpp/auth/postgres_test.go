@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
 )
 
@@ -19,12 +19,10 @@ import (
 // databases to log in with.
 func startPostgres(t *testing.T) *pgtest.Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.One()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	return pgtest.Start(t, "listen_addresses=127.0.0.1", "port="+strconv.Itoa(port))
 }
 

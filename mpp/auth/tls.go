@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // TLSParameters are the parameters of PostgreSQL's that LoadTLS obeys.
@@ -269,30 +269,50 @@ func loadRevoked(file, dir string) (revoked, error) {
 }
 
 // check refuses a client whose certificate, or one above it, is revoked or has
-// no list of its issuer's to say that it is not. Without a certificate there
-// are no chains.
+// no list in force of its issuer's to say that it is not. Without a certificate
+// there are no chains.
 func (r revoked) check(chains [][]*x509.Certificate) error {
 	var err error
 	for _, chain := range chains {
-		if err = r.checkChain(chain); err == nil {
+		if err = r.checkChain(chain, time.Now()); err == nil {
 			return nil
 		}
 	}
 	return err
 }
 
-func (r revoked) checkChain(chain []*x509.Certificate) error {
+func (r revoked) checkChain(chain []*x509.Certificate, now time.Time) error {
 	for i, c := range chain {
-		issuer := chain[min(i+1, len(chain)-1)] // the last is its own
-		k := slices.IndexFunc(r[string(c.RawIssuer)], func(l *x509.RevocationList) bool { return l.CheckSignatureFrom(issuer) == nil })
-		if k < 0 {
-			return fmt.Errorf("unable to get certificate CRL for %q", c.Subject)
+		l, err := r.newest(c, chain[min(i+1, len(chain)-1)], now) // the last is its own issuer
+		if err != nil {
+			return err
 		}
-		for _, e := range r[string(c.RawIssuer)][k].RevokedCertificateEntries {
+		for _, e := range l.RevokedCertificateEntries {
 			if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
 				return fmt.Errorf("certificate revoked: %q", c.Subject)
 			}
 		}
 	}
 	return nil
+}
+
+// newest is the last list in force that the issuer of c has signed: file and
+// folder may have older ones beside it.
+func (r revoked) newest(c, issuer *x509.Certificate, now time.Time) (newest *x509.RevocationList, err error) {
+	err = fmt.Errorf("unable to get certificate CRL for %q", c.Subject)
+	for _, l := range r[string(c.RawIssuer)] {
+		switch {
+		case l.CheckSignatureFrom(issuer) != nil:
+		case now.Before(l.ThisUpdate):
+			err = fmt.Errorf("CRL is not yet valid for %q", c.Subject)
+		case !l.NextUpdate.IsZero() && now.After(l.NextUpdate):
+			err = fmt.Errorf("CRL has expired for %q", c.Subject)
+		case newest == nil || l.ThisUpdate.After(newest.ThisUpdate):
+			newest = l
+		}
+	}
+	if newest != nil {
+		return newest, nil
+	}
+	return nil, err
 }

@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/elliptic"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -336,6 +337,60 @@ func TestLoadTLS(t *testing.T) {
 		if _, err := load(change); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s = %s: %v", c.name, c.value, err)
 		}
+	}
+}
+
+// TestRevokedLists: the newest list in force decides, wherever it lies.
+func TestRevokedLists(t *testing.T) {
+	ca := certs.NewAuthority(t, "the authority", elliptic.P256())
+	other := certs.NewAuthority(t, "the authority", elliptic.P256()) // of the same name
+	pair := ca.Issue(t, "server")
+	const ok = "<nil>"
+	before := func(d time.Duration) time.Time { return time.Now().Add(-d) }
+	fresh, old := ca.RevokedAt(t, before(time.Minute)), ca.RevokedAt(t, before(time.Hour))
+	taken, takenBefore := ca.RevokedAt(t, before(time.Minute), pair), ca.RevokedAt(t, before(time.Hour), pair)
+	expired, early := ca.RevokedAt(t, before(3*time.Hour)), ca.RevokedAt(t, before(-time.Hour))
+	for _, c := range []struct {
+		name         string
+		file, inside []byte // the file, and one in the folder
+		want         string
+	}{
+		{"one", fresh, nil, ok},
+		{"revoked", taken, nil, "certificate revoked"},
+		{"revoked since, by the folder", old, taken, "certificate revoked"},
+		{"revoked since, by the file", taken, old, "certificate revoked"},
+		{"given back", takenBefore, fresh, ok},
+		{"expired", expired, nil, "CRL has expired"},
+		{"expired beside another", expired, fresh, ok},
+		{"not yet", early, nil, "CRL is not yet valid"},
+		{"somebody else's", other.Revoked(t), nil, "unable to get certificate CRL"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			lists := filepath.Join(dir, "lists")
+			if err := os.Mkdir(lists, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for name, text := range map[string][]byte{"server.crt": pair.Cert, "server.key": pair.Key, "ca.crt": ca.PEM(), "file.crl": c.file, "lists/one.crl": c.inside} {
+				certs.Write(t, dir, name, text)
+			}
+			cfg, err := LoadTLS(dir, map[string]string{"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl_ca_file": "ca.crt",
+				"ssl_crl_file": "file.crl", "ssl_crl_dir": lists})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := x509.ParseCertificate(cfg.Certificates[0].Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			chains, err := cert.Verify(x509.VerifyOptions{Roots: cfg.ClientCAs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(cfg.VerifyPeerCertificate(nil, chains)); !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s, expected %s", got, c.want)
+			}
+		})
 	}
 }
 

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/execute"
 	"github.com/trunkline-db/trunkline/mpp/execute/executetest"
@@ -108,12 +108,11 @@ func startProxies(t *testing.T) (stop [nsegs + 1]func()) {
 		dirs = append(dirs, s.Dir)
 	}
 	for i := range dirs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.One()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port})
-		_ = l.Close()
+		list = append(list, topology.Entry{Dbid: uint16(i + 1), Content: int16(i - 1), Host: "127.0.0.1", Port: port})
 	}
 	for i, dir := range dirs {
 		p, err := proxy.New(proxy.Config{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
 )
 
@@ -144,4 +146,30 @@ func TestLink(t *testing.T) {
 			t.Errorf("a broken link says %v", again)
 		}
 	})
+}
+
+// TestMemberOf: who is in a role, as rules of pg_hba.conf for +role count it.
+func TestMemberOf(t *testing.T) {
+	srv := pgtest.Start(t)
+	if _, err := dialTest(t, srv).query(`CREATE ROLE staff; CREATE ROLE "Team 'A'" IN ROLE staff; CREATE ROLE alice IN ROLE "Team 'A'";
+		CREATE ROLE boss SUPERUSER IN ROLE "Team 'A'"; CREATE ROLE others`); err != nil {
+		t.Fatal(err)
+	}
+	dir := datadir.Dir(t.TempDir())
+	if err := os.Symlink(srv.Dir, dir.SocketDir()); err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(Config{Dir: dir, Port: srv.Port, Role: Segment})
+	for _, c := range []struct {
+		user, role string
+		want       bool
+	}{
+		{"alice", "alice", true}, {"alice", "Team 'A'", true}, {"alice", "staff", true}, {"alice", "others", false}, {"staff", "alice", false},
+		{"boss", "staff", true}, {"boss", "others", false}, {pgtest.Superuser, "staff", false}, {"nobody", "staff", false}, {"alice", "nothing", false},
+		{"nobody", "nobody", false},
+	} {
+		if got, err := s.memberOf(t.Context(), c.user, c.role); err != nil || got != c.want {
+			t.Errorf("%s in %s: %v, %v", c.user, c.role, got, err)
+		}
+	}
 }

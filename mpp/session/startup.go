@@ -131,9 +131,12 @@ func (s *Server) verifier(ctx context.Context, user string) (password string, ex
 	return string(res.rows[0][0]), true, string(res.rows[0][1]) == "t", nil
 }
 
+// memberOf follows memberships itself: to pg_has_role a superuser is a member of
+// every role, and a rule for +role would be one for him.
 func (s *Server) memberOf(ctx context.Context, user, role string) (bool, error) {
-	res, err := s.ask(ctx, fmt.Sprintf(
-		"SELECT pg_catalog.pg_has_role(u.oid, r.oid, 'MEMBER') FROM pg_catalog.pg_roles u, pg_catalog.pg_roles r WHERE u.rolname = %s AND r.rolname = %s",
+	res, err := s.ask(ctx, fmt.Sprintf(`WITH RECURSIVE m (oid) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s
+			UNION SELECT a.roleid FROM pg_catalog.pg_auth_members a JOIN m ON a.member = m.oid)
+		SELECT EXISTS (SELECT FROM m JOIN pg_catalog.pg_roles r ON r.oid = m.oid WHERE r.rolname = %s)`,
 		catalog.Literal(user), catalog.Literal(role)))
 	if err != nil {
 		return false, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trunkline-db/trunkline/mpp/auth"
@@ -20,20 +21,27 @@ const encryptionLimit = 3 * time.Second
 // itself has none of them, for its PostgreSQL is reached over a unix socket
 // only; but that knows the parameters, whichever way they were set.
 type encryption struct {
-	mu    sync.Mutex
-	cfg   *tls.Config
-	known bool // cfg is what the parameters said when they were last read
+	cfg   atomic.Pointer[tls.Config]
+	known atomic.Bool   // cfg is what the parameters said when they were last read
+	reads atomic.Uint64 // attempts to read them that have ended
+	mu    sync.Mutex    // held while they are read
 }
 
 // config returns what to encrypt a new connection with, nil when encryption is
 // off.
 func (e *encryption) config(s *Server) *tls.Config {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.known {
-		e.read(s)
+	if !e.known.Load() {
+		n := e.reads.Load()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		// What came of somebody else's attempt counts for all who have waited
+		// for it: a server that does not answer would let each client wait for
+		// those before it.
+		if !e.known.Load() && e.reads.Load() == n {
+			e.read(s)
+		}
 	}
-	return e.cfg
+	return e.cfg.Load()
 }
 
 // reload reads parameters and files again.
@@ -45,6 +53,7 @@ func (e *encryption) reload(s *Server) {
 
 // read has mu. As in PostgreSQL, what cannot be read leaves in force what was.
 func (e *encryption) read(s *Server) {
+	defer e.reads.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), encryptionLimit)
 	defer cancel()
 	names := make([]string, len(auth.TLSParameters))
@@ -52,10 +61,12 @@ func (e *encryption) read(s *Server) {
 		names[i] = catalog.Literal(n)
 	}
 	res, err := s.ask(ctx, fmt.Sprintf("SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (%s)", strings.Join(names, ", ")))
-	if e.known = err == nil; err != nil { // the next client tries again
+	if err != nil { // the next client tries again
+		e.known.Store(false)
 		s.cfg.Log.Error("the parameters of SSL could not be read", "error", err)
 		return
 	}
+	defer e.known.Store(true) // when cfg is there
 	param := map[string]string{}
 	for _, row := range res.rows {
 		param[string(row[0])] = string(row[1])
@@ -65,5 +76,5 @@ func (e *encryption) read(s *Server) {
 		s.cfg.Log.Error("SSL configuration was not reloaded", "error", err)
 		return
 	}
-	e.cfg = cfg
+	e.cfg.Store(cfg)
 }

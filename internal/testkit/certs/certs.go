@@ -73,11 +73,16 @@ func (a *Authority) Issue(t testing.TB, name string, hosts ...string) *Pair {
 // Revoked is a list of the certificates that the authority has taken back.
 func (a *Authority) Revoked(t testing.TB, pairs ...*Pair) []byte {
 	t.Helper()
-	now := time.Now()
-	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(time.Hour)}
+	return a.RevokedAt(t, time.Now().Add(-time.Hour), pairs...)
+}
+
+// RevokedAt is Revoked as it was issued at a time, to be in force for two hours.
+func (a *Authority) RevokedAt(t testing.TB, issued time.Time, pairs ...*Pair) []byte {
+	t.Helper()
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: issued, NextUpdate: issued.Add(2 * time.Hour)}
 	for _, p := range pairs {
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: p.serial, RevocationTime: now.Add(-time.Minute)})
+			x509.RevocationListEntry{SerialNumber: p.serial, RevocationTime: issued})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
 	if err != nil {
