@@ -23,6 +23,8 @@ const (
 	// executors have sent theirs. No link that is still there takes so long;
 	// what has not come then has been lost.
 	arrivalLimit = 30 * time.Second
+	// arrivalStep is how exactly that is measured.
+	arrivalStep = time.Second
 )
 
 // reception is the session's end of a motion to the coordinator. Any goroutine
@@ -147,21 +149,20 @@ func (p *patience) after(begun <-chan struct{}, lost func()) (stop func()) {
 		case <-end:
 			return
 		}
-		t := time.NewTicker(arrivalLimit)
+		t := time.NewTicker(arrivalStep)
 		defer t.Stop()
-		for seen := p.steps.Load(); ; {
+		quiet := time.Duration(0)
+		for seen := p.steps.Load(); quiet < arrivalLimit; quiet += arrivalStep {
 			select {
 			case <-t.C:
 			case <-end:
 				return
 			}
-			now := p.steps.Load()
-			if now == seen && now%2 == 0 {
-				lost()
-				return
+			if now := p.steps.Load(); now != seen || now%2 == 1 {
+				seen, quiet = now, -arrivalStep
 			}
-			seen = now
 		}
+		lost()
 	}()
 	return func() { close(end) }
 }

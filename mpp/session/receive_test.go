@@ -46,8 +46,15 @@ func TestPatience(t *testing.T) {
 			close(begun)
 			p.step()
 			p.step()
-			time.Sleep(2*arrivalLimit + time.Second)
+			time.Sleep(arrivalLimit + 2*arrivalStep)
 		}, true},
+		{"nothing has come for nearly as long", func(p *patience, begun chan struct{}) {
+			close(begun)
+			time.Sleep(arrivalLimit / 2)
+			p.step()
+			p.step()
+			time.Sleep(arrivalLimit - arrivalStep)
+		}, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
