@@ -1,7 +1,10 @@
 package clustertest
 
 import (
+	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
@@ -114,4 +117,63 @@ func TestKeptStatements(t *testing.T) {
 	ask("v7")
 	testkit.Exec(t, conn, "alter table t drop v; alter table t add v numeric default 1.50")
 	ask("1.50")
+}
+
+// TestKeyParameters asks for rows by their key, as a parameter, while a segment that
+// does not have them stands still.
+func TestKeyParameters(t *testing.T) {
+	c := shared(t)
+	conn := c.Connect(t, c.Database(t))
+	testkit.Exec(t, conn, `create table t (k bigint, name text, v int) distributed by (k); insert into t select i, 'n' || i, 0 from generate_series(1, 40) i;
+		create table u (id uuid, name text, v int) distributed by (id, name)`)
+	const id = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+	if _, err := conn.Exec(t.Context(), "insert into u values ($1, $2, 1)", id, "n"); err != nil {
+		t.Fatal(err)
+	}
+	seg := func(sql string) int {
+		var n int
+		if err := conn.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, tc := range []struct {
+		table, where string
+		args         []any
+		on           int
+	}{
+		{"t", "k = $1", []any{7}, seg("select gp_segment_id from t where k = 7")},
+		{"t", "$1 = k and name = $2", []any{int64(8), "n8"}, seg("select gp_segment_id from t where k = 8")},
+		{"t", "k = cast($1 as text)::bigint or false", []any{"9"}, -1},
+		{"t", "k = $1::bigint", []any{int64(9)}, seg("select gp_segment_id from t where k = 9")},
+		{"u", "id = $1 and name = $2", []any{id, "n"}, seg("select gp_segment_id from u")},
+	} {
+		ask := func(what string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			for range 2 {
+				var name string
+				if err := conn.QueryRow(ctx, "select name from "+tc.table+" where "+tc.where, tc.args...).Scan(&name); err != nil {
+					t.Fatalf("%s, %s: %v", what, tc.where, err)
+				}
+				tag, err := conn.Exec(ctx, "update "+tc.table+" set v = v + 1 where "+tc.where, tc.args...)
+				if err != nil || tag.RowsAffected() != 1 {
+					t.Fatalf("%s, update where %s: %v, %v", what, tc.where, tag, err)
+				}
+			}
+		}
+		ask("all at work")
+		if tc.on < 0 {
+			continue
+		}
+		other := 1 // seg0 is the one that is asked how large tables are
+		if tc.on == 1 {
+			other = 2
+		}
+		thaw := testkit.Freeze(t, c.Pid(t, uint16(coordinatorDbid+1+other), testkit.InstanceProcess))
+		ask(fmt.Sprintf("without seg%d", other))
+		thaw()
+		ask("all at work again")
+	}
 }

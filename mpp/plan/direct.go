@@ -84,7 +84,7 @@ func (p *planner) pinned(l locus, conds []*pg.Node, refs map[*pg.Node]*ref) []in
 				if !ok || !contains(key, id) {
 					continue
 				}
-				values[i], found = keyText(s[1], family(b))
+				values[i], found = p.keyText(s[1], family(b))
 			}
 		}
 		if !found {
@@ -113,9 +113,24 @@ var (
 	uuidText = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 )
 
-// keyText is a constant as text of a key's type, where the text is the same
-// whatever the session's settings.
-func keyText(n *pg.Node, family string) (string, bool) {
+// keyText is a constant, or a parameter's value, as text of a key's type, where the
+// text is the same whatever the session's settings.
+func (p *planner) keyText(n *pg.Node, family string) (string, bool) {
+	if n.GetAConst() == nil {
+		if !p.constantOf(n, family) {
+			return "", false
+		}
+		if c := n.GetTypeCast(); c != nil {
+			n = c.Arg
+		}
+	}
+	if r := n.GetParamRef(); r != nil {
+		if p.opt.Param == nil {
+			return "", false
+		}
+		text, ok := p.opt.Param(int(r.Number))
+		return text, ok && isText(text, family)
+	}
 	c := n.GetAConst()
 	if c == nil || c.Isnull {
 		return "", false
@@ -127,15 +142,21 @@ func keyText(n *pg.Node, family string) (string, bool) {
 	if s == nil {
 		return "", false
 	}
+	return s.Sval, isText(s.Sval, family)
+}
+
+// isText says whether a value of a hash family may be written so, with one
+// meaning only.
+func isText(s, family string) bool {
 	switch family {
 	case "int":
-		return s.Sval, intText.MatchString(s.Sval)
+		return intText.MatchString(s)
 	case "text":
-		return s.Sval, true
+		return true
 	case "date":
-		return s.Sval, dateText.MatchString(s.Sval)
+		return dateText.MatchString(s)
 	case "uuid":
-		return s.Sval, uuidText.MatchString(s.Sval)
+		return uuidText.MatchString(s)
 	}
-	return "", false
+	return false
 }

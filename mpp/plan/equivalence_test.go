@@ -154,9 +154,7 @@ func TestEquivalence(t *testing.T) {
 
 // answer plans and runs a query.
 func (w *world) answer(sql string, params [][2]string, opt Options) result {
-	for _, p := range params {
-		opt.ParamTypes = append(opt.ParamTypes, p[1])
-	}
+	opt.withParams(params)
 	st, err := Parse(sql)
 	var q *Query
 	if err == nil {
@@ -166,6 +164,20 @@ func (w *world) answer(sql string, params [][2]string, opt Options) result {
 		return result{err: &pgconn.PgError{Message: err.Error()}} // as one that PostgreSQL refuses
 	}
 	return w.runWith(sql, q, params)
+}
+
+// withParams makes parameters, values and types, known to the planner.
+func (o *Options) withParams(params [][2]string) {
+	for _, p := range params {
+		o.ParamTypes = append(o.ParamTypes, p[1])
+	}
+	o.Param = func(n int) (string, bool) {
+		switch p := params[n-1]; p[1] {
+		case "integer", "bigint", "smallint", "text", "uuid":
+			return p[0], true
+		}
+		return "", false
+	}
 }
 
 // trimmed is an answer without what means nothing: the blanks at the end of
@@ -200,9 +212,7 @@ func (w *world) check(sql string, params [][2]string, want result, ordered, any 
 	if err != nil {
 		return err.Error()
 	}
-	for _, p := range params {
-		opt.ParamTypes = append(opt.ParamTypes, p[1])
-	}
+	opt.withParams(params)
 	q, err := Select(st.Node, w.cat, opt)
 	if err != nil {
 		return "Select: " + err.Error()

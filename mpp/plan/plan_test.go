@@ -81,8 +81,11 @@ func (w *world) showSelect(d *datadriven.TestData) string {
 	}
 	opt := w.options()
 	for _, a := range d.CmdArgs {
-		if a.Key == "params" {
+		switch a.Key {
+		case "params":
 			opt.ParamTypes = a.Vals
+		case "values":
+			opt.Param = func(n int) (string, bool) { return a.Vals[n-1], a.Vals[n-1] != "?" }
 		}
 	}
 	q, err := Select(st.Node, w.cat, opt)

@@ -253,6 +253,10 @@ type Options struct {
 	// as the coordinator describes them. When there are fewer than
 	// parameters in the statement, no slice gets a parameter.
 	ParamTypes []string
+	// Param is the value of parameter n, from 1, as text, where it is a whole
+	// number, a text or a UUID. It is asked for where a key is compared with the
+	// parameter; the plan is then one for these values. nil: they are not known.
+	Param func(n int) (text string, ok bool)
 	// Hash places a row: the segment of the hash key values, which are given
 	// as text in the key's order with the columns' types. ok is false when
 	// it cannot say. nil: no statement is sent to single segments by its key.

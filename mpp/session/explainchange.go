@@ -302,7 +302,7 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 		}
 		rows = m.Rows
 	}
-	if c.query, err = s.plan(rows, nil); err != nil || c.query.Kind == plan.Gather {
+	if c.query, err = s.plan(rows, nil, nil); err != nil || c.query.Kind == plan.Gather {
 		return c, err
 	}
 	if c.top = c.query.Top; c.top == "" {

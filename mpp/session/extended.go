@@ -289,7 +289,7 @@ func (s *Session) localForm(p *prepared) error {
 		if st.SelectStmt.IntoClause != nil {
 			return nil
 		}
-		q, err := s.plan(n, nil)
+		q, err := s.plan(n, nil, nil)
 		if err != nil {
 			return err
 		}

@@ -130,7 +130,7 @@ func (s *Session) keptRows(req *request, node *pg.Node) (sql string, set *source
 	if err := s.connectRows(); err != nil {
 		return "", nil, err
 	}
-	q, err := s.plan(node, req.types)
+	q, err := s.plan(node, req.types, req.params)
 	if err != nil {
 		return "", nil, err
 	}

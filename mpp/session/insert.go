@@ -158,7 +158,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 			if err != nil {
 				return nil, err
 			}
-			q, err := s.plan(st.SelectStmt, req.types)
+			q, err := s.plan(st.SelectStmt, req.types, req.params)
 			if err != nil {
 				return nil, err
 			}
@@ -371,7 +371,7 @@ func (s *Session) writeRows(req *request, w *rowWriter, source *pg.Node) (int64,
 			formats = append(formats, 1)
 		}
 	}
-	q, err := s.plan(source, req.types)
+	q, err := s.plan(source, req.types, req.params)
 	if err != nil {
 		return 0, err
 	}

@@ -44,7 +44,7 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 	if err != nil {
 		return nil, nil, err
 	}
-	opt, err := s.planOptions(req.types)
+	opt, err := s.planOptions(req.types, req.params)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,7 +194,7 @@ func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string
 // deadlock detector the table is locked against other writers meanwhile: on
 // one segment first, so that two such statements do not wait for each other.
 func (s *Session) modifyRows(req *request, m *modification, returning int) error {
-	q, err := s.plan(m.Rows, req.types)
+	q, err := s.plan(m.Rows, req.types, req.params)
 	if err != nil {
 		return err
 	}

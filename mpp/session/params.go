@@ -153,3 +153,37 @@ func smallInteger(p *dispatch.Param, typeOID uint32) (v int64, ok bool) {
 	}
 	return v, ok && v >= 0 && v <= math.MaxInt32
 }
+
+// keyParam is a parameter as text that is the same whatever the session's settings:
+// a whole number, a text or a UUID.
+func keyParam(p *dispatch.Param, typeOID uint32) (string, bool) {
+	const int8OID, int2OID, int4OID, textOID, varcharOID, uuidOID = 20, 21, 23, 25, 1043, 2950
+	b := p.Value
+	if b == nil {
+		return "", false
+	}
+	text := p.Format == pgproto3.TextFormat
+	switch typeOID {
+	case textOID, varcharOID:
+		return string(b), true
+	case int2OID, int4OID, int8OID:
+		switch {
+		case text:
+			return string(b), true
+		case len(b) == 2:
+			return strconv.Itoa(int(int16(binary.BigEndian.Uint16(b)))), true
+		case len(b) == 4:
+			return strconv.Itoa(int(int32(binary.BigEndian.Uint32(b)))), true
+		case len(b) == 8:
+			return strconv.FormatInt(int64(binary.BigEndian.Uint64(b)), 10), true
+		}
+	case uuidOID:
+		switch {
+		case text:
+			return string(b), true
+		case len(b) == 16:
+			return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), true
+		}
+	}
+	return "", false
+}

@@ -35,9 +35,10 @@ type request struct {
 	last bool
 }
 
-// plan plans a SELECT with the session's catalog.
-func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
-	opt, err := s.planOptions(params)
+// plan plans a SELECT with the session's catalog. values are nil where the plan is to
+// be good for any.
+func (s *Session) plan(node *pg.Node, params []uint32, values []dispatch.Param) (*plan.Query, error) {
+	opt, err := s.planOptions(params, values)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func (s *Session) plan(node *pg.Node, params []uint32) (*plan.Query, error) {
 	return q, s.mayRead(node, q, opt.ParamTypes)
 }
 
-func (s *Session) planOptions(params []uint32) (plan.Options, error) {
+func (s *Session) planOptions(params []uint32, values []dispatch.Param) (plan.Options, error) {
 	n := s.numSegments()
 	s.rng = s.rng*1664525 + 1013904223
 	opt := plan.Options{NumSegments: n, Token: rowsource.NewToken, Replica: int(s.rng>>8) % n, Hash: hashText, Sends: s.sends()}
@@ -56,6 +57,13 @@ func (s *Session) planOptions(params []uint32) (plan.Options, error) {
 	// encoding of the database.
 	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"
 	opt.Merges = s.mayMerge
+	opt.Param = func(n int) (string, bool) {
+		if n < 1 || n > len(values) || n > len(params) {
+			return "", false
+		}
+		s.unsteady++
+		return keyParam(&values[n-1], params[n-1])
+	}
 	opt.Eval = func(sql string) (string, error) {
 		s.unsteady++
 		res, err := s.local(sql)
@@ -173,7 +181,7 @@ func (s *Session) runSelect(req *request, node *pg.Node) error {
 		node = known
 		s.unsteady++ // these values make the plan
 	}
-	q, err := s.plan(node, req.types)
+	q, err := s.plan(node, req.types, req.params)
 	if err != nil {
 		return s.inItsWords(err, req)
 	}
@@ -344,7 +352,7 @@ func (s *Session) finishRunning(run *dispatch.Running) error {
 // rows runs any SELECT and sinks its rows with the given result formats: the
 // way of statements that need a query's rows themselves.
 func (s *Session) rows(ctx context.Context, node *pg.Node, params []dispatch.Param, types []uint32, formats []int16, sink func([]byte) error) error {
-	q, err := s.plan(node, types)
+	q, err := s.plan(node, types, params)
 	if err != nil {
 		return err
 	}
@@ -440,7 +448,7 @@ func (s *Session) columnsOf(node *pg.Node, q *plan.Query, params []uint32) ([]pl
 // be the body of a cursor, a COPY or an EXPLAIN. Slices is nil when it needs
 // no sources.
 func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []plan.Slice, q *plan.Query, err error) {
-	if q, err = s.plan(node, params); err != nil {
+	if q, err = s.plan(node, params, nil); err != nil {
 		return "", nil, nil, err
 	}
 	switch q.Kind {

@@ -172,7 +172,7 @@ func (s *Session) segmentView(r *relation) *plan.Relation {
 	if err != nil {
 		return nil
 	}
-	opt, err := s.planOptions(nil)
+	opt, err := s.planOptions(nil, nil)
 	if err != nil {
 		return nil
 	}
