@@ -28,6 +28,7 @@ type estimate struct {
 	columns map[string][2]float64 // by name: different values, mean width in bytes
 	at      time.Time
 	tick    uint64 // of the catalog
+	old     bool   // none could be made; it is what was known before
 }
 
 // How long a guess is good, if nothing changes the catalog, as ANALYZE does:
@@ -38,6 +39,9 @@ const (
 	estimateAge      = 30 * time.Second
 	smallEstimateAge = time.Second
 	smallEstimate    = 1e5
+	// A segment that does not answer keeps those that do not need it waiting only
+	// so often.
+	failedEstimateAge = 10 * time.Second
 	// estimateLimit is how long making a guess may take.
 	estimateLimit = 5 * time.Second
 )
@@ -45,7 +49,10 @@ const (
 // good says whether a guess need not be made anew.
 func (e estimate) good(now time.Time, tick uint64) bool {
 	age := estimateAge
-	if e.rows < smallEstimate {
+	switch {
+	case e.old:
+		age = failedEstimateAge
+	case e.rows < smallEstimate:
 		age = smallEstimateAge
 	}
 	return e.tick == tick && now.Sub(e.at) < age
@@ -72,10 +79,11 @@ func (s *Session) estimate(r *relation) (estimate, error) {
 		sqlError("57014", "canceling statement: seg0 did not say within %v how large table %q is", estimateLimit, r.Name))
 	defer done()
 	failed := func(err error) (estimate, error) {
-		if !block {
-			err = nil
+		if block {
+			return old, err
 		}
-		return old, err
+		e.keep(key, estimate{old.rows, old.columns, time.Now(), tick, true})
+		return old, nil
 	}
 	if err := s.beforeDispatch(ctx); err != nil {
 		return failed(err)
@@ -123,12 +131,16 @@ func (s *Session) estimate(r *relation) (estimate, error) {
 			seen[name] = [2]float64{-v[0] * rows, v[1]}
 		}
 	}
-	fresh := estimate{rows, seen, time.Now(), tick}
+	fresh := estimate{rows, seen, time.Now(), tick, false}
+	e.keep(key, fresh)
+	return fresh, nil
+}
+
+func (e *estimates) keep(key estimateKey, fresh estimate) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.m == nil || len(e.m) > 10000 {
 		e.m = map[estimateKey]estimate{}
 	}
 	e.m[key] = fresh
-	return fresh, nil
 }
