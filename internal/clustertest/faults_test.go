@@ -282,6 +282,11 @@ func excuse(err error) error {
 		if pe.Detail == "" {
 			return complain("a transaction that has failed for no reason")
 		}
+	case "40001":
+		// It has waited, and others have committed.
+		if !strings.Contains(pe.Message, "snapshot on all segments") {
+			return complain("a serialization failure that no fault explains")
+		}
 	case "57P01", "57P02", "57P03", "08006", "08007":
 		// A backend was told to end, or its server starts again.
 	default:

@@ -116,7 +116,8 @@ type runPart struct {
 // that slice; with a single slice that makes one round trip of the whole. It
 // returns when all slices are open; when another session has committed while they
 // were being opened, which the latch does not prevent for ever, it is ErrTorn and
-// nothing has run to the end. The end of ctx cancels the whole Running,
+// nothing has run to the end. A transaction has then failed if a slice was started,
+// see Failed. The end of ctx cancels the whole Running,
 // also after Open has returned. On success the caller must call Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
 	if g.busy.Load() {
@@ -145,7 +146,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		r.sending[s.Index] = n
 	}
 	var h *hold
-	if len(ms) > 1 || len(slcs) > 1 {
+	if (len(ms) > 1 || len(slcs) > 1) && !g.tx.fixed {
 		if h, err = g.holdReading(ctx, ms); err != nil {
 			return nil, err
 		}
@@ -180,8 +181,12 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		}
 	}
 	if h.torn() {
-		r.o.cancel()
-		_ = r.end()
+		if run != nil {
+			r.o.cancel()
+		}
+		if err := r.end(); err != nil && run == nil {
+			return nil, err
+		}
 		return nil, errTorn()
 	}
 	if later != nil {

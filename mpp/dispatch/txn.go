@@ -12,6 +12,8 @@ import (
 type txn struct {
 	active bool
 	modes  string
+	// fixed: its snapshots are taken, on all segments, for good.
+	fixed bool
 }
 
 // beginSQL starts the transaction on a segment.
@@ -73,6 +75,7 @@ func (g *Gang) Begin(ctx context.Context, modes string) error {
 			g.rollback(ctx)
 			return err
 		}
+		g.tx.fixed = true
 	}
 	return nil
 }

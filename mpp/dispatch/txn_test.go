@@ -495,3 +495,58 @@ func TestLatchDoesNotDeadlock(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestTornInBlock opens slices in a transaction while a lock keeps one segment's
+// waiting and another transaction commits: they are opened again, and the
+// transaction is as it was.
+func TestTornInBlock(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txtorn")
+	c.table("txbeside")
+	locker := c.gang()
+	if err := locker.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, locker, []int{0}, "LOCK TABLE txtorn IN ACCESS EXCLUSIVE MODE")
+	g := c.gang()
+	if err := g.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, g, nil, "INSERT INTO txbeside VALUES (2)")
+	slice := []Slice{{Index: 1, SQL: "SELECT a FROM txtorn"}}
+	opened := make(chan error)
+	go func() {
+		_, err := g.Open(testContext(t), c.command(), slice, nil)
+		opened <- err
+	}()
+	for limit := time.Now().Add(10 * time.Second); !g.waitsForLock(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("nobody waits for the lock")
+		}
+	}
+	w := c.gang()
+	write(t, w, "txbeside", 0, 1, 2)
+	if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := locker.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; !errors.Is(err, ErrTorn) {
+		t.Fatalf("the slices are open: %v", err)
+	}
+	if g.Failed() {
+		t.Fatal("the transaction has failed")
+	}
+	r, err := g.Open(testContext(t), c.command(), slice, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Finish(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.wantCounts("txbeside", "[2 2 2]")
+}

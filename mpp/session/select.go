@@ -297,11 +297,11 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 // segments do not fit together: it waited for somebody who has committed.
 const tornTries = 10
 
-// openWhole opens slices, again if their snapshots are torn. In a transaction that
-// cannot be: it has failed.
+// openWhole opens slices, again if their snapshots are torn, unless the transaction
+// has failed with them.
 func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running, error)) (run *dispatch.Running, err error) {
 	for range tornTries {
-		if run, err = open(); !errors.Is(err, dispatch.ErrTorn) || s.gang.InTransaction() || ctx.Err() != nil {
+		if run, err = open(); !errors.Is(err, dispatch.ErrTorn) || s.gang.Failed() || ctx.Err() != nil {
 			break
 		}
 	}
