@@ -116,8 +116,8 @@ type runPart struct {
 // that slice; with a single slice that makes one round trip of the whole. It
 // returns when all slices are open; when another session has committed while they
 // were being opened, which the latch does not prevent for ever, it is ErrTorn and
-// nothing has run to the end. A transaction has then failed if a slice was started,
-// see Failed. The end of ctx cancels the whole Running,
+// nothing has run to the end. A transaction has then failed if a slice was started
+// or reads another, see Failed. The end of ctx cancels the whole Running,
 // also after Open has returned. On success the caller must call Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
 	if g.busy.Load() {
@@ -181,10 +181,12 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		}
 	}
 	if h.torn() {
-		if run != nil {
+		// Executors that wait for each other's rows do not end by being asked to.
+		started := run != nil || slices.ContainsFunc(slcs, func(s Slice) bool { return s.Input != nil })
+		if started {
 			r.o.cancel()
 		}
-		if err := r.end(); err != nil && run == nil {
+		if err := r.end(); err != nil && !started {
 			return nil, err
 		}
 		return nil, errTorn()
