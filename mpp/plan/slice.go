@@ -153,6 +153,7 @@ const typeMark = "?gptype"
 // sliceSQL writes a slice's statement: its parameters get numbers of their own
 // and their types, the time of the statement its value. It changes n.
 func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
+	readOnce(n)
 	seen := map[*pg.ParamRef]bool{}
 	walk(n, func(m any) bool {
 		n, ok := m.(*pg.Node)

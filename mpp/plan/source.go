@@ -75,6 +75,7 @@ func (p *planner) addSource(text string) *pg.Node {
 
 // deparse writes a tree with its sources.
 func (p *planner) deparse(n *pg.Node) (string, error) {
+	readOnce(n)
 	sql, err := Deparse(n)
 	if err != nil {
 		return "", err
