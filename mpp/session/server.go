@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
@@ -214,6 +215,7 @@ func (s *Server) leave() {
 
 // serveConn serves one client from its first byte to its last.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+	conn = local.Quiet(conn)
 	defer conn.Close()
 	client, err := s.auth.Accept(ctx, conn)
 	if err != nil {
