@@ -14,6 +14,12 @@ const (
 	ackLimit = 10 * time.Second
 	// causeLimit bounds the question to the proxy's status.
 	causeLimit = 300 * time.Millisecond
+	// mostKept is how many connections an executor keeps for each purpose: a
+	// statement seldom has more motions that begin at the same time.
+	mostKept = 4
+	// earBuffer is how much of the proxy's answers is read at once: those of many
+	// senders, or the few rows of a short query.
+	earBuffer = 4 << 10
 	// dialling is how many connections one Send or Receive makes at a time.
 	dialling = 64
 )
