@@ -12,7 +12,8 @@ const (
 	// answer. It does so at once unless an older connection of the same name
 	// is still closing.
 	ackLimit = 10 * time.Second
-	// causeLimit bounds the question to the proxy's status.
+	// causeLimit bounds the question to the proxy's status before there is a
+	// connection to lose.
 	causeLimit = 300 * time.Millisecond
 	// mostKept is how many connections an executor keeps for each purpose: a
 	// statement seldom has more motions that begin at the same time.

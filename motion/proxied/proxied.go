@@ -275,8 +275,11 @@ func (ic *Interconnect) cause(ctx context.Context, dbid uint16, lost bool) strin
 	if ic.cfg.Cause == nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, causeLimit)
-	defer cancel()
+	if !lost { // the other way it has a limit
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, causeLimit)
+		defer cancel()
+	}
 	return ic.cfg.Cause(ctx, dbid, lost)
 }
 
