@@ -340,6 +340,28 @@ func TestSessionState(t *testing.T) {
 	}
 }
 
+// TestRowsWithoutColumns reads rows that have none, whichever way they go.
+func TestRowsWithoutColumns(t *testing.T) {
+	_, _, conn := driverTable(t)
+	for sql, want := range map[string]int{
+		"select from d":                          1000,
+		"select from d where id < 9 order by id": 8,
+		"begin; declare c cursor for select from d; fetch 5 from c; fetch all from c; rollback":                             1000,
+		"begin; declare c cursor for select from d where id < 9 order by id; fetch 5 from c; rollback":                      5,
+		"begin; declare c cursor with hold for select from d where id < 9; commit; fetch 3 from c; fetch 9 from c; close c": 8,
+		"begin; declare c cursor for select from d a join d b using (id); fetch 7 from c; rollback":                         7,
+		"select from (select from d limit 10) x, generate_series(1, 2)":                                                     20,
+	} {
+		rows, err := testkit.TryQuery(conn, sql)
+		if err != nil || len(rows) != want {
+			t.Errorf("%s: %d rows, %v; expected %d", sql, len(rows), err, want)
+		}
+		if conn.PgConn().TxStatus() != 'I' {
+			testkit.Exec(t, conn, "rollback")
+		}
+	}
+}
+
 // TestPsqlExtras does with psql what no other test does.
 func TestPsqlExtras(t *testing.T) {
 	c, db, _ := driverTable(t)
