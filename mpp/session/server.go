@@ -138,7 +138,6 @@ func (s *Server) Serve(ctx context.Context) error {
 		wg.Go(func() { rows.Serve(ctx) })
 		wg.Go(func() { _ = s.dispatch.Recover(ctx) })
 	}
-	s.tls.reload(s)
 	stopAccept := context.AfterFunc(ctx, func() { s.cfg.Listener.Close() })
 	defer stopAccept()
 	for {
