@@ -194,7 +194,7 @@ func TestIdleTimeouts(t *testing.T) {
 			conn := c.Connect(t, db)
 			testkit.Exec(t, conn, set)
 			testkit.Exec(t, conn, sql)
-			testkit.Exec(t, conn, "begin; "+sql+"; rollback")
+			testkit.Exec(t, conn, "begin; select count(*) from d; savepoint s; rollback to s; "+sql+"; rollback; begin; "+sql+"; rollback")
 			if set == "set idle_in_transaction_session_timeout = '400ms'" {
 				time.Sleep(600 * time.Millisecond)
 				testkit.Exec(t, conn, "select 1")
