@@ -322,6 +322,21 @@ func TestSessionState(t *testing.T) {
 	check("10MB", "1000")
 	testkit.Exec(t, conn, "discard all")
 	check("4MB", "1000")
+	// By functions, whose callers do not show it.
+	testkit.Exec(t, conn, `create function sets(name text, value text) returns int language plpgsql as $$ begin perform set_config(name, value, false); return 1; end $$;
+		create function calls(text, text) returns int language sql as 'select public.sets($1, $2)';
+		create function alters(value text) returns void language plpgsql as $$ begin execute 'set work_mem = ' || quote_literal(value); set search_path = s1, public; end $$`)
+	testkit.Exec(t, conn, "select calls('work_mem', '6MB'), sets('search_path', 's1, public')")
+	check("6MB", "2")
+	testkit.Exec(t, conn, "begin; select sets('work_mem', '7MB'), calls('search_path', 'public')")
+	check("7MB", "1000")
+	testkit.Exec(t, conn, "rollback")
+	check("6MB", "2")
+	testkit.Exec(t, conn, "reset all")
+	check("4MB", "1000")
+	testkit.Exec(t, conn, "select alters('8MB')")
+	check("8MB", "2")
+	testkit.Exec(t, conn, "reset all")
 	for _, sql := range []string{"set client_encoding = 'MULE_INTERNAL'", "set names 'euc_jis_2004'"} {
 		if err := testkit.TryExec(conn, sql); testkit.SQLState(err) != "0A000" {
 			t.Errorf("%s: %v", sql, err)
