@@ -229,13 +229,7 @@ func TestRights(t *testing.T) {
 		_ = testkit.TryExec(conn, "drop owned by may, friend")
 		_ = testkit.TryExec(conn, "drop role may, friend")
 	})
-	cfg := conn.Config().Copy()
-	cfg.User = "may"
-	may, err := pgx.ConnectConfig(bounded(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer testkit.Close(may)
+	may := testkit.ConnectAs(t, conn, "may")
 	check := func(allowed map[string]string, denied ...string) {
 		t.Helper()
 		for sql, want := range allowed {

@@ -97,16 +97,7 @@ func TestSignalRights(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	as := func(role string) *pgx.Conn {
-		cfg := admin.Config().Copy()
-		cfg.User = role
-		conn, err := pgx.ConnectConfig(bounded(t), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { testkit.Close(conn) })
-		return conn
-	}
+	as := func(role string) *pgx.Conn { return testkit.ConnectAs(t, admin, role) }
 	ann, bob, guard := as("ann"), as("bob"), as("guard")
 	for _, tc := range []struct {
 		who, whose *pgx.Conn
