@@ -108,6 +108,7 @@ func TestSignalRights(t *testing.T) {
 		{ann, bob, "pg_cancel_backend(%d)", "42501", false},
 		{ann, admin, "pg_cancel_backend(%d)", "42501", false},
 		{ann, bob, "pg_terminate_backend(%d)", "42501", false},
+		{admin, bob, "pg_terminate_backend(%d, -1)", "22003", false},
 		{ann, bob, "gp_tell_session('cancel', %d)", "42501", false},
 		{ann, bob, "gp_tell_other('cancel', %d)", "42501", false},
 		{ann, bob, "gp_tell_own('cancel', %d)", "", false},
