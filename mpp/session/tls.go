@@ -56,10 +56,11 @@ func (e *encryption) reload(s *Server) {
 	}
 }
 
-// LoadTLS reads what connections are to be encrypted with, before Serve. As in
-// PostgreSQL, who asks for encryption with files that cannot be used does not
-// start: the error says what is wrong. A server that does not tell its parameters
-// in time is none, clients ask again.
+// LoadTLS reads what connections are to be encrypted with, for at most
+// 3 seconds; it is called before Serve. The error says why there is nothing
+// to encrypt with though ssl is on: as in PostgreSQL, the instance must not start
+// then. That PostgreSQL does not tell its parameters is no error: the first client
+// has them read again.
 func (s *Server) LoadTLS() error {
 	s.tls.mu.Lock()
 	defer s.tls.mu.Unlock()
