@@ -18,7 +18,8 @@ var partialAggs = map[string]bool{
 
 // aggregateDistinct is why an aggregate with DISTINCT has no first stage, unless
 // the planner makes finer groups: each segment groups by the argument, too, and
-// sends it, so that the coordinator can count it once.
+// sends it, so that it can be counted once: by the coordinator, or by the segments
+// that it is sent to, see pushSpread.
 const aggregateDistinct = "an aggregate with DISTINCT"
 
 // stages is a level cut in two.
@@ -32,6 +33,7 @@ type stages struct {
 	aggs   map[string]aggregate // by signature of the call
 	kept   []*level             // of sub-selects in expressions
 	why    string
+	undo   []func() // see set
 }
 
 // aggregate is an aggregate of the level: at is the first of its values among
@@ -44,8 +46,8 @@ type aggregate struct {
 }
 
 // pushTwoStage makes the segments aggregate their rows and the coordinator
-// their results.
-func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
+// their results. root says that the level's rows are the client's.
+func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
 	lv := sh.lv
 	sel := lv.sel
 	if len(lv.stars) > 0 || !lv.known {
@@ -109,26 +111,32 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	if why := st.finish(s, cols); why != "" {
 		return false, why, nil
 	}
+	for i := range cols {
+		cols[i].Name = topColumn(i)
+	}
+	second := func() {
+		for i, n := range sel.TargetList {
+			n.GetResTarget().Name = lv.outs[i]
+		}
+		for _, n := range tops {
+			st.rewrite(n, cols)
+		}
+		for i, n := range leaves {
+			st.set(n, colRef(topAlias, topColumn(groupVal[i])))
+		}
+	}
+	if done, err := st.pushSpread(s, cols, second, root); done || err != nil {
+		return done, "", err
+	}
 
 	p.folded, p.fold = lv, st.fold(cols)
 	// From here on nothing can fail: the level becomes the second stage.
 	lv.kept = st.kept
-	for i, n := range sel.TargetList {
-		n.GetResTarget().Name = lv.outs[i]
-	}
-	for _, n := range tops {
-		st.rewrite(n, cols)
-	}
-	for i, n := range leaves {
-		n.Node = colRef(topAlias, topColumn(groupVal[i])).Node
-	}
+	second()
 	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
 	slice.Relation, slice.Rows = sh.scans()
 	if len(st.groups)+len(st.finer) == 0 {
 		slice.Rows = float64(p.opt.NumSegments)
-	}
-	for i := range cols {
-		cols[i].Name = topColumn(i)
 	}
 	if err := p.addSlice(slice, s); err != nil {
 		return false, "", err
@@ -252,7 +260,7 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		return st.no("an aggregate with ORDER BY")
 	}
 	once := f.AggDistinct && name != "min" && name != "max" && (st.p.finer || st.sets || !st.byKey(f))
-	if once && !((st.p.finer || st.sets) && len(f.Args) == 1 && f.AggFilter == nil) {
+	if once && !((st.p.finer || st.sets) && len(f.Args) == 1) {
 		return st.no(aggregateDistinct)
 	}
 	sig := signature(n, st.sh.refs)
@@ -269,7 +277,11 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		return st.no(s.why)
 	}
 	if once {
-		arg := signature(f.Args[0], st.sh.refs)
+		counted := f.Args[0]
+		if f.AggFilter != nil { // none of these aggregates counts NULLs
+			counted = caseWhen(f.AggFilter, counted)
+		}
+		arg := signature(counted, st.sh.refs)
 		at, ok := st.groups[arg]
 		if !ok {
 			at, ok = st.finer[arg]
@@ -277,7 +289,7 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		if !ok {
 			at = len(st.vals)
 			st.finer[arg] = at
-			st.vals = append(st.vals, outVal{expr: f.Args[0]})
+			st.vals = append(st.vals, outVal{expr: counted})
 		}
 		st.aggs[sig] = aggregate{name, at, true}
 		return true
@@ -298,9 +310,14 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 	return true
 }
 
-// byKey says whether equal arguments of an aggregate are on one segment.
+// byKey says whether equal arguments of an aggregate are on one segment, those
+// of each group at least.
 func (st *stages) byKey(f *pg.FuncCall) bool {
-	return len(f.Args) == 1 && st.sh.covers(f.Args)
+	if len(f.Args) != 1 {
+		return false
+	}
+	groups, _ := st.sh.groupExprs()
+	return st.sh.covers(append(groups, f.Args...))
 }
 
 // fold says how to do the second stage without PostgreSQL, nil where that is more
@@ -379,16 +396,23 @@ func (st *stages) rewrite(n *pg.Node, cols []Column) {
 			return true
 		}
 		if at, ok := st.group(v); ok {
-			v.Node = colRef(topAlias, topColumn(at)).Node
+			st.set(v, colRef(topAlias, topColumn(at)))
 			return false
 		}
 		if f := v.GetFuncCall(); f != nil && st.isAggregate(f) {
 			sig := signature(v, st.sh.refs)
-			v.Node = final(st.aggs[sig], cols).Node
+			st.set(v, final(st.aggs[sig], cols))
 			return false
 		}
 		return true
 	})
+}
+
+// set makes n what with is, until st.undo is called.
+func (st *stages) set(n, with *pg.Node) {
+	old := n.Node
+	st.undo = append(st.undo, func() { n.Node = old })
+	n.Node = with.Node
 }
 
 // final is the aggregate over the segments' values.

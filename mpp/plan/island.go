@@ -52,7 +52,7 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 		}
 	}
 	if done {
-		p.keepInputs(sh)
+		p.keepInputs(sh, len(p.slices)-1, false)
 	}
 	p.moves = nil
 	if root && !done {
@@ -89,7 +89,7 @@ func (p *planner) push(sh *shape, root bool) (bool, string, error) {
 	}
 	if sh.rest > 0 {
 		if sh.aggregates && sh.from.kind != locusReplicated {
-			return p.pushTwoStage(sh) // the coordinator evaluates them
+			return p.pushTwoStage(sh, root) // the coordinator evaluates them
 		}
 		return false, subExpression, nil
 	}
@@ -104,12 +104,12 @@ func (p *planner) push(sh *shape, root bool) (bool, string, error) {
 	}
 	if sh.windows && !sh.windowsByKey() {
 		if sh.aggregates {
-			return p.pushTwoStage(sh)
+			return p.pushTwoStage(sh, root)
 		}
 		return false, "a window that needs the rows of several segments", nil
 	}
 	if sh.aggregates && !sh.groupsByKey() {
-		return p.pushTwoStage(sh)
+		return p.pushTwoStage(sh, root)
 	}
 	return p.pushRows(sh, root)
 }

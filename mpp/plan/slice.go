@@ -13,7 +13,7 @@ type planner struct {
 	look    *lookup
 	opt     Options
 	slices  []Slice
-	inputs  []Slice // of islands, see move
+	inputs  []input // of islands, see move
 	moves   map[*rte]*move
 	marks   int
 	sources []source
