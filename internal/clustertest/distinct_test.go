@@ -57,3 +57,31 @@ func TestDistinctAggregates(t *testing.T) {
 		}
 	}
 }
+
+// TestMovedGroups joins sub-selects that aggregate with tables whose rows are
+// elsewhere: what each segment has aggregated goes to where the others are, or to
+// all segments.
+func TestMovedGroups(t *testing.T) {
+	c := shared(t)
+	conn := c.Connect(t, c.Database(t))
+	testkit.Exec(t, conn, `create table line (id int, part int, qty numeric, price int) distributed by (id);
+		create table part (k int primary key, name text) distributed by (k);
+		insert into line select i, i % 500, i % 13 / 2.0, i % 90 from generate_series(1, 50000) i;
+		insert into part select i, 'n' || i % 10 from generate_series(0, 999) i;
+		analyze line; analyze part`)
+	for _, q := range []struct {
+		sql, want string
+		plan      []string
+	}{
+		{"select count(*), sum(x.q), sum(x.n) from part join (select part, sum(qty) as q, count(distinct price) as n from line group by part) x on x.part = k where k < 100",
+			"100|30001.50000000000000000000|900", []string{`Redistribute Motion 3:3 +\(slice2; segments: 3\).*\n.*Hash Key: s\.c1.*\n +-> +HashAggregate`}},
+		{"select count(*), sum(price) from line, part where k = part and name = 'n3' and qty < (select 0.2 * avg(l.qty) from line l where l.part = k)",
+			"770|33120", []string{`Broadcast Motion 3:3 .*\n +-> +HashAggregate`}},
+	} {
+		if got := strings.Join(testkit.Query(t, conn, q.sql), " "); got != q.want {
+			t.Errorf("%s: %s, wanted %s", q.sql, got, q.want)
+		}
+		has(t, strings.Join(testkit.Query(t, conn, "explain "+q.sql), "\n"), q.plan...)
+		has(t, strings.Join(testkit.Query(t, conn, "explain analyze "+q.sql), "\n"), "Execution Time")
+	}
+}

@@ -34,6 +34,11 @@ type stages struct {
 	kept   []*level             // of sub-selects in expressions
 	why    string
 	undo   []func() // see set
+
+	first *pg.SelectStmt // what the segments run
+	cols  []Column       // its columns
+	// second makes the level's tree the second stage, but for its FROM and WHERE.
+	second func()
 }
 
 // aggregate is an aggregate of the level: at is the first of its values among
@@ -45,30 +50,30 @@ type aggregate struct {
 	once bool
 }
 
-// pushTwoStage makes the segments aggregate their rows and the coordinator
-// their results. root says that the level's rows are the client's.
-func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
+// cut makes two stages of a level that aggregates, without changing it; why says
+// when there are none.
+func (p *planner) cut(sh *shape) (st *stages, why string, err error) {
 	lv := sh.lv
 	sel := lv.sel
 	if len(lv.stars) > 0 || !lv.known {
-		return false, "a select list with *", nil
+		return nil, "a select list with *", nil
 	}
 	leaves, sets := sh.groupLeaves()
-	st := &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
+	st = &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
 	plain := &safety{p: p, refs: sh.refs, okRef: okRef}
 	groupVal := make([]int, len(leaves))
 	for i, n := range leaves {
 		e, ok := lv.position(n)
 		if !ok {
-			return false, "a GROUP BY item that is not understood", nil
+			return nil, "a GROUP BY item that is not understood", nil
 		}
 		if r := sh.refs[e]; r != nil && r.kind == refOutput {
 			if e = lv.vals[r.col].expr; e == nil {
-				return false, "a GROUP BY item that is not understood", nil
+				return nil, "a GROUP BY item that is not understood", nil
 			}
 		}
 		if !plain.safe(e) {
-			return false, plain.why, nil
+			return nil, plain.why, nil
 		}
 		sig := signature(e, sh.refs)
 		at, ok := st.groups[sig]
@@ -82,11 +87,11 @@ func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
 	tops := st.topExprs()
 	for _, n := range tops {
 		if !st.look(n) {
-			return false, st.why, nil
+			return nil, st.why, nil
 		}
 	}
 	if len(st.kept) < sh.rest {
-		return false, subExpression, nil
+		return nil, subExpression, nil
 	}
 	if len(st.vals) == 0 { // SELECT 1 FROM t HAVING true
 		st.vals = append(st.vals, outVal{expr: countAll()})
@@ -103,20 +108,24 @@ func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
 	for _, at := range slices.Sorted(maps.Values(st.finer)) {
 		src.GroupClause = append(src.GroupClause, intConst(int64(at+1)))
 	}
-	s := p.segmentCopy(lv, src)
-	cols, why, err := p.typeColumns(sh, s, st.vals, nil)
+	st.first = p.segmentCopy(lv, src)
+	cols, why, err := p.typeColumns(sh, st.first, st.vals, nil)
 	if why != "" || err != nil {
-		return false, why, err
+		return nil, why, err
 	}
-	if why := st.finish(s, cols); why != "" {
-		return false, why, nil
+	if why := st.finish(st.first, cols); why != "" {
+		return nil, why, nil
 	}
 	for i := range cols {
 		cols[i].Name = topColumn(i)
 	}
-	second := func() {
+	st.cols = cols
+	st.second = func() {
 		for i, n := range sel.TargetList {
-			n.GetResTarget().Name = lv.outs[i]
+			t := n.GetResTarget()
+			old := t.Name
+			st.undo = append(st.undo, func() { t.Name = old })
+			t.Name = lv.outs[i]
 		}
 		for _, n := range tops {
 			st.rewrite(n, cols)
@@ -125,20 +134,33 @@ func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
 			st.set(n, colRef(topAlias, topColumn(groupVal[i])))
 		}
 	}
-	if done, err := st.pushSpread(s, cols, second, root); done || err != nil {
+	return st, "", nil
+}
+
+// pushTwoStage makes the segments aggregate their rows and the coordinator
+// their results. root says that the level's rows are the client's.
+func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
+	lv := sh.lv
+	sel := lv.sel
+	st, why, err := p.cut(sh)
+	if st == nil {
+		return false, why, err
+	}
+	if done, err := st.pushSpread(root); done || err != nil {
 		return done, "", err
 	}
+	cols := st.cols
 
 	p.folded, p.fold = lv, st.fold(cols)
 	// From here on nothing can fail: the level becomes the second stage.
 	lv.kept = st.kept
-	second()
+	st.second()
 	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
 	slice.Relation, slice.Rows = sh.scans()
 	if len(st.groups)+len(st.finer) == 0 {
 		slice.Rows = float64(p.opt.NumSegments)
 	}
-	if err := p.addSlice(slice, s); err != nil {
+	if err := p.addSlice(slice, st.first); err != nil {
 		return false, "", err
 	}
 	sel.FromClause = []*pg.Node{p.addSource(recvText(slice, topAlias, cols))}
@@ -408,7 +430,7 @@ func (st *stages) rewrite(n *pg.Node, cols []Column) {
 	})
 }
 
-// set makes n what with is, until st.undo is called.
+// set makes n what with is, until what is in st.undo is called.
 func (st *stages) set(n, with *pg.Node) {
 	old := n.Node
 	st.undo = append(st.undo, func() { n.Node = old })

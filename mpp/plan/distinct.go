@@ -19,49 +19,30 @@ import (
 const valuesPerSegment = 4
 
 // pushSpread carries out a level with aggregates that count everything once in
-// one stage more. s is the first stage, whose columns are cols; second makes the
-// second one of the level's tree, over a source of them. The rows of the first are
-// redistributed, and the segments run the second over what they get: a level over
-// a table that has come by a motion, and planned as such. Sent by GROUP BY columns,
-// rows of a group are on one segment, and its row is done there. Sent by what is
-// counted, each value is counted on one segment, and the coordinator adds up. With
-// done false, for whatever reason, nothing has changed.
-func (st *stages) pushSpread(s *pg.SelectStmt, cols []Column, second func(), root bool) (done bool, err error) {
+// one stage more: the rows of the first stage are redistributed, and the segments
+// run the second over what they get. It is a level over a table that has come by
+// a motion, and planned as such. Sent by GROUP BY columns, rows of a group are on
+// one segment, and its row is done there. Sent by what is counted, each value is
+// counted on one segment, and the coordinator adds up. With done false, for
+// whatever reason, nothing has changed.
+func (st *stages) pushSpread(root bool) (done bool, err error) {
 	p, lv := st.p, st.sh.lv
-	keys, rows := st.spreadKeys(cols)
+	keys, rows := st.spreadKeys(st.cols)
 	if keys == nil {
 		return false, nil
 	}
-	first := Slice{Columns: cols, Segments: p.islandSegments(st.sh), Motion: RedistributeMotion, Keys: keys, Rows: rows}
-	first.Relation, _ = st.sh.scans()
-	if err := p.sliceOf(&first, proto.CloneOf(s)); err != nil {
+	over, err := st.over(rows)
+	if err != nil {
 		return false, err
 	}
-	second()
-	sel := proto.CloneOf(lv.sel)
-	for _, undo := range slices.Backward(st.undo) {
-		undo()
-	}
-	st.undo = nil
-	m := &move{keys: keys, segs: p.opt.NumSegments, mark: p.newMark(), slice: first,
-		text:  recvText(&Slice{Token: first.Token, Rows: rows / float64(p.opt.NumSegments)}, topAlias, cols),
-		typed: recvText(&Slice{}, topAlias, cols)}
-	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{Relname: m.mark, Inh: true, Relpersistence: "p",
-		Alias: &pg.Alias{Aliasname: topAlias}, Location: -1}}}}
-	sel.WhereClause, sel.LockingClause = nil, nil
-
-	name := Name{Name: m.mark}
-	p.look.rels[name] = &Relation{Name: first.Relation, Kind: 'r', Columns: cols, Rows: rows, Policy: &Policy{Kind: Random}}
-	defer delete(p.look.rels, name)
-	b := &binder{look: p.look}
-	over := b.selectStmt(sel, nil, nil, nil)
-	if b.err != nil {
-		return false, b.err
-	}
 	over.exists = lv.exists
-	m.lv = over
+	from := over.rtes[0]
+	m := &move{lv: over, keys: keys, segs: p.opt.NumSegments, mark: p.newMark()}
+	if err := p.makeInput(from, m, nil, nil); err != nil {
+		return false, err
+	}
 	moves, finer := p.moves, p.finer
-	p.moves, p.finer = map[*rte]*move{over.rtes[0]: m}, false
+	p.moves, p.finer = map[*rte]*move{from: m}, false
 	defer func() { p.finer = finer }()
 	if sh, _ := p.shapeOf(over); sh != nil {
 		if done, _, err = p.push(sh, root); done {
@@ -77,8 +58,61 @@ func (st *stages) pushSpread(s *pg.SelectStmt, cols []Column, second func(), roo
 	if p.folded == over {
 		p.folded = lv
 	}
-	setSelect(lv.sel, sel)
+	setSelect(lv.sel, over.sel)
 	return true, nil
+}
+
+// firstStage is what stands for a base table in a second stage, and comes by a
+// motion.
+type firstStage struct {
+	sel      *pg.SelectStmt
+	segments []int // that run it, nil for all
+	// exact: the second stage makes the same of its rows in whatever order.
+	exact bool
+}
+
+// over is the second stage as a level of its own, over a table of so many rows
+// that the first stage makes. The level that was cut stays as it is.
+func (st *stages) over(rows float64) (*level, error) {
+	p := st.p
+	st.second()
+	sel := proto.CloneOf(st.sh.lv.sel)
+	for _, undo := range slices.Backward(st.undo) {
+		undo()
+	}
+	st.undo = nil
+	name := Name{Name: p.newMark()}
+	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{Relname: name.Name, Inh: true, Relpersistence: "p",
+		Alias: &pg.Alias{Aliasname: topAlias}, Location: -1}}}}
+	sel.WhereClause, sel.LockingClause = nil, nil
+	tables, _ := st.sh.scans()
+	p.look.rels[name] = &Relation{Name: tables, Kind: 'r', Columns: st.cols, Rows: rows, Policy: &Policy{Kind: Random}}
+	defer delete(p.look.rels, name)
+	b := &binder{look: p.look}
+	lv := b.selectStmt(sel, nil, nil, nil)
+	if b.err != nil {
+		return nil, b.err
+	}
+	lv.rtes[0].first = &firstStage{sel: st.first, segments: p.islandSegments(st.sh), exact: st.exact()}
+	return lv, nil
+}
+
+// exact says whether the second stage makes the same of the first one's rows in
+// whatever order they come: not so sums of floats, and of equal values that do not
+// look the same it shows any.
+func (st *stages) exact() bool {
+	sums := map[int]bool{}
+	for _, a := range st.aggs {
+		if !a.once && (a.name == "sum" || a.name == "avg") {
+			sums[a.at] = true
+		}
+	}
+	for i := range st.cols {
+		if f := family(&st.cols[i]); !alikeFamilies[f] && !(f == "numeric" && sums[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // spreadKeys are the columns by which to redistribute what the segments have made

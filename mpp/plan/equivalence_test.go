@@ -66,7 +66,8 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 // none.
 func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
-	var once struct{ gathered, byGroups, byValue, chained int } // see aggregateDistinct
+	// Of aggregateDistinct, and of cutGroups.
+	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere int }
 	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
 	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
@@ -126,6 +127,11 @@ func TestEquivalence(t *testing.T) {
 						if s.To >= 0 && q.Slices[s.To].To >= 0 {
 							once.chained++
 						}
+						if s.To >= 0 && s.Columns[0].Name == topColumn(0) && secondStage.MatchString(q.Slices[s.To].SQL) {
+							if once.groups++; s.Motion == BroadcastMotion {
+								once.everywhere++
+							}
+						}
 						switch grouped := strings.Contains(s.SQL, "GROUP BY"); {
 						case !countsOnce(s.SQL):
 						case q.Kind == Top && strings.Contains(q.Top, "sum(s.c"):
@@ -161,7 +167,7 @@ func TestEquivalence(t *testing.T) {
 	if stats.queries > 1000 && (len(keys) < 10 || len(sets) < 6) {
 		t.Errorf("redistributed by %v, set operations on segments: %v: the generator proves little", keys, sets)
 	}
-	if stats.queries > 1000 && (once.gathered < 5 || once.byGroups < 5 || once.byValue < 5 || once.chained == 0) {
+	if stats.queries > 1000 && (once.gathered < 5 || once.byGroups < 5 || once.byValue < 5 || once.chained == 0 || once.groups < 5 || once.everywhere < 5) {
 		t.Errorf("counted once: %+v: the generator proves little", once)
 	}
 	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0) {
@@ -221,6 +227,9 @@ func trimmed(r result) result {
 
 // countsOnce says whether a statement counts once what it is sent.
 func countsOnce(sql string) bool { return strings.Contains(sql, "(DISTINCT s.c") }
+
+// secondStage is a sub-select over the first stages of others.
+var secondStage = regexp.MustCompile(`\(SELECT .* AS "s"\("c1"`)
 
 var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 

@@ -612,6 +612,9 @@ func (g *gen) item(depth int) (string, *genScope) {
 		}
 		return "(" + sub + ") " + a, sc
 	}
+	if g.focus && g.one(5) {
+		return g.grouped(a)
+	}
 	if g.focus {
 		return g.tableItem(a)
 	}
@@ -623,6 +626,40 @@ func (g *gen) item(depth int) (string, *genScope) {
 			&genScope{cols: []genColumn{{a + ".a", kindInt}, {a + ".c", kindText}}}
 	}
 	return g.tableItem(a)
+}
+
+// grouped draws a sub-select that aggregates one table.
+func (g *gen) grouped(a string) (string, *genScope) {
+	from, in := g.tableItem(g.alias())
+	above := g.counted
+	defer func() { g.counted = above }()
+	g.counted = in.cols[g.n(len(in.cols))].ref
+	var outs, groups []string
+	sc := &genScope{}
+	out := func(e string, k byte) {
+		sc.cols = append(sc.cols, genColumn{fmt.Sprintf("%s.o%d", a, len(outs)+1), k})
+		outs = append(outs, fmt.Sprintf("%s as o%d", e, len(outs)+1))
+	}
+	for range g.n(3) {
+		c := in.cols[g.n(len(in.cols))]
+		groups = append(groups, c.ref)
+		out(c.ref, c.kind)
+	}
+	for range 1 + g.n(2) {
+		k := []byte{kindInt, kindInt, kindNum, kindText, kindReal, kindDate, kindBool}[g.n(7)]
+		out(g.agg(in, k, 0), k)
+	}
+	tail := ""
+	if g.one(3) {
+		tail = " where " + g.cond(in, 0)
+	}
+	if len(groups) > 0 {
+		tail += " group by " + strings.Join(groups, ", ")
+	}
+	if g.one(5) {
+		tail += " having count(*) > " + g.pick("0", "1", "2")
+	}
+	return "(select " + strings.Join(outs, ", ") + " from " + from + tail + ") " + a, sc
 }
 
 func (g *gen) tableItem(a string) (string, *genScope) {

@@ -34,7 +34,10 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	if p.opt.NoPushdown || p.opt.noIslands || lv.untyped() {
 		return false, nil
 	}
-	sh, why := p.placed(lv)
+	sh, why, err := p.placed(lv)
+	if err != nil {
+		return false, err
+	}
 	if sh != nil {
 		done, why, err = p.pushWith(sh, root)
 		if !done && err == nil && why == aggregateDistinct {
@@ -53,25 +56,14 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	}
 	if done {
 		p.keepInputs(sh, len(p.slices)-1, false)
+	} else {
+		p.uncut()
 	}
-	p.moves = nil
+	p.moves, p.undo = nil, nil
 	if root && !done {
 		p.because(why)
 	}
 	return done, err
-}
-
-// placed is the shape of a level whose rows are where they have to be, after
-// the moves it takes, or why there is none.
-func (p *planner) placed(lv *level) (*shape, string) {
-	sh, why := p.shapeOf(lv)
-	if sh == nil {
-		sh, why = p.moveTables(lv, why)
-	}
-	if own := lv.ownerReads(); sh != nil && own != "" {
-		return nil, own
-	}
-	return sh, why
 }
 
 // pushWith is push with the inputs that the planner's moves need.

@@ -135,8 +135,17 @@ func (p *planner) makeInputs(sh *shape) error {
 // makeInput makes the slice of one moved table; to are the segments it is sent
 // to, nil for all.
 func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
-	sel, cols, _ := p.scan(r)
-	s := Slice{Columns: cols, Segments: p.scanSegments(m.lv, r, where), Relation: r.rel.Name, Motion: RedistributeMotion}
+	s := Slice{Relation: r.rel.Name, Motion: RedistributeMotion}
+	var sel *pg.SelectStmt
+	var cols []Column
+	if f := r.first; f != nil {
+		// A second stage has no WHERE.
+		sel, cols, s.Segments = proto.CloneOf(f.sel), r.rel.Columns, f.segments
+	} else {
+		sel, cols, _ = p.scan(r)
+		s.Segments = p.scanSegments(m.lv, r, where)
+	}
+	s.Columns = cols
 	_, s.Rows = scanBytes(r, where)
 	if r.rel.Rows <= 0 {
 		s.Rows = 0

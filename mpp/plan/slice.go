@@ -15,6 +15,7 @@ type planner struct {
 	slices  []Slice
 	inputs  []input // of islands, see move
 	moves   map[*rte]*move
+	undo    []func() // see cutGroups
 	marks   int
 	sources []source
 	salt    string // keeps the marks of sources apart from the user's names
