@@ -196,6 +196,8 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 
 const uuidStart = "00000000-0000-4000-8000-00000000000"
 
+var groupingSets = regexp.MustCompile("group by (rollup|cube|grouping sets)")
+
 var paramRef = regexp.MustCompile(`\$[0-9]+`)
 
 // query draws a whole query. ordered: its rows have a definite order; any:
@@ -246,7 +248,11 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	if g.one(6) {
 		body = "select * from (" + body + ") z"
 	}
-	switch g.n(5) {
+	how := g.n(5)
+	if strings.Contains(body, " where ") && groupingSets.MatchString(body) {
+		how = 2 // PostgreSQL does not sort by what WHERE makes the same, NULL though it be in some sets
+	}
+	switch how {
 	case 4:
 		if len(kinds) > 0 && g.one(3) {
 			body += fmt.Sprintf(" order by %d%s fetch first %d rows with ties", 1+g.n(len(kinds)), g.pick("", " desc nulls last"), g.n(6))

@@ -179,6 +179,7 @@ func (p *planner) levelLocus(lv *level) (rowsLocus, string) {
 		return rowsLocus{}, subExpression
 	}
 	if sh.from.kind == locusReplicated && sh.aggregates && !sh.windows && lv.exactGroups() {
+		// Each segment has all of the first stages' rows.
 		if why := p.clauses(sh, true); why != "" {
 			return rowsLocus{}, why
 		}
