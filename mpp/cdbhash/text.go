@@ -35,8 +35,12 @@ func FromTextMod(typeOID uint32, typmod int32, text, dst []byte) ([]byte, bool) 
 
 func fromText(typeOID uint32, typmod int32, text, dst []byte) ([]byte, bool) {
 	switch typeOID {
-	case oidInt2, oidInt4, oidInt8:
-		return appendInt(dst, text, types[typeOID].size)
+	case oidInt2:
+		return appendInt(dst, text, 2)
+	case oidInt4:
+		return appendInt(dst, text, 4)
+	case oidInt8:
+		return appendInt(dst, text, 8)
 	case oidOID, oidXID, oidCID:
 		s := trimSpace(text)
 		if !allDigits(s) {

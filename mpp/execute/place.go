@@ -84,18 +84,17 @@ func (p *placer) place(row []byte) (int, error) {
 
 // column returns a value of a DataRow's body, nil when it is NULL.
 func column(row []byte, n int) ([]byte, error) {
-	malformed := &motion.Error{Code: "08P01", Message: fmt.Sprintf("a row has no column %d to redistribute it by", n)}
 	if len(row) < 2 || n >= int(binary.BigEndian.Uint16(row)) {
-		return nil, malformed
+		return nil, noColumn(n)
 	}
 	rest := row[2:]
-	for ; len(rest) >= 4; n-- {
+	for left := n; len(rest) >= 4; left-- {
 		size := int32(binary.BigEndian.Uint32(rest))
 		rest = rest[4:]
 		if int(size) > len(rest) {
 			break
 		}
-		if n == 0 {
+		if left == 0 {
 			if size < 0 {
 				return nil, nil
 			}
@@ -103,5 +102,9 @@ func column(row []byte, n int) ([]byte, error) {
 		}
 		rest = rest[max(size, 0):]
 	}
-	return nil, malformed
+	return nil, noColumn(n)
+}
+
+func noColumn(n int) error {
+	return &motion.Error{Code: "08P01", Message: fmt.Sprintf("a row has no column %d to redistribute it by", n)}
 }

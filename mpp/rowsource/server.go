@@ -185,8 +185,8 @@ func (s *Server) Serve(ctx context.Context) {
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			c := &reader{s: s, be: pgproto3.NewBackend(conn, conn), said: map[string]string{}}
-			c.serve(ctx, conn)
+			c := &reader{s: s, conn: conn, be: pgproto3.NewBackend(conn, conn), said: map[string]string{}}
+			c.serve(ctx)
 		})
 	}
 }
@@ -201,17 +201,19 @@ const flushBytes = 64 << 10
 // reader is the connection of one backend.
 type reader struct {
 	s        *Server
+	conn     net.Conn
 	be       *pgproto3.Backend
 	encode   func(pgproto3.BackendMessage) (pgproto3.BackendMessage, error) // nil: all is UTF-8
 	said     map[string]string                                              // parameters as they were reported last
 	refused  error                                                          // why the encoding that was asked for cannot be had; dblink goes on without it
 	orders   bool                                                           // it brings orders in place of tokens
 	buffered int
+	rows     []byte // messages behind what is buffered
 	err      error // why nothing can be sent, or the row that could not be encoded
 }
 
-func (c *reader) serve(ctx context.Context, conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(startupLimit))
+func (c *reader) serve(ctx context.Context) {
+	_ = c.conn.SetDeadline(time.Now().Add(startupLimit))
 	for {
 		m, err := c.be.ReceiveStartupMessage()
 		if err != nil {
@@ -221,11 +223,11 @@ func (c *reader) serve(ctx context.Context, conn net.Conn) {
 			c.orders = start.Parameters["database"] == OrderDatabase
 			break
 		}
-		if _, err := conn.Write([]byte{'N'}); err != nil {
+		if _, err := c.conn.Write([]byte{'N'}); err != nil {
 			return
 		}
 	}
-	_ = conn.SetDeadline(time.Time{})
+	_ = c.conn.SetDeadline(time.Time{})
 	c.be.Send(&pgproto3.AuthenticationOk{})
 	for _, p := range [][2]string{{"server_version", "15.0"}, {"client_encoding", "UTF8"}, {"standard_conforming_strings", "on"},
 		{"integer_datetimes", "on"}} {
@@ -318,9 +320,14 @@ func (c *reader) answer(ctx context.Context, query string) {
 			columns, row = 1, oneNull
 		}
 		describe(columns)
-		c.send(Row(row))
+		if c.encode == nil {
+			c.row(row)
+		} else {
+			c.send(Row(row))
+		}
 		return c.err
 	})
+	c.flushRows()
 	if err != nil {
 		c.send(c.s.cfg.Failure(err))
 		return
@@ -353,6 +360,31 @@ func (c *reader) setEncoding(ctx context.Context, name string) (err error) {
 		err = &pgconn.PgError{Severity: "ERROR", Code: "0A000", Message: "motions between segments are in UTF-8, the database is in " + name}
 	}
 	return err
+}
+
+// row buffers a row as send does, without an allocation for each.
+func (c *reader) row(row []byte) {
+	c.rows, _ = Row(row).Encode(c.rows) // it cannot fail
+	if len(c.rows) >= flushBytes {
+		c.flushRows()
+	}
+}
+
+// flushRows writes what row has buffered. Nothing else may be sent before it.
+func (c *reader) flushRows() {
+	if len(c.rows) == 0 {
+		return
+	}
+	err := c.be.Flush()
+	if err == nil {
+		_, err = c.conn.Write(c.rows)
+	}
+	if err != nil && c.err == nil {
+		c.err = err
+	}
+	if c.rows = c.rows[:0]; cap(c.rows) > 4*flushBytes {
+		c.rows = nil // a huge row has passed
+	}
 }
 
 // send buffers a message and now and then writes what is buffered. A row that
