@@ -191,6 +191,16 @@ func (c *change) sourceEnds() {
 // analyzeChange runs a statement that changes a distributed table, for EXPLAIN
 // ANALYZE. What RETURNING yields goes nowhere.
 func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, error) {
+	if ins := req.node.GetInsertStmt(); ins != nil && s.alone() {
+		if err := s.beginToInsert(req, ins); err != nil {
+			return nil, err
+		}
+	}
+	if ctas := req.node.GetCreateTableAsStmt(); ctas != nil {
+		if err := s.beginToCreate(req, ctas); err != nil {
+			return nil, err
+		}
+	}
 	// In a transaction what servers are told is forgotten when it fails.
 	if err := s.beginImplicit(); err != nil {
 		return nil, err
@@ -285,6 +295,14 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 		if rows, err = s.insertSource(c.r, ins, req); err != nil {
 			return nil, err
 		}
+		in, why, err := s.planPlaced(req, c.r, ins, rows)
+		if err != nil {
+			return nil, err
+		}
+		if in != nil {
+			return c, ask(in.slice.Segments, in.sql)
+		}
+		c.reason = why
 		if err := w.spell(rows); err != nil {
 			return nil, err
 		}
