@@ -35,6 +35,9 @@ type Slice struct {
 	// Count has the bytes and packets of its motion put into its Tags; see
 	// execute.Slice.
 	Count bool
+	// Writes says that SQL changes rows and returns none: Run has no receivers
+	// for it. See execute.Slice.
+	Writes bool
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
 	Input *Input
@@ -277,7 +280,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
-			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count}
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count, Writes: s.Writes}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}

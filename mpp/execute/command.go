@@ -68,6 +68,10 @@ type Slice struct {
 	// Count says that the command tag has the bytes and packets of the slice's
 	// motion before the rows: SELECT bytes packets rows.
 	Count bool `json:"count,omitempty"`
+	// Writes says that SQL changes rows and returns none. Such a slice has no
+	// motion, so that Run names no receivers, and takes its snapshot when it
+	// runs: what it reads should be its Inputs.
+	Writes bool `json:"writes,omitempty"`
 }
 
 // Read is the scan of one table with the rights of a role other than the
@@ -201,6 +205,9 @@ func (c *Command) check() error {
 }
 
 func (s *Slice) checkMotions() error {
+	if s.Writes && (s.Copy || s.Out != nil || s.Read != nil || s.Count) {
+		return errors.New("it writes and has rows to send")
+	}
 	if s.Copy && s.Out != nil {
 		return errors.New("a COPY is no input of another slice")
 	}

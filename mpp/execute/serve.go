@@ -232,6 +232,9 @@ func (j *job) await(typ byte) error {
 
 // rows moves the rows of the running slice into its motion.
 func (j *job) rows() (string, error) {
+	if j.run.writes {
+		return j.write()
+	}
 	if j.run.out {
 		return j.q.stmt.Load().send(j)
 	}
@@ -249,6 +252,22 @@ func (j *job) rows() (string, error) {
 		return "", &failure{err: j.cause(err)}
 	}
 	return tag, nil
+}
+
+// write runs a slice that has no rows, and returns its command tag.
+func (j *job) write() (string, error) {
+	for {
+		t, body, err := j.next()
+		if err != nil {
+			return "", err
+		}
+		switch t {
+		case 'C':
+			return strings.TrimSuffix(string(body), "\x00"), nil
+		case 'E':
+			return "", j.pgFailure(body)
+		}
+	}
 }
 
 // abandon stops PostgreSQL after the motion has failed.

@@ -57,6 +57,7 @@ type portal struct {
 	copy     bool
 	out      bool // its motion is the statement's
 	readOnly bool
+	writes   bool  // see Slice.Writes
 	count    bool  // see Slice.Count
 	pass     *pass // nil: it reads as the user
 }

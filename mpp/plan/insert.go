@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -11,20 +12,30 @@ import (
 type Insertion struct {
 	// Query yields the rows, wherever they are to go.
 	Query *Query
-	// Here, if not nil, is Query's one slice as the segments can run it within
-	// an INSERT of their own: each row is made where it is to be stored. Its
-	// Segments run it, all together or none.
-	Here *Slice
-	// Replicated: every segment of Here makes all rows, of its own copy; the
-	// number of rows is that of one of them.
+	// Slices, if not nil, are what segments run to store the rows themselves.
+	// The first is a SELECT within an INSERT of theirs: it yields on each
+	// segment the rows to be stored there. The others are inputs, as in a
+	// Query.
+	Slices []Slice
+	// Moved: the first slice reads nothing but what the second one sends.
+	Moved bool
+	// Replicated: all rows are stored on every segment of the first slice, and
+	// their number is that of one of them.
 	Replicated bool
-	Reason     string // why Here is nil, for EXPLAIN, unless Query.Reason says it
+	// Reason is why the rows are not stored where they are made, for EXPLAIN,
+	// unless Query.Reason says it.
+	Reason string
 }
 
 // Insert plans rows, the SELECT of what is to be put into target: its result
 // columns are those columns of target, by index, each of which is in it once.
-// The errors are those of [Select].
-func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Options) (*Insertion, error) {
+// moved: rows are sent even if each is made where it is to be stored. The
+// errors are those of [Select].
+func Insert(rows *pg.Node, target *Relation, columns []int, moved bool, cat Catalog, opt Options) (*Insertion, error) {
+	if opt.Token == nil {
+		n := 0
+		opt.Token = func() string { n++; return strconv.Itoa(n) }
+	}
 	q, err := Select(rows, cat, opt)
 	if err != nil {
 		return nil, err
@@ -35,19 +46,106 @@ func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Opt
 	}
 	s := q.Slices[0]
 	switch {
-	case len(q.Slices) > 1:
-		in.Reason = "segments send each other rows first"
-	case s.Read != nil:
+	case slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.Read != nil }):
 		in.Reason = "a table that is read as the owner of a view"
+		return in, nil
 	case s.Merge != nil:
 		in.Reason = "rows that are put in order"
-	default:
-		in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments)
+		return in, nil
 	}
-	if in.Reason == "" {
-		in.Here = &s
+	if in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments); in.Reason == "" && !moved {
+		in.Slices = append([]Slice{s}, q.Slices[1:]...)
+		return in, nil
 	}
-	return in, nil
+	in.Replicated = target.Policy.Kind == Replicated
+	why, err := in.move(rows, target, columns, cat, opt)
+	if why != "" {
+		in.Reason = why
+	}
+	return in, err
+}
+
+// move makes the rows of Query go to a slice of their own, on the segments where
+// each is to be stored, or says why they cannot.
+func (in *Insertion) move(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Options) (string, error) {
+	pol := target.Policy
+	if opt.NoMotions {
+		return "the encoding of the database", nil
+	}
+	if pol.Kind == Random {
+		return in.Reason, nil
+	}
+	text := in.Query.Describe
+	if text == "" {
+		var err error
+		if text, err = Deparse(rows); err != nil {
+			return "", err
+		}
+	}
+	cols, err := cat.Describe(text)
+	if err != nil {
+		return "", err
+	}
+	if why := unfit(cols); why != "" {
+		return why, nil
+	}
+	if len(cols) != len(columns) {
+		return "columns that are not known", nil
+	}
+	sends := func(c *Column) bool { return family(c) != "" && opt.Sends != nil && opt.Sends(c.TypeOID) }
+	cols = slices.Clone(cols)
+	var list []string
+	for i := range cols {
+		c := &cols[i]
+		if family(c) == "float" && !sends(c) {
+			return "a column of type " + c.Type + ", which the session's settings round", nil
+		}
+		c.Name = target.Columns[columns[i]].Name
+		list = append(list, quote(topAlias)+"."+quote(c.Name))
+	}
+	from := in.Query.Slices[0]
+	n := opt.NumSegments
+	into := Slice{To: -1, Relation: target.Name, Rows: from.Rows}
+	if pol.NumSegments > 0 && pol.NumSegments < n {
+		n = pol.NumSegments
+		into.Segments = firstSegments(n)
+	}
+	from.Motion, from.Token, from.To, from.Columns = BroadcastMotion, opt.Token(), 0, cols
+	if pol.Kind == Hashed {
+		from.Motion = RedistributeMotion
+		into.Rows /= float64(n)
+		for _, k := range pol.Keys {
+			at := slices.Index(columns, k)
+			if at < 0 || !sends(&cols[at]) || !stores(&target.Columns[k], &cols[at]) {
+				return "a key that segments cannot tell from what they send", nil
+			}
+			from.Keys = append(from.Keys, at)
+		}
+	}
+	into.SQL = "SELECT " + strings.Join(list, ", ") + " FROM " + recvText(&Slice{Token: from.Token, Rows: into.Rows}, topAlias, cols)
+	in.Slices = []Slice{into, from}
+	for _, s := range in.Query.Slices[1:] {
+		s.To++
+		in.Slices = append(in.Slices, s)
+	}
+	in.Moved = true
+	return "", nil
+}
+
+// stores says whether a value of a column from keeps its hash when it is stored
+// in c.
+func stores(c, from *Column) bool {
+	f := family(c)
+	switch {
+	case f == "" || f != family(from):
+		return false
+	case strings.Contains(c.Type, "("):
+		// Storing it may round it, or drop blanks at its end.
+		return from.Type == c.Type
+	case f == "float":
+		return from.TypeOID == c.TypeOID
+	}
+	return true
 }
 
 // place says why the rows of a level are not where they are to be stored. s is
@@ -123,15 +221,10 @@ func (sh *shape) placedBy(i int, key []colID, c *Column) bool {
 	if !ok || f == "" || familyOf(id) != f || !contains(key, id) {
 		return false
 	}
-	b := baseColumn(id)
-	switch {
-	case strings.Contains(c.Type, "("):
-		// Storing it may round it, or drop blanks at its end.
-		return b != nil && b.Type == c.Type
-	case f == "float":
-		return b != nil && b.TypeOID == c.TypeOID
+	if b := baseColumn(id); b != nil {
+		return stores(c, b)
 	}
-	return true
+	return f != "float" && !strings.Contains(c.Type, "(")
 }
 
 // withoutRelabel is an expression without casts that leave the hash of a value

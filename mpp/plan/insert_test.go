@@ -18,7 +18,8 @@ import (
 // that its key hashes to.
 //
 //	exec [segments=n], load   as in TestPlans
-//	insert table=t            the statement; t is what it fills
+//	insert table=t [moved]    the statement; t is what it fills. "moved": rows
+//	                          are sent even if they are where they belong; "plan": it is not run
 func TestInsert(t *testing.T) {
 	datadriven.Walk(t, "testdata/insert", func(t *testing.T, path string) {
 		w := newWorld(t)
@@ -37,9 +38,12 @@ func TestInsert(t *testing.T) {
 				return ""
 			case "insert":
 				d.ScanArgs(t, "table", &table)
-				in, err := w.planInsert(table, d.Input)
+				in, err := w.planInsert(table, d.Input, d.HasArg("moved"))
 				if err != nil {
 					return showError(err)
+				}
+				if d.HasArg("plan") {
+					return showInsertion(in)
 				}
 				return showInsertion(in) + w.insert(table, d.Input, in)
 			}
@@ -57,7 +61,7 @@ func insertRows(sql string) (*pg.Node, error) {
 	return st.Node.GetInsertStmt().SelectStmt, nil
 }
 
-func (w *world) planInsert(table, sql string) (*Insertion, error) {
+func (w *world) planInsert(table, sql string, moved bool) (*Insertion, error) {
 	rows, err := insertRows(sql)
 	if err != nil {
 		return nil, err
@@ -67,36 +71,58 @@ func (w *world) planInsert(table, sql string) (*Insertion, error) {
 	for i := range columns {
 		columns[i] = i
 	}
-	return Insert(rows, rel, columns, w.cat, w.options())
+	return Insert(rows, rel, columns, moved, w.cat, w.options())
 }
 
 func showInsertion(in *Insertion) string {
-	if in.Here == nil {
+	if in.Slices == nil {
 		reason := in.Reason
 		if reason == "" {
 			reason = in.Query.Kind.String() + ": " + in.Query.Reason
 		}
 		return "elsewhere (" + reason + ")\n"
 	}
-	where := ""
-	if in.Here.Segments != nil {
-		where = fmt.Sprintf(" on %v", in.Here.Segments)
-	}
+	var b strings.Builder
 	if in.Replicated {
-		where += " replicated"
+		b.WriteString("replicated ")
 	}
-	return fmt.Sprintf("here%s: %s\n", where, in.Here.SQL)
+	b.WriteString(map[bool]string{false: "here", true: "sent"}[in.Moved])
+	if in.Reason != "" {
+		b.WriteString(" (" + in.Reason + ")")
+	}
+	for i, s := range in.Slices {
+		b.WriteString("\n  ")
+		if i > 0 {
+			var by []string
+			for _, k := range s.Keys {
+				by = append(by, s.Columns[k].Name)
+			}
+			fmt.Fprintf(&b, "%s %q to %d", s.Motion, strings.Join(by, ", "), s.To)
+		} else {
+			b.WriteString("insert")
+		}
+		if s.Segments != nil {
+			fmt.Fprintf(&b, " on %v", s.Segments)
+		}
+		b.WriteString(": " + s.SQL)
+	}
+	return b.String() + "\n"
 }
 
 // insert executes a plan as the cluster would and compares. What the cluster's
 // coordinator would have to place is not run.
 func (w *world) insert(table, sql string, in *Insertion) string {
-	if in.Here == nil {
+	if in.Slices == nil {
 		return ""
 	}
 	want := w.ask("plain", sql)
-	for _, i := range orAll(in.Here.Segments) {
-		if r := w.ask(segmentDB(i), "INSERT INTO "+table+" "+in.Here.SQL); r.err != nil {
+	q := &Query{Kind: Gather, Slices: in.Slices}
+	defer w.forgetMotions(q)
+	if err := w.inputs(q, nil); err != nil {
+		return compare(result{err: err}, want, false, false)
+	}
+	for _, i := range orAll(in.Slices[0].Segments) {
+		if r := w.ask(segmentDB(i), "INSERT INTO "+table+" "+in.Slices[0].SQL); r.err != nil {
 			return compare(r, want, false, false)
 		}
 	}
@@ -135,7 +161,7 @@ var wrong = regexp.MustCompile(`(?m)^  (MISPLACED|WRONG|FAILS|SHOULD FAIL|DIFFER
 // TestInsertEquivalence is the proof that rows which segments insert by
 // themselves are those that one PostgreSQL inserts, and in their places.
 func TestInsertEquivalence(t *testing.T) {
-	var stats struct{ inserts, refused, here, replicated int }
+	var stats struct{ inserts, refused, here, sent, replicated int }
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
 		for _, tab := range g.tables {
 			if len(tab.more) > 0 && slices.ContainsFunc(tab.more, func(m [2]string) bool { return strings.Contains(m[0], "inherits") }) {
@@ -151,11 +177,14 @@ func TestInsertEquivalence(t *testing.T) {
 				stats.refused++
 				continue
 			}
-			in, err := w.planInsert(table, sql)
+			in, err := w.planInsert(table, sql, g.one(4))
 			if err != nil {
 				rt.Fatalf("%s\n%v", strings.Join(script, "\n"), err)
 			}
-			if in.Here != nil {
+			switch {
+			case in.Moved:
+				stats.sent++
+			case in.Slices != nil:
 				stats.here++
 				if in.Replicated {
 					stats.replicated++
@@ -168,7 +197,7 @@ func TestInsertEquivalence(t *testing.T) {
 		}
 	})
 	t.Logf("%+v", stats)
-	if stats.inserts > 50 && (stats.refused*4 > stats.inserts || stats.here*20 < stats.inserts || stats.replicated == 0) {
+	if stats.inserts > 50 && (stats.refused*4 > stats.inserts || stats.here*20 < stats.inserts || stats.sent*20 < stats.inserts || stats.replicated == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
 	}
 }

@@ -26,6 +26,9 @@ type change struct {
 	topTokens []string    // of top's row sources
 	tokens    []map[int][]string
 	source    outcome
+	moved     []plan.Slice // of an INSERT whose rows segments send each other; the last writes
+	// movedTokens are those of its row sources.
+	movedTokens []string
 
 	segments int        // that may have to do something
 	direct   serverPlan // without ANALYZE: what one of them does
@@ -300,7 +303,10 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 			return nil, err
 		}
 		if in != nil {
-			return c, ask(in.slice.Segments, in.sql)
+			if len(in.slices) > 1 {
+				c.moved = in.slices
+			}
+			return c, ask(in.insert().Segments, in.insert().SQL)
 		}
 		c.reason = why
 		if err := w.spell(rows); err != nil {
@@ -396,12 +402,19 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 	var t *planTree
 	var source serverPlan
 	f := footing{reason: c.reason, planning: c.planning, took: c.took, summary: explainOn(st, "summary", true)}
-	if c.query == nil {
+	switch {
+	case c.moved != nil:
+		t = s.newTree(st, c.moved)
+	case c.query == nil:
 		t = s.newTree(st, nil)
-	} else {
+	default:
 		t = s.newTree(st, c.query.Slices)
 	}
-	if t.ran = ran; c.query != nil {
+	if t.ran = ran; c.moved != nil {
+		if err := s.movedPlans(req.ctx, t, st, c); err != nil {
+			return err
+		}
+	} else if c.query != nil {
 		if err := s.slicePlans(req.ctx, t, st); err != nil {
 			return err
 		}
@@ -424,6 +437,30 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 		p.lines = v.lines(source.lines)
 	}
 	return s.sendPlan(req, st, p, f)
+}
+
+// movedPlans has the plans of the slices that send an INSERT its rows, and what
+// the INSERT's own reads.
+func (s *Session) movedPlans(ctx context.Context, t *planTree, st *pg.ExplainStmt, c *change) error {
+	last := len(c.moved) - 1
+	w := c.moved[last]
+	t.slices = c.moved[:last]
+	err := s.slicePlans(ctx, t, st)
+	if t.slices = c.moved; err != nil {
+		return err
+	}
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	seg := 0
+	if w.Segments != nil {
+		seg = w.Segments[0]
+	}
+	res, err := s.gang.Exec(ctx, []int{seg}, namesTokens+w.SQL)
+	if err == nil {
+		c.movedTokens = tokensRead(planLines(firstColumn(res[0].Rows)))
+	}
+	return err
 }
 
 // unplaced is an error of a statement that the client has not written.

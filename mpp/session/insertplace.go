@@ -13,26 +13,35 @@ import (
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
-// An INSERT … SELECT, or CREATE TABLE AS, whose rows are made where they are to
-// be stored: each segment runs an INSERT of its own. One snapshot for all
-// segments has to be taken before, for a statement that writes takes its own
-// only when it runs.
+// An INSERT … SELECT, or CREATE TABLE AS, whose rows do not come to the
+// coordinator. Where they are made where they are to be stored, each segment
+// runs an INSERT of its own. One snapshot for all segments has to be taken
+// before, for a statement that writes takes its own only when it runs. Where
+// they are made elsewhere the segments send them to each other, and an INSERT
+// on each reads what has come. It needs no snapshot, and those of the slices
+// that send are taken as for any query.
 
 // segmentInsert is what segments are to run.
 type segmentInsert struct {
-	r          *relation
-	slice      *plan.Slice
+	r *relation
+	// slices: the last is the INSERT, the first sends it rows, unless it is
+	// the INSERT; the others send to the first.
+	slices     []plan.Slice
+	moved      bool // see plan.Insertion
 	replicated bool
-	sql        string
 }
 
-// apart says whether the INSERT takes snapshots on several segments.
-func (in *segmentInsert) apart(s *Session) bool {
-	n := len(in.slice.Segments)
-	if in.slice.Segments == nil {
+// insert is the slice that writes.
+func (in *segmentInsert) insert() *plan.Slice { return &in.slices[len(in.slices)-1] }
+
+// needsSteady says whether snapshots of several segments are needed before the
+// INSERT runs.
+func (in *segmentInsert) needsSteady(s *Session) bool {
+	n := len(in.insert().Segments)
+	if in.insert().Segments == nil {
 		n = s.numSegments()
 	}
-	return n > 1
+	return !in.moved && (n > 1 || len(in.slices) > 1)
 }
 
 // planPlaced plans an INSERT into r of the rows of source, which has r's stored
@@ -64,36 +73,64 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := plan.Insert(source, &r.Relation, columns, planCatalog{s: s, params: req.types}, opt)
+	p, err := plan.Insert(source, &r.Relation, columns, false, planCatalog{s: s, params: req.types}, opt)
+	if err != nil || p.Slices == nil {
+		if err == nil {
+			why = p.Reason
+		}
+		return nil, why, err
+	}
+	if in, err = s.segmentInsert(r, p); err != nil {
+		return nil, "", err
+	}
+	if in.needsSteady(s) {
+		if s.link.status == 'T' && !s.gang.InTransaction() {
+			// How isolated the block is shows when it begins there.
+			if err := s.beforeDispatch(req.ctx); err != nil {
+				return nil, "", err
+			}
+		}
+		if !s.gang.Fixed() && !s.alone() {
+			return s.planMoved(req, r, columns, source, opt, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own")
+		}
+	}
+	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
+}
+
+// planMoved is planPlaced for where rows have to be sent even to the segment
+// they are on, because of why.
+func (s *Session) planMoved(req *request, r *relation, columns []int, source *pg.Node, opt plan.Options, why string) (*segmentInsert, string, error) {
+	p, err := plan.Insert(source, &r.Relation, columns, true, planCatalog{s: s, params: req.types}, opt)
+	if err != nil || p.Slices == nil {
+		return nil, why, err
+	}
+	in, err := s.segmentInsert(r, p)
 	if err != nil {
 		return nil, "", err
 	}
-	if p.Here == nil {
-		return nil, p.Reason, nil
-	}
-	if err := s.mayRead(source, p.Query, opt.ParamTypes); err != nil {
-		return nil, "", err
-	}
+	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
+}
+
+// segmentInsert makes the INSERT of a plan, and its slices those that EXPLAIN
+// numbers, which calls what writes slice 0.
+func (s *Session) segmentInsert(r *relation, p *plan.Insertion) (*segmentInsert, error) {
 	template, err := insertTemplate(r, &pg.InsertStmt{Relation: &pg.RangeVar{
 		Schemaname: r.sqlSchema(), Relname: r.Name, Inh: true, Relpersistence: "p"}})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	in = &segmentInsert{r: r, slice: p.Here, replicated: p.Replicated,
-		sql: strings.Replace(template, "VALUES ('"+rowsMark+"')", p.Here.SQL, 1)}
-	if !in.apart(s) {
-		return in, "", nil
-	}
-	if s.link.status == 'T' && !s.gang.InTransaction() {
-		// How isolated the block is shows when it begins there.
-		if err := s.beforeDispatch(req.ctx); err != nil {
-			return nil, "", err
+	in := &segmentInsert{r: r, moved: p.Moved, replicated: p.Replicated}
+	last := len(p.Slices) - 1
+	for _, sl := range p.Slices[1:] {
+		if sl.To--; sl.To < 0 {
+			sl.To = last
 		}
+		in.slices = append(in.slices, sl)
 	}
-	if !s.gang.Fixed() && !s.alone() {
-		return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
-	}
-	return in, "", nil
+	first := p.Slices[0]
+	first.SQL = strings.Replace(template, "VALUES ('"+rowsMark+"')", first.SQL, 1)
+	in.slices = append(in.slices, first)
+	return in, nil
 }
 
 // alone says whether the statement is a transaction of its own that has not
@@ -174,7 +211,7 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (
 // insertPlaced has the segments insert rows of their own. done is false when the
 // rows have to come to the coordinator after all.
 func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node) (n int64, done bool, err error) {
-	if in.apart(s) && !s.gang.Fixed() {
+	if in.needsSteady(s) && !s.gang.Fixed() {
 		if ok, err := s.beginSteady(req.ctx, source, in.r); !ok || err != nil {
 			return 0, false, err
 		}
@@ -185,18 +222,32 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return 0, false, err
 	}
-	if err := s.markWrite(req.ctx, in.r, in.slice.Segments); err != nil {
+	begun := s.gang.InTransaction()
+	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
 		return 0, false, err
 	}
 	if a := s.analyzing(); a != nil {
 		a.op, a.r = "Insert", in.r
 	}
+	w := in.insert()
 	var res []dispatch.Result
-	note := s.segmentsWrite("Insert", in.sql)
-	if params := pickParams(req.params, in.slice.Params); len(params) > 0 {
-		res, err = s.gang.ExecParams(req.ctx, in.slice.Segments, in.sql, params, nil)
+	note := s.segmentsWrite("Insert", w.SQL)
+	if len(in.slices) > 1 {
+		for range tornTries {
+			res, err = s.insertSent(req, in)
+			if !errors.Is(err, dispatch.ErrTorn) || begun || req.ctx.Err() != nil {
+				break
+			}
+			// Nothing is there of it, and nothing was there before.
+			s.abortGang()
+			if merr := s.markWrite(req.ctx, in.r, w.Segments); merr != nil {
+				return 0, false, merr
+			}
+		}
+	} else if params := pickParams(req.params, w.Params); len(params) > 0 {
+		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
-		res, err = s.gang.Exec(req.ctx, in.slice.Segments, in.sql)
+		res, err = s.gang.Exec(req.ctx, w.Segments, w.SQL)
 	}
 	if note(res); err != nil {
 		return 0, false, err
@@ -208,6 +259,40 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 		n += r.Tag.RowsAffected()
 	}
 	return n, true, nil
+}
+
+// insertSent runs an INSERT of rows that segments send to each other.
+func (s *Session) insertSent(req *request, in *segmentInsert) ([]dispatch.Result, error) {
+	ds := s.dispatched(in.slices, req.params)
+	w := &ds[len(ds)-1]
+	w.Writes, w.Count = true, false
+	a := s.analyzing()
+	if a != nil {
+		a.moved = in.slices
+		a.expect(in.slices[:len(in.slices)-1])
+	}
+	s.command++
+	run, err := s.gang.Open(req.ctx, s.command, ds, &dispatch.Run{Slice: w.Index})
+	if err != nil {
+		return nil, err
+	}
+	err = run.Finish(req.ctx)
+	s.motionsEnd(run.Command())
+	if a != nil {
+		a.count(run)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var res []dispatch.Result
+	for i, tag := range run.Tags(w.Index) {
+		seg := i
+		if w.Segments != nil {
+			seg = w.Segments[i]
+		}
+		res = append(res, dispatch.Result{Seg: seg, Tag: tag})
+	}
+	return res, nil
 }
 
 // keepsType says whether a value of a result column need not be cast to what is
@@ -249,7 +334,7 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 			return err
 		}
 		in, _, err := s.planPlaced(req, r, st, source)
-		if err != nil || in == nil || !in.apart(s) {
+		if err != nil || in == nil || !in.needsSteady(s) {
 			return err
 		}
 		if _, err := s.beginSteady(req.ctx, source, r); !errors.Is(err, errOutdated) {
