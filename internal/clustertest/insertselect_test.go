@@ -182,6 +182,19 @@ func TestInsertSelectTransactions(t *testing.T) {
 		fails("create table unmade as select k, 1 / (k - 77) as q from src distributed by (k)", "22012")
 		fails("select * from unmade", "42P01")
 
+		// Cancelled while the rows that have come wait for the table.
+		seg := c.Utility(t, lastSegment, db)
+		testkit.Exec(t, seg, "begin; lock table twice in exclusive mode")
+		testkit.Exec(t, conn, "set statement_timeout = 500")
+		fails("insert into twice select k + 1, v from src", "57014")
+		fails("insert into twice select k, v from src", "57014")
+		testkit.Exec(t, conn, "reset statement_timeout")
+		testkit.Exec(t, seg, "rollback")
+		testkit.Exec(t, conn, "insert into twice select k + 1, v from src")
+		if got := testkit.Value(t, conn, "select count(*) from twice"); got != "4500" {
+			t.Errorf("%s rows, expected 4500", got)
+		}
+
 		// Rights on some columns only do not let anybody lock a table.
 		role := "clerk_" + db
 		testkit.Exec(t, conn, "create role "+role+" login; grant select (k) on src to "+role+"; grant insert on t to "+role)

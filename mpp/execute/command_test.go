@@ -56,6 +56,7 @@ func TestCommandErrors(t *testing.T) {
 		`{"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":2,"receivers":[{}]}}`: "slice 2 is to run",
 		`{"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":1}}`:                  "no receivers",
 		`{"op":"open","slices":[{"index":1,"sql":"a","writes":true,"count":true}]}`:         "it writes and has rows to send",
+		`{"op":"open","slices":[{"index":1,"sql":"a","writes":true,"data":"t"}]}`:           "its data is not one of its inputs",
 		`{"op":"run"}`:                   "no slice to run",
 		`{"op":"close","begin":"BEGIN"}`: "not opened",
 	} {

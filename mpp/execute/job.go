@@ -65,7 +65,7 @@ func (q *session) newJob(c *Command) (*job, error) {
 		q.open = make(map[int16]*portal, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
-			p := &portal{copy: s.Copy, out: s.Out != nil, readOnly: readOnly(s.SQL), count: s.Count, writes: s.Writes}
+			p := &portal{copy: s.Copy, out: s.Out != nil, readOnly: readOnly(s.SQL), count: s.Count, writes: s.Writes, data: s.Data}
 			if !j.oneShot {
 				p.name = fmt.Sprintf("trunkline_%d", s.Index)
 			}

@@ -210,16 +210,27 @@ func (sh *shape) placedBy(i int, key []colID, c *Column) bool {
 	if i >= len(sh.lv.vals) {
 		return false
 	}
+	v := sh.lv.vals[i]
 	var id colID
 	var ok bool
-	if v := sh.lv.vals[i]; v.star != nil {
+	var casts []*pg.TypeCast
+	if v.star != nil {
 		id, ok = v.star.id()
 	} else {
-		id, ok = sh.lv.exprColumnID(withoutRelabel(v.expr, family(c)))
+		n := v.expr
+		for ; n.GetTypeCast() != nil; n = n.GetTypeCast().Arg {
+			casts = append(casts, n.GetTypeCast())
+		}
+		id, ok = sh.lv.exprColumnID(n)
 	}
 	f := family(c)
 	if !ok || f == "" || familyOf(id) != f || !contains(key, id) {
 		return false
+	}
+	for _, t := range casts {
+		if !keepsHash(t.TypeName, f) && !keepsValue(t.TypeName, baseColumn(id)) {
+			return false
+		}
 	}
 	if b := baseColumn(id); b != nil {
 		return stores(c, b)
@@ -227,27 +238,36 @@ func (sh *shape) placedBy(i int, key []colID, c *Column) bool {
 	return f != "float" && !strings.Contains(c.Type, "(")
 }
 
-// withoutRelabel is an expression without casts that leave the hash of a value
-// of a family as it is.
-func withoutRelabel(n *pg.Node, family string) *pg.Node {
-	for {
-		c := n.GetTypeCast()
-		if c == nil || len(c.TypeName.GetTypmods()) > 0 || len(c.TypeName.GetArrayBounds()) > 0 {
-			return n
-		}
-		name, _ := lastString(c.TypeName.Names)
-		switch name {
-		case "int2", "int4", "int8":
-			if family != "int" {
-				return n
-			}
-		case "text", "varchar":
-			if family != "text" {
-				return n
-			}
-		default:
-			return n
-		}
-		n = c.Arg
+// keepsHash says whether a cast to a type leaves the hash of each value of a
+// family as it is, or fails.
+func keepsHash(t *pg.TypeName, family string) bool {
+	if len(t.GetTypmods()) > 0 || len(t.GetArrayBounds()) > 0 {
+		return false
 	}
+	switch name, _ := lastString(t.Names); name {
+	case "int2", "int4", "int8":
+		return family == "int"
+	case "text", "varchar":
+		return family == "text"
+	}
+	return false
+}
+
+// keepsValue says whether a cast to a type leaves each value of a column as it
+// is: it is the column's own, with its modifier or none.
+func keepsValue(t *pg.TypeName, c *Column) bool {
+	if c == nil {
+		return false
+	}
+	res, err := pg.Parse("SELECT NULL::" + c.Type)
+	if err != nil {
+		return false
+	}
+	own := res.Stmts[0].Stmt.GetSelectStmt().TargetList[0].GetResTarget().Val.GetTypeCast().GetTypeName()
+	same := func(a, b []*pg.Node) bool {
+		return slices.EqualFunc(a, b, func(a, b *pg.Node) bool {
+			return a.GetString_().GetSval() == b.GetString_().GetSval() && a.GetAConst().GetIval().GetIval() == b.GetAConst().GetIval().GetIval()
+		})
+	}
+	return same(t.Names, own.Names) && len(t.ArrayBounds) == 0 && (len(t.Typmods) == 0 || same(t.Typmods, own.Typmods))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -27,6 +28,7 @@ type change struct {
 	tokens    []map[int][]string
 	source    outcome
 	moved     []plan.Slice // of an INSERT whose rows segments send each other; the last writes
+	copies    bool         // it is a COPY of what the first sends
 	// movedTokens are those of its row sources.
 	movedTokens []string
 
@@ -306,6 +308,12 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 			if len(in.slices) > 1 {
 				c.moved = in.slices
 			}
+			if c.copies = in.moved; c.copies {
+				if segs := in.insert().Segments; segs != nil {
+					c.segments = len(segs)
+				}
+				return c, nil
+			}
 			return c, ask(in.insert().Segments, in.insert().SQL)
 		}
 		c.reason = why
@@ -414,6 +422,9 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 		if err := s.movedPlans(req.ctx, t, st, c); err != nil {
 			return err
 		}
+		if c.copies {
+			source = t.sent(c)
+		}
 	} else if c.query != nil {
 		if err := s.slicePlans(req.ctx, t, st); err != nil {
 			return err
@@ -446,7 +457,7 @@ func (s *Session) movedPlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 	w := c.moved[last]
 	t.slices = c.moved[:last]
 	err := s.slicePlans(ctx, t, st)
-	if t.slices = c.moved; err != nil {
+	if t.slices = c.moved; err != nil || c.copies {
 		return err
 	}
 	if err := s.beforeDispatch(ctx); err != nil {
@@ -461,6 +472,30 @@ func (s *Session) movedPlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 		c.movedTokens = tokensRead(planLines(firstColumn(res[0].Rows)))
 	}
 	return err
+}
+
+// sent is the plan of what the first slice sends to a COPY on each segment.
+func (t *planTree) sent(c *change) (p serverPlan) {
+	o := outcome{first: c.took, last: c.took}
+	for _, w := range c.steps {
+		for _, on := range w.segs {
+			o.rows += on.rows
+		}
+	}
+	var keys []string
+	for _, k := range t.slices[0].Keys {
+		keys = append(keys, explainName(t.slices[0].Columns[k].Name))
+	}
+	if t.json {
+		if p.tree = t.gatherNode(o); keys != nil {
+			p.tree["Hash Key"] = strings.Join(keys, ", ")
+		}
+		return p
+	}
+	if p.lines = t.gather(o); keys != nil {
+		p.lines = slices.Insert(p.lines, 1, strings.Repeat(" ", rootIndent)+"Hash Key: "+strings.Join(keys, ", "))
+	}
+	return p
 }
 
 // unplaced is an error of a statement that the client has not written.

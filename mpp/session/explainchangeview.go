@@ -164,7 +164,7 @@ func (v *changeView) planOf(w *written) serverPlan {
 			p.dropCosts()
 		}
 	}
-	if v.c.moved != nil {
+	if v.c.moved != nil && !v.c.copies {
 		p.lines = v.t.place(p.lines, v.c.movedTokens)
 		if p.tree != nil {
 			p.tree = v.t.placeTree(p.tree, v.c.movedTokens)
@@ -274,6 +274,8 @@ func (v *changeView) statistics() (lines []string) {
 		}
 		line := "  (slice0)    " + spread("Rows "+doneBy[w.op], len(w.segs), all.rows, w.segs[most].rows, most)
 		switch n := w.segs[most].statements; {
+		case w.copied && all.bytes == 0:
+			line += "  Received: what slice1 has sent, by COPY."
 		case w.copied:
 			line += fmt.Sprintf("  Received: %d bytes by COPY.", all.bytes)
 		case n > 1:

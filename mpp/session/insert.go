@@ -175,16 +175,15 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 	}
 	sel := st.SelectStmt.GetSelectStmt()
 	width := len(names)
-	var fields []pgproto3.FieldDescription // of a SELECT
-	if sel != nil && len(sel.ValuesLists) == 0 {
-		var err error
-		if fields, err = s.sourceFields(st, req); err != nil {
-			return nil, err
-		}
-	}
 	if len(st.Cols) == 0 && sel != nil {
-		if width = len(fields); len(sel.ValuesLists) > 0 {
+		if len(sel.ValuesLists) > 0 {
 			width = len(sel.ValuesLists[0].GetList().GetItems())
+		} else {
+			fields, err := s.sourceFields(st, req)
+			if err != nil {
+				return nil, err
+			}
+			width = len(fields)
 		}
 		for i := range min(width, len(r.columns)) {
 			given[r.columns[i].Name] = i
@@ -196,12 +195,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		byName[r.columns[i].Name] = &r.columns[i]
 	}
 	from, with := "", st.WithClause
-	cell := func(i int, c *column) string {
-		if i < len(fields) && c.keepsType(fields[i].DataTypeOID) {
-			return fmt.Sprintf("s.c%d", i)
-		}
-		return fmt.Sprintf("CAST(s.c%d AS %s)", i, c.castType())
-	}
+	cell := func(i int, c *column) string { return fmt.Sprintf("CAST(s.c%d AS %s)", i, c.castType()) }
 	switch {
 	case sel == nil: // DEFAULT VALUES
 	case len(sel.ValuesLists) > 0 && sel.WithClause == nil && sel.SortClause == nil && sel.LimitCount == nil && sel.LimitOffset == nil:
