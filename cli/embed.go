@@ -53,10 +53,14 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 	}
 	newInterconnect := interconnects(info).New
 	own := motionParameters(info)
-	servers := []instance.Server{qd.NewServer(qd.Config{
+	clients := qd.NewServer(qd.Config{
 		Dir: info.Dir, Dbid: info.Dbid, Content: info.Content, Port: info.Port, Address: info.Address,
 		Role: role, Listener: info.Listener, Instances: conf.instances, NewInterconnect: newInterconnect, Log: info.Log,
-	})}
+	})
+	if err := clients.LoadTLS(); err != nil {
+		return nil, err
+	}
+	servers := []instance.Server{clients}
 	if role == qd.Segment {
 		servers = append(servers, &executors{dir: info.Dir, server: execute.NewServer(execute.Config{
 			Dir: info.Dir, Content: info.Content, Dbid: info.Dbid, Port: info.Port, Address: info.Address,

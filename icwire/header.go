@@ -53,6 +53,9 @@ type Type uint16
 //	backend  <──────────── HelloAck ── proxy     then raw ic-tcp packets
 //	sender   ── Whole ──────────────> proxy      unix socket, any number
 //	sender   <───── HelloAck or Bye ── proxy     one for each Whole, in order
+//	receiver ── Wait ───────────────> proxy      unix socket, any number
+//	receiver <───── HelloAck or Bye ── proxy     one for each Wait, in order
+//	receiver <── Whole, Bye or Lost ── proxy     one for each HelloAck, when it comes
 //
 // Between two Trunkline proxies that have agreed on it, DataAck carries a
 // payload of 8 bytes: how many bytes the sender may have sent since the
@@ -60,7 +63,10 @@ type Type uint16
 // are Trunkline's alone. Ping, Pong and Free carry 8 bytes too and are of no
 // logical connection. Whole carries all that a sender has: it is Hello, stream
 // and end in one, and the connection is there for the next. Bye as its answer
-// says that the sender has to say Hello. It goes by Magic36 only.
+// says that the sender has to say Hello. Wait is how a receiver gets a stream
+// whole: Bye then says that it has to say Hello, as the stream is not complete or
+// too long, Lost that the stream has gone with the connection to the peer. Both go
+// by Magic36 only.
 const (
 	Data         Type = 0
 	PeerHello    Type = 1
@@ -74,10 +80,11 @@ const (
 	Pong         Type = 9  // what the Ping carried
 	Free         Type = 10 // how many bytes every connection may send without a grant
 	Lost         Type = 11 // what this connection had for the peer went with the trunk before
-	Whole        Type = 12 // a sender's whole stream
+	Whole        Type = 12 // a whole stream
+	Wait         Type = 13 // a receiver takes its stream whole
 )
 
-var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE", "LOST", "WHOLE"}
+var typeNames = [...]string{"DATA", "PEER_HELLO", "PEER_HELLO_ACK", "PEER_QUIT", "HELLO", "HELLO_ACK", "BYE", "DATA_ACK", "PING", "PONG", "FREE", "LOST", "WHOLE", "WAIT"}
 
 // String returns the name Greenplum's logs use, such as "PEER_HELLO".
 func (t Type) String() string {

@@ -181,7 +181,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"length 0", func(b []byte) { b[4], b[5] = 0, 0 }},
 		{"length 35", func(b []byte) { b[4], b[5] = 35, 0 }},
 		{"length 65535", func(b []byte) { b[4], b[5] = 255, 255 }},
-		{"type 13", func(b []byte) { b[6] = 13 }},
+		{"type 14", func(b []byte) { b[6] = 14 }},
 	} {
 		b := bytes.Clone(good)
 		c.edit(b)

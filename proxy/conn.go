@@ -36,6 +36,10 @@ type conn struct {
 
 	reader *reader // of serveShort, for serve
 
+	// A receiver without a socket of its own. Under peer.mu.
+	waits *waits
+	told  bool // to say HELLO
+
 	room   chan struct{} // there may be room to send, or the connection ended
 	wakeUp func()        // wake
 	// deliver; made once, so that starting it needs no memory.

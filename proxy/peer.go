@@ -32,6 +32,8 @@ type peer struct {
 	agreement trunk.Agreement
 	doubted   *trunk.Trunk          // was silent for too long when last looked at
 	waiting   map[*conn]*time.Timer // registered while there is no trunk
+	awaited   map[icwire.ID]*conn   // registered with WAIT
+	told      []*waits              // to be flushed by unlock
 	perished  perished
 	removed   bool
 	dialling  bool
@@ -46,7 +48,7 @@ func (p *Proxy) newPeer(e topology.Entry, role Role) *peer {
 	pr := &peer{
 		p: p, entry: e, role: role, label: instanceName(e.Content, e.Dbid),
 		kick: make(chan struct{}, 1), cancel: func() {},
-		table: logical.NewTable(), waiting: map[*conn]*time.Timer{}, since: time.Now(),
+		table: logical.NewTable(), waiting: map[*conn]*time.Timer{}, awaited: map[icwire.ID]*conn{}, since: time.Now(),
 	}
 	pr.table.Window, pr.table.Limits, pr.table.Budget = p.cfg.Window, p.cfg.Limits, p.budget
 	return pr
@@ -55,7 +57,12 @@ func (p *Proxy) newPeer(e topology.Entry, role Role) *peer {
 // unlock gives up pr.mu and sends what has been queued under it.
 func (pr *peer) unlock() {
 	t := pr.trunk
+	told := pr.told
+	pr.told = nil
 	pr.mu.Unlock()
+	for _, w := range told {
+		w.flush()
+	}
 	if t != nil {
 		t.Flush()
 	}
@@ -97,7 +104,13 @@ func (pr *peer) register(uc *local.Conn, hello icwire.Header, d icwire.Dialect) 
 	if pr.removed {
 		return nil, pr.label + " has just been taken out of the address list"
 	}
-	lc, e, others, refused := pr.table.Hello(hello.SrcKey(), time.Now())
+	key, ack := hello.SrcKey(), hello.HelloAck().Append(nil, d)
+	if c := pr.adopt(key.ID()); c != nil {
+		c.uc, c.raw, c.ack = uc, uc.Raw(), ack
+		c.start()
+		return c, ""
+	}
+	lc, e, others, refused := pr.table.Hello(key, time.Now())
 	for _, o := range others {
 		pr.do(o.Conn, o.Effect)
 	}
@@ -108,7 +121,7 @@ func (pr *peer) register(uc *local.Conn, hello icwire.Header, d icwire.Dialect) 
 	if c == nil {
 		c = newConn(pr, lc)
 	}
-	c.uc, c.raw, c.ack = uc, uc.Raw(), hello.HelloAck().Append(nil, d)
+	c.uc, c.raw, c.ack = uc, uc.Raw(), ack
 	switch {
 	case pr.trunk == nil:
 		pr.waiting[c] = time.AfterFunc(pr.grace(), func() { pr.tooLate(c) })
@@ -197,7 +210,7 @@ func (pr *peer) serve(c *conn) {
 // detach records that t has ended.
 func (pr *peer) detach(t *trunk.Trunk, why string) {
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	if pr.trunk == t {
 		pr.lose(why)
 	}
@@ -222,7 +235,7 @@ func (pr *peer) lose(why string) {
 func (pr *peer) remove() {
 	pr.cancel()
 	pr.mu.Lock()
-	defer pr.mu.Unlock()
+	defer pr.unlock()
 	pr.removed = true
 	for c := range pr.waiting {
 		pr.abandon(c)
@@ -287,12 +300,16 @@ func (pr *peer) do(lc *logical.Conn, e logical.Effect) {
 		}
 		if e.Shutdown {
 			c.shutdown()
+			pr.arrived(c, time.Now()) // an end of the stream without a stream
 		}
 		if e.Discard {
 			c.discard()
 		}
 		if e.Close {
 			c.close()
+			if c.waits != nil {
+				pr.lostAwaited(c)
+			}
 		}
 	}
 	if !e.Ended {

@@ -105,10 +105,11 @@ func (s *session) Batch() {
 	for _, b := range s.touched {
 		b.conn.batch = nil
 	}
-	pr.mu.Unlock()
 	if len(s.touched) == 0 {
+		pr.unlock()
 		return
 	}
+	pr.mu.Unlock()
 	for _, b := range s.touched {
 		b.conn.offer(b)
 	}
@@ -121,6 +122,8 @@ func (s *session) Batch() {
 			pr.do(lc, pr.table.Deaf(lc))
 		case b.taken > 0:
 			pr.do(lc, pr.table.Taken(lc, b.taken, b.units, s.now))
+		default:
+			pr.arrived(b.conn, s.now)
 		}
 		b.reset()
 	}

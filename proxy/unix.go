@@ -132,6 +132,8 @@ func (p *Proxy) serveBackend(ctx context.Context, c *local.Conn) {
 		p.noBackend(ctx, err)
 	case h.Type == icwire.Whole:
 		p.wg.Go(func() { p.serveWholes(ctx, c, h, d) })
+	case h.Type == icwire.Wait:
+		p.wg.Go(func() { p.serveWaits(ctx, c, h, d) })
 	default:
 		if run := p.welcome(c, h, d); run != nil && !run.serveShort() {
 			p.wg.Go(run.serve)
@@ -155,19 +157,25 @@ func (p *Proxy) awaitHello(ctx context.Context, c *local.Conn, first *helloSoFar
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	if h.Type == icwire.Whole {
+	switch h.Type {
+	case icwire.Whole:
 		p.serveWholes(ctx, c, h, d)
-	} else if run := p.welcome(c, h, d); run != nil {
-		run.serve()
+	case icwire.Wait:
+		p.serveWaits(ctx, c, h, d)
+	default:
+		if run := p.welcome(c, h, d); run != nil {
+			run.serve()
+		}
 	}
 }
 
-// readBackend reads what a backend begins with: HELLO, or the header of WHOLE.
+// readBackend reads what a backend begins with: HELLO or WAIT, or the header of
+// WHOLE.
 func readBackend(r io.Reader) (h icwire.Header, d icwire.Dialect, err error) {
 	h, d, err = readHead(r)
 	switch {
 	case err != nil:
-	case h.Type == icwire.Whole && d == icwire.Magic36:
+	case (h.Type == icwire.Whole || h.Type == icwire.Wait) && d == icwire.Magic36:
 	case h.Type != icwire.Hello || int(h.Len) != d.HeaderLen():
 		err = unexpected(icwire.Hello, h)
 	}

@@ -1,10 +1,15 @@
 package benchreport
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Bound is a figure that must hold, and what was measured.
@@ -120,6 +125,20 @@ func Medians[F ~map[string]float64](rounds []F) F {
 		medians[name] = Median(v)
 	}
 	return medians
+}
+
+// Milliseconds is d as reports have it.
+func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// FirstLine shortens an error to what fits a table: a server's is its SQLSTATE
+// and message.
+func FirstLine(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code + ": " + pe.Message
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // Notes prints what there is to say beside the tables, a line for each.

@@ -277,13 +277,7 @@ func TestFunctionRights(t *testing.T) {
 		_ = testkit.TryExec(conn, "drop owned by caller")
 		_ = testkit.TryExec(conn, "drop role caller")
 	})
-	cfg := conn.Config().Copy()
-	cfg.User = "caller"
-	caller, err := pgx.ConnectConfig(bounded(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer testkit.Close(caller)
+	caller := testkit.ConnectAs(t, conn, "caller")
 	for sql, want := range map[string]string{
 		"select qualified()": "100", "select dynamic('sales')": "100", "call proc(0)": "200",
 		"select dynamic('rep')": "42501", "select definer()": "0A000", "select over_guarded()": "0A000",

@@ -229,13 +229,7 @@ func TestRights(t *testing.T) {
 		_ = testkit.TryExec(conn, "drop owned by may, friend")
 		_ = testkit.TryExec(conn, "drop role may, friend")
 	})
-	cfg := conn.Config().Copy()
-	cfg.User = "may"
-	may, err := pgx.ConnectConfig(bounded(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer testkit.Close(may)
+	may := testkit.ConnectAs(t, conn, "may")
 	check := func(allowed map[string]string, denied ...string) {
 		t.Helper()
 		for sql, want := range allowed {
@@ -322,6 +316,21 @@ func TestSessionState(t *testing.T) {
 	check("10MB", "1000")
 	testkit.Exec(t, conn, "discard all")
 	check("4MB", "1000")
+	// By functions, whose callers do not show it.
+	testkit.Exec(t, conn, `create function sets(name text, value text) returns int language plpgsql as $$ begin perform set_config(name, value, false); return 1; end $$;
+		create function calls(text, text) returns int language sql as 'select public.sets($1, $2)';
+		create function alters(value text) returns void language plpgsql as $$ begin execute 'set work_mem = ' || quote_literal(value); set search_path = s1, public; end $$`)
+	testkit.Exec(t, conn, "select calls('work_mem', '6MB'), sets('search_path', 's1, public')")
+	check("6MB", "2")
+	testkit.Exec(t, conn, "begin; select sets('work_mem', '7MB'), calls('search_path', 'public')")
+	check("7MB", "1000")
+	testkit.Exec(t, conn, "rollback")
+	check("6MB", "2")
+	testkit.Exec(t, conn, "reset all")
+	check("4MB", "1000")
+	testkit.Exec(t, conn, "select alters('8MB')")
+	check("8MB", "2")
+	testkit.Exec(t, conn, "reset all")
 	for _, sql := range []string{"set client_encoding = 'MULE_INTERNAL'", "set names 'euc_jis_2004'"} {
 		if err := testkit.TryExec(conn, sql); testkit.SQLState(err) != "0A000" {
 			t.Errorf("%s: %v", sql, err)
@@ -337,6 +346,28 @@ func TestSessionState(t *testing.T) {
 	testkit.Exec(t, conn, "drop table tmp; begin; create temp table tmp on commit drop as select * from d; commit")
 	if err := testkit.TryExec(conn, "select * from tmp"); testkit.SQLState(err) != "42P01" {
 		t.Errorf("the table that was to be dropped: %v", err)
+	}
+}
+
+// TestRowsWithoutColumns reads rows that have none, whichever way they go.
+func TestRowsWithoutColumns(t *testing.T) {
+	_, _, conn := driverTable(t)
+	for sql, want := range map[string]int{
+		"select from d":                          1000,
+		"select from d where id < 9 order by id": 8,
+		"begin; declare c cursor for select from d; fetch 5 from c; fetch all from c; rollback":                             1000,
+		"begin; declare c cursor for select from d where id < 9 order by id; fetch 5 from c; rollback":                      5,
+		"begin; declare c cursor with hold for select from d where id < 9; commit; fetch 3 from c; fetch 9 from c; close c": 8,
+		"begin; declare c cursor for select from d a join d b using (id); fetch 7 from c; rollback":                         7,
+		"select from (select from d limit 10) x, generate_series(1, 2)":                                                     20,
+	} {
+		rows, err := testkit.TryQuery(conn, sql)
+		if err != nil || len(rows) != want {
+			t.Errorf("%s: %d rows, %v; expected %d", sql, len(rows), err, want)
+		}
+		if conn.PgConn().TxStatus() != 'I' {
+			testkit.Exec(t, conn, "rollback")
+		}
 	}
 }
 

@@ -97,16 +97,7 @@ func TestSignalRights(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	as := func(role string) *pgx.Conn {
-		cfg := admin.Config().Copy()
-		cfg.User = role
-		conn, err := pgx.ConnectConfig(bounded(t), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { testkit.Close(conn) })
-		return conn
-	}
+	as := func(role string) *pgx.Conn { return testkit.ConnectAs(t, admin, role) }
 	ann, bob, guard := as("ann"), as("bob"), as("guard")
 	for _, tc := range []struct {
 		who, whose *pgx.Conn
@@ -117,6 +108,7 @@ func TestSignalRights(t *testing.T) {
 		{ann, bob, "pg_cancel_backend(%d)", "42501", false},
 		{ann, admin, "pg_cancel_backend(%d)", "42501", false},
 		{ann, bob, "pg_terminate_backend(%d)", "42501", false},
+		{admin, bob, "pg_terminate_backend(%d, -1)", "22003", false},
 		{ann, bob, "gp_tell_session('cancel', %d)", "42501", false},
 		{ann, bob, "gp_tell_other('cancel', %d)", "42501", false},
 		{ann, bob, "gp_tell_own('cancel', %d)", "", false},
@@ -194,7 +186,7 @@ func TestIdleTimeouts(t *testing.T) {
 			conn := c.Connect(t, db)
 			testkit.Exec(t, conn, set)
 			testkit.Exec(t, conn, sql)
-			testkit.Exec(t, conn, "begin; "+sql+"; rollback")
+			testkit.Exec(t, conn, "begin; select count(*) from d; savepoint s; rollback to s; "+sql+"; rollback; begin; "+sql+"; rollback")
 			if set == "set idle_in_transaction_session_timeout = '400ms'" {
 				time.Sleep(600 * time.Millisecond)
 				testkit.Exec(t, conn, "select 1")

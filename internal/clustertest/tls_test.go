@@ -365,3 +365,35 @@ func (s *secured) cancels(t *testing.T, conn *pgx.Conn) {
 	out = s.psqlAs(t, "secure", password, "PGSSLMODE=require", "select pg_terminate_backend(pg_backend_pid());")
 	wantAll(t, "psql that ends itself", out, "FATAL:  terminating connection due to administrator command")
 }
+
+// TestEncryptionAtStart: an instance that is to encrypt and cannot does not
+// start, whether PostgreSQL says so or only Trunkline.
+func TestEncryptionAtStart(t *testing.T) {
+	c := testkit.New(t, testkit.Options{Segments: 1})
+	dir := datadir.Dir(c.Instance(t, coordinatorDbid).Datadir)
+	pair := certs.NewAuthority(t, "authority", elliptic.P256()).Issue(t, "the coordinator", "127.0.0.1")
+	certs.Write(t, string(dir), "server.key", pair.Key)
+	conf, err := os.ReadFile(dir.Conf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.MustShell(t, "gpstop -a")
+	start := func(more, want string) {
+		t.Helper()
+		if err := os.WriteFile(dir.Conf(), append(conf, more...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, _ := c.Shell("gpstart -a")
+		wantAll(t, "gpstart with "+more, out, want)
+		out, err := c.Shell("psql -wXAtc 'select count(*) from gp_dist_random($$gp_id$$)' -d postgres", "PGSSLMODE=require", "PGHOST=127.0.0.1")
+		if want == started != (err == nil && out == "1\n") {
+			t.Errorf("with %s a client has %s, %v", more, out, err)
+		}
+	}
+	start("ssl = on\n", `could not load server certificate file "server.crt": No such file or directory`)
+	certs.Write(t, string(dir), "server.crt", pair.Cert)
+	start("ssl = on\nssl_ecdh_curve = secp224r1\n", "ssl is on, but connections cannot be encrypted: ECDH: unrecognized curve name: secp224r1")
+	start("ssl = on\n", started)
+}
+
+const started = "Database successfully started"

@@ -114,13 +114,7 @@ func TestViewRights(t *testing.T) {
 	t.Cleanup(drop)
 	testkit.Exec(t, super, viewSchema)
 	testkit.Exec(t, plain, distributed.ReplaceAllString(viewSchema, ""))
-	cfg := super.Config().Copy()
-	cfg.User = "view_reader"
-	reader, err := pgx.ConnectConfig(bounded(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer testkit.Close(reader)
+	reader := testkit.ConnectAs(t, super, "view_reader")
 	testkit.Exec(t, plain, "set session authorization view_reader")
 
 	queries := []string{
@@ -197,13 +191,7 @@ func TestViewRightsGuarded(t *testing.T) {
 		create view open_words with (security_barrier) as select s.id, s.word, p.n from secrets s join (select g, count(*) as n from secrets group by g) p using (g) where s.id % 10 = 0;
 		create view counted as select count(*) as n from secrets;
 		grant select on open_words, counted to guard_reader; grant insert on secrets to guard_reader; reset role`)
-	cfg := super.Config().Copy()
-	cfg.User = "guard_reader"
-	reader, err := pgx.ConnectConfig(bounded(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer testkit.Close(reader)
+	reader := testkit.ConnectAs(t, super, "guard_reader")
 	testkit.Exec(t, reader, `create function leak(w text) returns boolean language plpgsql cost 0.0001 immutable as $$ begin
 		if w not in ('word 10', 'word 20', 'word 30') then raise exception 'seen %', w; end if; return true; end $$`)
 	if n := testkit.Value(t, reader, "select count(*) from open_words where leak(word)"); n != "3" {

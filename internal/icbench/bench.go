@@ -73,11 +73,11 @@ func Run(ctx context.Context, opt Options) (_ *Report, err error) {
 
 func setup(o *Options) Setup {
 	s := Setup{
-		Types: o.Types, Segments: o.Segments, Sessions: o.Sessions, Rounds: o.Rounds, SlotMS: ms(o.Slot), Rows: o.Rows, GatherRows: o.GatherRows,
+		Types: o.Types, Segments: o.Segments, Sessions: o.Sessions, Rounds: o.Rounds, SlotMS: benchreport.Milliseconds(o.Slot), Rows: o.Rows, GatherRows: o.GatherRows,
 		WANSegments: o.WANSegments, RateMbit: float64(o.Rate) / 1e6, GatherMB: o.Size, LimitS: o.Limit.Seconds(), WANRounds: o.WANRounds,
 	}
 	for _, d := range o.RTT {
-		s.RTTMS = append(s.RTTMS, ms(d))
+		s.RTTMS = append(s.RTTMS, benchreport.Milliseconds(d))
 	}
 	for _, p := range o.Loss {
 		s.LossPercent = append(s.LossPercent, 100*p)
@@ -97,8 +97,6 @@ func (b *bench) note(format string, args ...any) {
 		b.report.Notes = append(b.report.Notes, s)
 	}
 }
-
-func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
 // openSessions opens n sessions of a type.
 func (s *site) openSessions(ctx context.Context, typ string, n int) ([]*session, error) {

@@ -45,7 +45,7 @@ func (b *bench) far(ctx context.Context) (err error) {
 	set := farQueries(b.opt.Rows, b.opt.GatherRows, rows)
 	for _, loss := range b.opt.Loss {
 		for _, rtt := range b.opt.RTT {
-			p := Place{WAN: true, Segments: b.opt.WANSegments, Sessions: 1, RTTMS: ms(rtt), LossPercent: 100 * loss}
+			p := Place{WAN: true, Segments: b.opt.WANSegments, Sessions: 1, RTTMS: benchreport.Milliseconds(rtt), LossPercent: 100 * loss}
 			if err := b.farPlace(ctx, s, p, wan.Link{Delay: rtt / 2, Rate: b.opt.Rate, Loss: loss}, set); err != nil {
 				return err
 			}
@@ -162,11 +162,11 @@ func (b *bench) farRound(ctx context.Context, s *site, m *meter, c *session, q *
 		if !done {
 			f[Unfinished] = 1
 			if total := float64(q.rows * farPad); q.rows > 0 && r.bytes > 0 {
-				f[Estimate] = ms(took) * max(1, total/float64(r.bytes))
+				f[Estimate] = benchreport.Milliseconds(took) * max(1, total/float64(r.bytes))
 			}
 			break
 		}
-		elapsed = append(elapsed, ms(took))
+		elapsed = append(elapsed, benchreport.Milliseconds(took))
 	}
 	after, err := m.read()
 	if err != nil {

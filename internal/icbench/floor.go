@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // PlainTCP is the floor that a gather over the WAN is compared with: as many
@@ -95,10 +97,10 @@ func (s *site) plainTCP(ctx context.Context, size int64, limit time.Duration) (F
 		took = limit
 		f[Unfinished] = 1
 		if got.Load() > 0 {
-			f[Estimate] = ms(took) * float64(size) / float64(got.Load())
+			f[Estimate] = benchreport.Milliseconds(took) * float64(size) / float64(got.Load())
 		}
 	} else {
-		f[ElapsedP50] = ms(took)
+		f[ElapsedP50] = benchreport.Milliseconds(took)
 	}
 	f[Rate] = float64(got.Load()) / 1e6 / took.Seconds()
 	after := s.net.Total()

@@ -116,7 +116,7 @@ func (b *bench) tooLong(p Place, query string) bool {
 			return false
 		}
 		for _, f := range c.Rounds {
-			long = long || f[ElapsedP50] > ms(longRun)
+			long = long || f[ElapsedP50] > benchreport.Milliseconds(longRun)
 		}
 	}
 	return long
@@ -151,7 +151,7 @@ func (b *bench) slot(ctx context.Context, s *site, m *meter, list []*session, fr
 				return err
 			}
 			mu.Lock()
-			elapsed = append(elapsed, ms(time.Since(t)))
+			elapsed = append(elapsed, benchreport.Milliseconds(time.Since(t)))
 			rows += r.bytes
 			mu.Unlock()
 		}

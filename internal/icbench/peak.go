@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 	"github.com/trunkline-db/trunkline/sim"
 )
 
@@ -71,7 +72,7 @@ func (b *bench) peaks(ctx context.Context, s *site, p Place, typ string, set []q
 			peak.Sim, err = simulate(p.Segments, p.Sessions, typ, q.plan)
 		}
 		if err != nil {
-			peak.Error = firstLine(err)
+			peak.Error = benchreport.FirstLine(err)
 		}
 		b.report.Peaks = append(b.report.Peaks, peak)
 	}

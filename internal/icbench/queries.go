@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // Names of the queries.
@@ -207,7 +209,7 @@ func (b *bench) explain(ctx context.Context, s *site, where string, set []query)
 			}
 			r, err := c.run(ctx, "explain "+sql)
 			if err != nil {
-				b.note("%s: no plan of query %s: %s", where, q.name, firstLine(err))
+				b.note("%s: no plan of query %s: %s", where, q.name, benchreport.FirstLine(err))
 				break
 			}
 			got := countMotions(strings.Join(r.text, "\n"))

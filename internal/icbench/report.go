@@ -127,7 +127,7 @@ func (r *Report) find(p Place, query, typ string) *Cell {
 // fail records why a cell ends; the first reason stays.
 func (c *Cell) fail(err error) {
 	if c.Error == "" {
-		c.Error = firstLine(err)
+		c.Error = benchreport.FirstLine(err)
 	}
 }
 

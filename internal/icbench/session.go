@@ -146,13 +146,3 @@ func sqlState(err error) string {
 	}
 	return ""
 }
-
-// firstLine shortens an error to what fits a table, with its SQLSTATE.
-func firstLine(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return pe.Code + ": " + pe.Message
-	}
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}

@@ -1,5 +1,4 @@
-// Package local is unix stream sockets as proxies and the executors that use
-// them have them: no system call in a connection's life but the last tells the
+// Package local is stream sockets as proxies and executors have them: no system call in a connection's life but the last tells the
 // Go scheduler.
 //
 // None of these calls blocks, so there is nothing to tell. Telling has a price
@@ -11,7 +10,6 @@ package local
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -179,58 +177,33 @@ func (c *Conn) TryRead(b []byte) (n int, err error) {
 	return n, err
 }
 
+// TryWrite writes as much as the kernel takes at once.
+func (c *Conn) TryWrite(b []byte) (n int, err error) {
+	var v iov.Vec
+	v.Add(b)
+	if cerr := c.raw.Control(func(fd uintptr) { err = v.Write(int(fd)) }); cerr != nil {
+		return 0, cerr
+	}
+	return len(b) - v.Len(), err
+}
+
 // AtEnd says whether there is nothing to read and never will be.
 func (c *Conn) AtEnd() (end bool) {
 	_ = c.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-		end = errno == 0 && n == 0
+		n, err := peek(fd, make([]byte, 1))
+		end = err == nil && n == 0
 	})
 	return end
 }
 
 // Read implements io.Reader.
-func (c *Conn) Read(b []byte) (n int, err error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	rerr := c.raw.Read(func(fd uintptr) bool {
-		n, err = iov.Read(int(fd), b)
-		return err != unix.EAGAIN
-	})
-	switch {
-	case rerr != nil:
-		return 0, rerr
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
+func (c *Conn) Read(b []byte) (int, error) { return read(c.raw, b) }
 
 // Write implements io.Writer.
-func (c *Conn) Write(b []byte) (int, error) { return c.Writev(b) }
+func (c *Conn) Write(b []byte) (int, error) { return write(c.raw, b) }
 
 // Writev writes several pieces as one.
-func (c *Conn) Writev(pieces ...[]byte) (int, error) {
-	var v iov.Vec
-	for _, b := range pieces {
-		v.Add(b)
-	}
-	n := v.Len()
-	var err error
-	werr := c.raw.Write(func(fd uintptr) bool {
-		err = v.Write(int(fd))
-		return err != nil || v.Len() == 0
-	})
-	if werr != nil {
-		err = werr
-	} else if err != nil {
-		err = os.NewSyscallError("write", err)
-	}
-	return n - v.Len(), err
-}
+func (c *Conn) Writev(pieces ...[]byte) (int, error) { return write(c.raw, pieces...) }
 
 // SetDeadline bounds Read and Write; the zero time does not.
 func (c *Conn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }

@@ -106,6 +106,88 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
+// TestSocket: a Socket of package net behaves as one does that is not quiet.
+func TestSocket(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			addr := "127.0.0.1:0"
+			if network == "unix" {
+				addr = filepath.Join(t.TempDir(), "s")
+			}
+			ln, err := net.Listen(network, addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			here, err := net.Dial(network, ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			there, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, ok := Quiet(here).(*Socket)
+			b, ok2 := Quiet(there).(*Socket)
+			if !ok || !ok2 {
+				t.Fatal("no Socket")
+			}
+			defer a.Close()
+			defer b.Close()
+			var buf [16]byte
+			if n, err := a.Peek(buf[:]); n != 0 || err != unix.EAGAIN {
+				t.Errorf("%d bytes, %v of an empty socket", n, err)
+			}
+			const size = 8 << 20 // more than the kernel takes at once
+			wrote := make(chan error, 1)
+			go func() {
+				_, err := b.Write(make([]byte, size))
+				wrote <- err
+			}()
+			if _, err := io.ReadFull(a, make([]byte, size-1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-wrote; err != nil {
+				t.Fatal(err)
+			}
+			if n, err := a.Peek(buf[:]); n != 1 || err != nil {
+				t.Errorf("%d bytes, %v of a socket with one", n, err)
+			}
+			if n, err := a.Read(buf[:]); n != 1 || err != nil {
+				t.Errorf("%d bytes, %v of a socket with one", n, err)
+			}
+			if err := a.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			_, err = a.Read(buf[:])
+			var ne net.Error
+			if !errors.As(err, &ne) || !ne.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("after the deadline: %v", err)
+			}
+			if err := a.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			b.Close()
+			if _, err := a.Read(buf[:]); err != io.EOF {
+				t.Errorf("%v when the other end has gone", err)
+			}
+			if n, err := a.Peek(buf[:]); n != 0 || err != nil {
+				t.Errorf("%d bytes, %v when the other end has gone", n, err)
+			}
+			a.Close()
+			if _, err := a.Read(buf[:]); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		})
+	}
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	if Quiet(here) != here {
+		t.Error("a pipe has become another connection")
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	_, c := ends(t)
 	if err := c.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {

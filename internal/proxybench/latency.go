@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/trunkline-db/trunkline/internal/benchreport"
 )
 
 // times are durations of something done over and over.
@@ -21,13 +23,11 @@ func (t *times) figures() Figures {
 	slices.Sort(t.all)
 	n := float64(len(t.all))
 	return Figures{
-		P50: ms(percentile(t.all, 50)), P99: ms(percentile(t.all, 99)),
+		P50: benchreport.Milliseconds(percentile(t.all, 50)), P99: benchreport.Milliseconds(percentile(t.all, 99)),
 		PerSecond: n / t.elapsed.Seconds(),
 		CPUEach:   float64(t.cpu.Microseconds()) / n,
 	}
 }
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // percentile returns the smallest of the sorted values that p percent of them
 // do not exceed.

@@ -273,16 +273,16 @@ func (b *bench) measure(ctx context.Context, s *side, q tpch.Query, rep *Query) 
 		return ctx.Err()
 	case errors.Is(err, errLimit):
 		run.Unfinished = true
-		run.RoundsMS = append(run.RoundsMS, ms(b.opt.Limit))
+		run.RoundsMS = append(run.RoundsMS, benchreport.Milliseconds(b.opt.Limit))
 		if s.conn == nil {
 			b.note("Query %d, %s: it did not end within %v of being told to; what came next may have been slower for it.", q.Number, s.name, endTime)
 		}
 		return nil
 	case err != nil:
-		run.Error = firstLine(err)
+		run.Error = benchreport.FirstLine(err)
 		return nil
 	}
-	run.RoundsMS = append(run.RoundsMS, ms(took))
+	run.RoundsMS = append(run.RoundsMS, benchreport.Milliseconds(took))
 	ref, known := b.refs[q.Number]
 	if s.name == Plain || !known {
 		rep.Rows, rep.Reference = len(rows), s.name
@@ -310,7 +310,7 @@ func (b *bench) explainAll(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			p = &Plan{Error: firstLine(err)}
+			p = &Plan{Error: benchreport.FirstLine(err)}
 		}
 		b.report.Queries[i].Plan = p
 	}
@@ -326,5 +326,3 @@ func (b *bench) say(format string, args ...any) {
 func (b *bench) note(format string, args ...any) {
 	b.report.Notes = append(b.report.Notes, fmt.Sprintf(format, args...))
 }
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }

@@ -127,13 +127,3 @@ func (s *side) ask(ctx context.Context, sql string, limit time.Duration) (rows [
 	}
 	return rows, took, nil
 }
-
-// firstLine shortens an error to what fits a table.
-func firstLine(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return pe.Code + ": " + pe.Message
-	}
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}

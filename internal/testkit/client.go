@@ -103,6 +103,22 @@ func (c *Cluster) dial(port int, db string, options ...string) (*pgx.Conn, error
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
+// ConnectAs opens a session like conn's for another role. It is closed with the
+// test.
+func ConnectAs(t testing.TB, conn *pgx.Conn, role string) *pgx.Conn {
+	t.Helper()
+	cfg := conn.Config().Copy()
+	cfg.User = role
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	other, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		t.Fatalf("connect as %s: %v", role, err)
+	}
+	t.Cleanup(func() { Close(other) })
+	return other
+}
+
 // Close closes a session without waiting for a server that does not answer.
 func Close(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -9,10 +9,11 @@
 // a moment. A receiver connects at once, a sender when it has a buffer full or has
 // paused. One that has come to its end before has a short stream, and is done when
 // the proxy has answered for it. A Trunkline proxy takes such streams whole, a
-// packet each, on one connection that the executor keeps (Config.Whole); another
-// gets them behind a hello. The proxy answers before it has heard from the other
-// end: whether the two ends meet shows later, and a connection that the proxy gives
-// up becomes an error that says why, as far as the proxy's status tells.
+// packet each, on one connection that the executor keeps (Config.Whole), and hands
+// them to receivers in the same way; another gets and gives them behind a hello.
+// The proxy answers before it has heard from the other end: whether the two ends
+// meet shows later, and a connection that the proxy gives up becomes an error that
+// says why, as far as the proxy's status tells.
 //
 // Who sends is not in the name of a logical connection. Two executors that are
 // both at both ends of one motion therefore need a pid for each end, as they

@@ -12,8 +12,15 @@ const (
 	// answer. It does so at once unless an older connection of the same name
 	// is still closing.
 	ackLimit = 10 * time.Second
-	// causeLimit bounds the question to the proxy's status.
+	// causeLimit bounds the question to the proxy's status before there is a
+	// connection to lose.
 	causeLimit = 300 * time.Millisecond
+	// mostKept is how many connections an executor keeps for each purpose: a
+	// statement seldom has more motions that begin at the same time.
+	mostKept = 4
+	// earBuffer is how much of the proxy's answers is read at once: those of many
+	// senders, or the few rows of a short query.
+	earBuffer = 4 << 10
 	// dialling is how many connections one Send or Receive makes at a time.
 	dialling = 64
 )

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/motion/internal/stream"
 )
@@ -59,11 +60,12 @@ type Interconnect struct {
 	path   atomic.Pointer[string] // of the proxy's socket, when last connected to
 	group  stream.Group
 	loops  loops
-	line   line
-	ctx    context.Context // ends with Close
+	lines  pool[*local.Conn] // on which streams are handed over
+	ears   pool[*ear]        // on which they come
+	ctx    context.Context   // ends with Close
 	cancel context.CancelFunc
 	mu     sync.Mutex     // of the end of ctx
-	wg     sync.WaitGroup // of abandon
+	wg     sync.WaitGroup // of spawn
 }
 
 var _ motion.Interconnect = (*Interconnect)(nil)
@@ -161,15 +163,31 @@ func (ic *Interconnect) Send(ctx context.Context, id motion.ID, self motion.Peer
 // Receive implements motion.Interconnect. It returns when this instance's
 // proxy has answered for every sender, whether they have come or not.
 func (ic *Interconnect) Receive(ctx context.Context, id motion.ID, self motion.Peer, senders []motion.Peer) (motion.Receiver, error) {
-	conns, err := ic.connect(ctx, id, self, senders, nil)
+	r := stream.NewReceiver(&ic.group, ic.options(), id, senders)
+	h, err := ic.hear(ctx, r, id, self, senders)
+	if err == nil {
+		err = h.connect(ctx)
+	}
+	if err == nil {
+		err = h.start()
+	}
 	if err != nil {
+		r.Abort()
 		return nil, err
 	}
-	r := stream.NewReceiver(&ic.group, ic.options(), id, senders)
-	for i, c := range conns {
-		r.Attach(i, c)
-	}
 	return r, nil
+}
+
+// spawn runs f in a goroutine that Close waits for. It is false, and f is not run,
+// after Close.
+func (ic *Interconnect) spawn(f func()) bool {
+	ic.mu.Lock()
+	defer ic.mu.Unlock()
+	if ic.ctx.Err() != nil {
+		return false
+	}
+	ic.wg.Go(f)
+	return true
 }
 
 // Close implements motion.Interconnect.
@@ -179,7 +197,8 @@ func (ic *Interconnect) Close() error {
 	ic.mu.Unlock()
 	ic.group.Close()
 	ic.loops.close()
-	ic.line.close()
+	ic.lines.close()
+	ic.ears.close()
 	ic.wg.Wait()
 	return nil
 }
@@ -239,11 +258,15 @@ func (ic *Interconnect) connect(ctx context.Context, id motion.ID, self motion.P
 	case ctx.Err() == nil:
 		return nil, err
 	case errors.Is(cause, errSetup):
-		return nil, motion.Errorf("ic-proxy: backend con%d,cmd%d,slice[%d->%d] %v: Interconnect timeout: Unable to complete setup of connection within time limit %d seconds",
-			id.Session, id.Command, id.SendSlice, id.RecvSlice, self, int(limit.Seconds()))
+		return nil, setupTimeout(id, self, limit)
 	default:
 		return nil, cause
 	}
+}
+
+func setupTimeout(id motion.ID, self motion.Peer, limit time.Duration) error {
+	return motion.Errorf("ic-proxy: backend con%d,cmd%d,slice[%d->%d] %v: Interconnect timeout: Unable to complete setup of connection within time limit %d seconds",
+		id.Session, id.Command, id.SendSlice, id.RecvSlice, self, int(limit.Seconds()))
 }
 
 // cause asks why the instance cannot be reached, or why a connection with it
@@ -252,8 +275,11 @@ func (ic *Interconnect) cause(ctx context.Context, dbid uint16, lost bool) strin
 	if ic.cfg.Cause == nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, causeLimit)
-	defer cancel()
+	if !lost { // the other way it has a limit
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, causeLimit)
+		defer cancel()
+	}
 	return ic.cfg.Cause(ctx, dbid, lost)
 }
 

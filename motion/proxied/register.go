@@ -67,10 +67,8 @@ func (ic *Interconnect) abandon(calls []call) {
 			c.conn.Close()
 		}
 	}
-	ic.mu.Lock()
-	defer ic.mu.Unlock()
-	if len(later) > 0 && ic.cfg.Restart > 0 && ic.ctx.Err() == nil {
-		ic.wg.Go(func() {
+	if len(later) > 0 && ic.cfg.Restart > 0 {
+		_ = ic.spawn(func() { // or it is closed, and that is all there is to do
 			_ = ic.register(ic.ctx, later) // nobody is left to tell
 			for _, c := range later {
 				if c.err == nil && c.conn != nil {

@@ -13,41 +13,42 @@ import (
 	"github.com/trunkline-db/trunkline/internal/local"
 )
 
-// line is a connection with the proxy that an executor keeps to hand over short
-// streams.
-type line struct {
+// pool is connections with the proxy that are kept for the next motion.
+type pool[T io.Closer] struct {
 	mu     sync.Mutex
-	conn   *local.Conn // nil while somebody uses it
+	free   []T
 	closed bool
 }
 
-func (l *line) take() *local.Conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.conn
-	l.conn = nil
-	return c
+func (p *pool[T]) take() (c T, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		c, ok = p.free[n-1], true
+		p.free = p.free[:n-1]
+	}
+	return c, ok
 }
 
-// keep takes c for the next one, unless there is one.
-func (l *line) keep(c *local.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || l.conn != nil {
+// keep takes c for the next one, unless there are enough.
+func (p *pool[T]) keep(c T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.free) == mostKept {
 		c.Close()
 		return
 	}
-	l.conn = c
+	p.free = append(p.free, c)
 }
 
-func (l *line) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.conn != nil {
-		l.conn.Close()
-		l.conn = nil
+func (p *pool[T]) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.free {
+		c.Close()
 	}
+	p.free = nil
 }
 
 // handOver gives the proxy the streams of calls whole, and notes which it has
@@ -71,9 +72,9 @@ func (ic *Interconnect) handOver(ctx context.Context, calls []call) error {
 	if len(list) == 0 {
 		return nil
 	}
-	conn := ic.line.take()
-	for kept := conn != nil; ; kept = false {
-		if conn == nil {
+	conn, kept := ic.lines.take()
+	for ; ; kept = false {
+		if !kept {
 			var err error
 			if _, conn, err = ic.dial(); err != nil {
 				return nil
@@ -81,7 +82,7 @@ func (ic *Interconnect) handOver(ctx context.Context, calls []call) error {
 		}
 		again, err := converse(ctx, conn, list, pieces)
 		if again {
-			ic.line.keep(conn)
+			ic.lines.keep(conn)
 		} else {
 			conn.Close()
 		}
@@ -94,7 +95,7 @@ func (ic *Interconnect) handOver(ctx context.Context, calls []call) error {
 		case !kept || list[0].done:
 			return nil
 		}
-		conn = nil // it was with a proxy that is no more
+		// It was with a proxy that is no more.
 	}
 }
 

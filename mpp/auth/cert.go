@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"strings"
 )
 
 // needsCert says whether the rule asks for a certificate of the client's, and
@@ -46,6 +47,9 @@ func (a *Authenticator) checkCertName(r *Rule, state *tls.ConnectionState, role 
 	}
 	if name == "" {
 		return fmt.Sprintf("certificate authentication failed for user %q: client certificate contains no user name", role)
+	}
+	if strings.ContainsRune(name, 0) { // the beginning of which a pattern may take for the whole
+		return fmt.Sprintf("certificate authentication failed for user %q: the name in the client certificate contains a null byte", role)
 	}
 	return a.checkUserMap(r, name, role)
 }

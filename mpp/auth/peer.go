@@ -4,6 +4,7 @@ import (
 	"net"
 	"os/user"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,8 +13,8 @@ import (
 // the other end of a unix socket.
 func (a *Authenticator) checkPeer(rule *Rule, conn net.Conn, role string) error {
 	failed := fatal(codeInvalidAuthorization, `Peer authentication failed for user "%s"`, role)
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
+	uc, ok := conn.(syscall.Conn)
+	if !ok || conn.RemoteAddr().Network() != "unix" {
 		return failed.withLog("connection is not a unix socket")
 	}
 	raw, err := uc.SyscallConn()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
@@ -416,6 +417,38 @@ func TestUserMaps(t *testing.T) {
 	} {
 		if _, err := ParseUserMaps("pg_ident.conf", text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestCertName holds roles to the names in certificates, one of which goes on
+// behind a null byte.
+func TestCertName(t *testing.T) {
+	ca := certs.NewAuthority(t, "authority", elliptic.P256())
+	maps, err := ParseUserMaps("pg_ident.conf", "m /^carol carol\nm /CN=carol carol\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Authenticator{cfg: Config{UserMaps: func() (*UserMaps, error) { return maps, nil }}}
+	for _, c := range []struct{ name, options, why string }{
+		{"carol", "", ""}, {"carol", "map=m", ""}, {"carol", "map=m clientname=DN", ""}, {"caroline", "map=m", ""},
+		{"eve", "", "provided user name (carol) and authenticated user name (eve) do not match"},
+		{"eve", "map=m", `no match in usermap "m"`},
+		{"carol\x00.example", "", "contains a null byte"}, {"carol\x00.example", "map=m", "contains a null byte"},
+		{"carol\x00.example", "map=m clientname=DN", "contains a null byte"}, {"", "map=m", "contains no user name"},
+	} {
+		hba, err := ParseHBA("pg_hba.conf", "hostssl all all all cert "+c.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(ca.Issue(t, c.name).Cert)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		why := a.checkCertName(&hba.Rules()[0], &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, "carol")
+		if (why == "") != (c.why == "") || !strings.Contains(why, c.why) {
+			t.Errorf("%q, %s: %q, expected %q", c.name, c.options, why, c.why)
 		}
 	}
 }

@@ -403,7 +403,7 @@ END $f$;
 CREATE FUNCTION pg_catalog.pg_terminate_backend(pid integer, timeout bigint DEFAULT 0) RETURNS boolean
   LANGUAGE plpgsql STRICT PARALLEL RESTRICTED AS $f$
 DECLARE
-  known boolean := pg_catalog.gp_signal_session('terminate', pid);
+  known boolean := CASE WHEN timeout >= 0 THEN pg_catalog.gp_signal_session('terminate', pid) END; -- else an error
 BEGIN
   -- A session that was told may have ended already.
   RETURN known AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(pid)) OR pg_catalog.gp_terminate_backend(pid, timeout)

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/sys/unix"
 
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
 )
 
@@ -36,10 +37,7 @@ func pgConfig(user, database string, params map[string]string, dial func(ctx con
 }
 
 func dialUnix(path string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	}
+	return func(ctx context.Context) (net.Conn, error) { return local.DialQuiet(ctx, path) }
 }
 
 // transient says whether a failed connect is worth another try: the segment
@@ -215,20 +213,11 @@ func (m *member) alive() bool {
 
 // peek looks at what has come on the idle connection, without taking it.
 func (m *member) peek(b []byte) (n int, err error) {
-	sc, ok := m.conn.Conn().(*net.UnixConn)
+	s, ok := m.conn.Conn().(*local.Socket)
 	if !ok {
 		return 0, unix.EAGAIN
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if cerr := raw.Control(func(fd uintptr) {
-		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	}); cerr != nil {
-		return 0, cerr
-	}
-	return n, err
+	return s.Peek(b)
 }
 
 // gone gives up a connection that is not alive in the middle of a transaction

@@ -69,6 +69,11 @@ type Run struct {
 	Slice     int16
 	RecvSlice int16
 	Receivers []motion.Peer
+	// Short says that the slice, alone on its segments, is likely to take some
+	// milliseconds and sends some rows at most: it is opened and run without a word
+	// in between, and Open returns when it has run. Its rows must go somewhere
+	// meanwhile: Receive has to take them.
+	Short bool
 	// Receive, if not nil, opens the receiving end of the motion from senders. It
 	// is called as soon as they have been told to run: what they send can hardly
 	// be lost without the receiver's noticing, and where it cannot be reached
@@ -115,6 +120,7 @@ type runPart struct {
 	first  string           // Query text of the open command
 	ran    int16            // the slice that command runs too, 0 for none
 	open   bool             // slices stay open after it
+	short  bool             // nothing is heard before the end
 	queue  chan Run         // runs to come; closed by Finish
 	tags   map[int16]string // outcome per slice run
 }
@@ -276,6 +282,7 @@ func (r *Running) encode(run *Run) error {
 			p.ran = run.Slice
 		}
 		p.open = p.ran == 0 || len(p.slices) > 1
+		p.short = !p.open && run.Short
 		if i > 0 {
 			if l := r.parts[i-1]; l.begin == p.begin && slices.Equal(l.slices, p.slices) {
 				p.first = l.first
@@ -294,6 +301,7 @@ func (r *Running) encode(run *Run) error {
 		}
 		if p.ran != 0 {
 			c.Run = &execute.Run{Slice: run.Slice, RecvSlice: run.RecvSlice, Receivers: run.Receivers}
+			c.Short = p.short
 		}
 		var err error
 		if p.first, err = c.Query(); err != nil {
@@ -329,6 +337,9 @@ func (p *runPart) work(r *Running) error {
 	if p.ran != 0 {
 		p.tags[p.ran] = tag
 		r.sent(p.ran)
+	}
+	if p.short {
+		r.opened <- struct{}{}
 	}
 	for p.open {
 		var run Run

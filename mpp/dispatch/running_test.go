@@ -71,6 +71,91 @@ func TestSliceRows(t *testing.T) {
 	}
 }
 
+// TestShort: a short slice has run when Open returns. One that waits for a lock all
+// the same keeps nobody from committing.
+func TestShort(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txshort")
+	g := c.gang()
+	open := func(sql string) (rows chan string, r *Running, err error) {
+		rows = make(chan string, 2*nsegs)
+		var recv motion.Receiver
+		command := c.command()
+		run := &Run{Slice: 1, Short: true, Receivers: []motion.Peer{c.self}}
+		run.Receive = func(ctx context.Context, senders []motion.Peer) (err error) {
+			recv, err = c.fabric.New().Receive(ctx, motion.ID{Session: g.cfg.SessionID, Command: command, SendSlice: 1}, c.self, senders)
+			go func() {
+				defer close(rows)
+				for {
+					row, _, err := recv.Receive(ctx)
+					if err != nil {
+						_ = recv.Close(ctx)
+						return
+					}
+					rows <- string(row)
+				}
+			}()
+			return err
+		}
+		r, err = g.Open(testContext(t), command, []Slice{{Index: 1, SQL: sql}}, run)
+		if err != nil {
+			recv.Abort()
+		}
+		return rows, r, err
+	}
+	for range 2 {
+		rows, r, err := open("SELECT 42")
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-r.Sent(1):
+		default:
+			t.Error("the slice has not run")
+		}
+		n := 0
+		for row := range rows {
+			n++
+			if !strings.HasSuffix(row, "42") {
+				t.Errorf("row %q", row)
+			}
+		}
+		if n != nsegs {
+			t.Errorf("%d rows", n)
+		}
+		if err := r.Finish(testContext(t)); err != nil || r.Rows() != nsegs {
+			t.Errorf("%d rows, %v", r.Rows(), err)
+		}
+	}
+	if _, _, err := open("SELECT 1/0"); err == nil || err.(*Error).Code != "22012" {
+		t.Errorf("%v", err)
+	}
+
+	w := c.gang()
+	write(t, w, "txshort", 0, 1, 2)
+	exec(t, w, nil, "LOCK TABLE txshort")
+	torn := make(chan error)
+	go func() {
+		_, _, err := open("SELECT count(*) FROM txshort")
+		torn <- err
+	}()
+	for limit := time.Now().Add(10 * time.Second); !g.waitsForLock(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("nobody waits for the lock")
+		}
+	}
+	start := time.Now()
+	if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("the commit took %v", d)
+	}
+	if err := <-torn; !errors.Is(err, ErrTorn) || g.Busy() {
+		t.Errorf("%v, busy %v", err, g.Busy())
+	}
+}
+
 // TestReceive: the receiving end is opened with the statement, and when it cannot
 // be opened the statement ends.
 func TestReceive(t *testing.T) {

@@ -85,7 +85,7 @@ func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 	}
 	up := strings.ToUpper(modes)
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
-		if err := g.Snapshot(ctx); err != nil {
+		if err := g.snapshot(ctx); err != nil {
 			// Snapshots of some segments alone must not be used for anything.
 			g.rollback(ctx)
 			return err
@@ -95,13 +95,9 @@ func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 	return nil
 }
 
-// Snapshot takes the transaction's snapshot on all segments at once with
-// respect to distributed commits. Begin does it where modes asks for it; the
-// caller does it after SET TRANSACTION has changed the isolation level.
-func (g *Gang) Snapshot(ctx context.Context) error {
-	if g.busy.Load() {
-		return errBusy()
-	}
+// snapshot takes the transaction's snapshot on all segments at once with
+// respect to distributed commits.
+func (g *Gang) snapshot(ctx context.Context) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
 	}

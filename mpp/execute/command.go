@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/trunkline-db/trunkline/motion"
 )
@@ -35,11 +36,14 @@ type Command struct {
 	// are opened (OpOpen only). Empty for none.
 	Begin string `json:"begin,omitempty"`
 	// Command is the session's command counter, a part of the motion's name.
-	Command uint32 `json:"command,omitempty"`
+	Command uint32 `json:"-"`
 	// Slices to open (OpOpen only).
 	Slices []Slice `json:"slices,omitempty"`
 	// Run says which slice to run and whereto (OpRun; optional in OpOpen).
 	Run *Run `json:"run,omitempty"`
+	// Short says that the one slice to open and run takes little time: there is no
+	// answer before the end (OpOpen only).
+	Short bool `json:"short,omitempty"`
 }
 
 // Slice is one slice of a statement: SQL for the local PostgreSQL whose result
@@ -131,10 +135,13 @@ type Key struct {
 	OID    uint32 `json:"oid"`    // of its type
 }
 
-// Query returns the text of the Query message that carries c.
+// Query returns the text of the Query message that carries c: Marker, the number
+// of the command in decimal, a space and the rest of it in JSON.
 func (c *Command) Query() (string, error) {
 	var b bytes.Buffer
 	b.WriteString(Marker)
+	b.Write(strconv.AppendUint(nil, uint64(c.Command), 10))
+	b.WriteByte(' ')
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(c); err != nil {
@@ -144,13 +151,43 @@ func (c *Command) Query() (string, error) {
 }
 
 // ParseCommand decodes and checks the text of a Query message after Marker.
-func ParseCommand(text []byte) (*Command, error) {
+func ParseCommand(text []byte) (*Command, error) { return new(parser).parse(text) }
+
+// parser parses the commands of a session. One that is the last one again, but for
+// its number, as that of a small statement that is repeated, costs nothing.
+type parser struct {
+	text []byte // of last, without the number
+	last Command
+}
+
+// longestKept is how many bytes of a command are kept.
+const longestKept = 16 << 10
+
+// parse is ParseCommand. What the result points to may be that of the next one too,
+// and must not be changed but for the parameters of a slice with Read.
+func (p *parser) parse(text []byte) (*Command, error) {
+	number, rest, _ := bytes.Cut(text, []byte(" "))
+	n, err := strconv.ParseUint(string(number), 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("slice command: its number: %w", err)
+	}
 	c := new(Command)
-	if err := json.Unmarshal(text, c); err != nil {
+	if len(p.text) > 0 && bytes.Equal(rest, p.text) {
+		*c = p.last
+		c.Command = uint32(n)
+		return c, nil
+	}
+	if err := json.Unmarshal(rest, c); err != nil {
 		return nil, fmt.Errorf("slice command: %w", err)
 	}
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("slice command %q: %w", c.Op, err)
+	}
+	c.Command = uint32(n)
+	p.text = p.text[:0]
+	hasPass := slices.ContainsFunc(c.Slices, func(s Slice) bool { return s.Read != nil }) // becomes a parameter
+	if len(rest) <= longestKept && !hasPass {
+		p.text, p.last = append(p.text, rest...), *c
 	}
 	return c, nil
 }
@@ -188,6 +225,9 @@ func (c *Command) check() error {
 		}
 		if c.Run != nil && len(c.Run.Receivers) == 0 && !toOthers {
 			return fmt.Errorf("slice %d has no receivers", c.Run.Slice)
+		}
+		if c.Short && (c.Run == nil || len(c.Slices) > 1 || c.Slices[0].Copy) {
+			return errors.New("short is for one slice that is run, and no COPY")
 		}
 	case OpRun:
 		if c.Run == nil {

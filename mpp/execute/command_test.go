@@ -48,20 +48,58 @@ func TestCommandRoundTrip(t *testing.T) {
 
 func TestCommandErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		``:              "unexpected end",
-		`{"op":"x"}`:    "unknown operation",
-		`{"op":"open"}`: "no slices",
-		`{"op":"open","slices":[{"index":1,"sql":"a"},{"index":1,"sql":"b"}]}`:              "slice 1 is there twice",
-		`{"op":"open","slices":[{"index":1,"sql":"a\u0000b"}]}`:                             "zero byte",
-		`{"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":2,"receivers":[{}]}}`: "slice 2 is to run",
-		`{"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":1}}`:                  "no receivers",
-		`{"op":"open","slices":[{"index":1,"sql":"a","writes":true,"count":true}]}`:         "it writes and has rows to send",
-		`{"op":"open","slices":[{"index":1,"sql":"a","writes":true,"data":"t"}]}`:           "its data is not one of its inputs",
-		`{"op":"run"}`:                   "no slice to run",
-		`{"op":"close","begin":"BEGIN"}`: "not opened",
+		``:                "its number",
+		`-1 {}`:           "its number",
+		`1`:               "unexpected end",
+		`1 {"op":"x"}`:    "unknown operation",
+		`1 {"op":"open"}`: "no slices",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a"},{"index":1,"sql":"b"}]}`:              "slice 1 is there twice",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a\u0000b"}]}`:                             "zero byte",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":2,"receivers":[{}]}}`: "slice 2 is to run",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":1}}`:                  "no receivers",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"short":true}`:                       "one slice that is run",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a","writes":true,"count":true}]}`:         "it writes and has rows to send",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a","writes":true,"data":"t"}]}`:           "its data is not one of its inputs",
+		`1 {"op":"run"}`:                   "no slice to run",
+		`1 {"op":"close","begin":"BEGIN"}`: "not opened",
 	} {
 		if _, err := ParseCommand([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestCommandAgain: a command that comes again is the same, but for its number.
+func TestCommandAgain(t *testing.T) {
+	var p parser
+	read := Slice{Index: 1, SQL: "SELECT 1", Read: &Read{Owner: "o", Table: "t"}}
+	for i, c := range []Command{
+		{Op: OpOpen, Slices: []Slice{{Index: 1, SQL: "SELECT 1"}}},
+		{Op: OpOpen, Slices: []Slice{{Index: 1, SQL: "SELECT 1"}}},
+		{Op: OpOpen, Slices: []Slice{{Index: 1, SQL: "SELECT 2"}}},
+		{Op: OpClose},
+		{Op: OpOpen, Slices: []Slice{read}},
+		{Op: OpOpen, Slices: []Slice{read}},
+		{Op: OpOpen, Slices: []Slice{{Index: 1, SQL: strings.Repeat("x", longestKept)}}},
+		{Op: OpOpen, Slices: []Slice{{Index: 1, SQL: "SELECT 1"}}},
+	} {
+		c.Command = uint32(i + 1)
+		q, err := c.Query()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.parse([]byte(q[len(Marker):]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(&c, got); d != "" {
+			t.Errorf("command %d: %s", i+1, d)
+		}
+		// As newPass does: the next one must not see it.
+		for k := range got.Slices {
+			if s := &got.Slices[k]; s.Read != nil {
+				s.Params = append(s.Params, Param{OID: 25})
+			}
 		}
 	}
 }
@@ -79,8 +117,8 @@ func TestReadOnly(t *testing.T) {
 }
 
 func FuzzParseCommand(f *testing.F) {
-	f.Add([]byte(`{"op":"open","begin":"BEGIN","command":7,"slices":[{"index":1,"sql":"SELECT 1","params":[{"oid":23,"value":"AA=="}]}],"run":{"slice":1,"receivers":[{"Content":-1}]}}`))
-	f.Add([]byte(`{"op":"close"}`))
+	f.Add([]byte(`7 {"op":"open","begin":"BEGIN","slices":[{"index":1,"sql":"SELECT 1","params":[{"oid":23,"value":"AA=="}]}],"run":{"slice":1,"receivers":[{"Content":-1}]}}`))
+	f.Add([]byte(`1 {"op":"close"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := ParseCommand(b)
 		if err != nil {

@@ -117,8 +117,11 @@ func (i Interconnects) cause() func(context.Context, uint16, bool) string {
 	return func(ctx context.Context, dbid uint16, lost bool) string {
 		s, err := proxy.ReadStatus(ctx, i.Dir.ProxySocket())
 		if err != nil {
-			if lost && errors.Is(err, proxy.ErrStopped) {
+			switch {
+			case lost && errors.Is(err, proxy.ErrStopped):
 				return err.Error()
+			case lost && ctx.Err() != nil:
+				return "the proxy of the instance, which knows why, does not answer"
 			}
 			return "" // it has died and is being started again
 		}

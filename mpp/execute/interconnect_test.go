@@ -2,10 +2,14 @@ package execute
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/motion"
@@ -325,5 +330,31 @@ func TestTypes(t *testing.T) {
 	var me *motion.Error
 	if !errors.As(err, &me) || me.Code != "22023" {
 		t.Error(err)
+	}
+}
+
+// TestCauseOfSilentProxy: a connection that was lost is not without a reason while
+// the proxy, which would know it, is frozen.
+func TestCauseOfSilentProxy(t *testing.T) {
+	dir := datadir.Dir(t.TempDir())
+	path := dir.ProxySocket()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cause := Interconnects{Dir: dir}.cause()
+	if why := cause(t.Context(), 3, true); !strings.Contains(why, "not running") {
+		t.Errorf("without a proxy: %q", why)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for lost, want := range map[bool]string{true: "does not answer", false: ""} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if why := cause(ctx, 3, lost); !strings.Contains(why, want) || want == "" && why != "" {
+			t.Errorf("lost %v: %q", lost, why)
+		}
+		cancel()
 	}
 }

@@ -146,8 +146,10 @@ func (j *job) request() []byte {
 		for i := range c.Slices {
 			b = j.q.appendOpen(b, c, &c.Slices[i])
 		}
-		// The answers must come now: they say that the snapshots are taken.
-		b = appendFrontend(b, &pgproto3.Flush{})
+		if !c.Short {
+			// The answers must come now: they say that the snapshots are taken.
+			b = appendFrontend(b, &pgproto3.Flush{})
+		}
 		if j.run != nil {
 			b = j.appendExecute(b)
 		}

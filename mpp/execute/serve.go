@@ -209,8 +209,10 @@ func (j *job) work() (string, error) {
 		j.head = opened
 		return "OPEN", nil
 	}
-	if err := j.q.reply(opened); err != nil {
-		return "", err
+	if !j.cmd.Short {
+		if err := j.q.reply(opened); err != nil {
+			return "", err
+		}
 	}
 	return j.rows()
 }

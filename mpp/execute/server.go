@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
@@ -145,7 +146,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				s.log.Warn("dispatch connection refused", "err", err)
 				return
 			}
-			s.serve(ctx, c)
+			s.serve(ctx, local.Quiet(c))
 		})
 	}
 }
@@ -202,6 +203,5 @@ func (s *Server) dialPG(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", fmt.Sprintf("%s/.s.PGSQL.%d", s.cfg.Dir.SocketDir(), pm.Port))
+	return local.DialQuiet(ctx, fmt.Sprintf("%s/.s.PGSQL.%d", s.cfg.Dir.SocketDir(), pm.Port))
 }

@@ -46,6 +46,7 @@ type session struct {
 	stmt          atomic.Pointer[statement] // of the open slices, when they have motions
 	rowsConnected bool                      // PostgreSQL to the row source; the pump's and the feeder's in turn
 	parsed        parsed                    // likewise
+	commands      parser                    // the feeder's
 
 	mu   sync.Mutex
 	open map[int16]*portal // open slices
@@ -166,7 +167,7 @@ func (q *session) slice(m []byte) error {
 	if !bytes.HasPrefix(text, []byte(Marker)) {
 		return q.protocolViolation(errors.New("not a slice command"))
 	}
-	c, err := ParseCommand(text[len(Marker):])
+	c, err := q.commands.parse(text[len(Marker):])
 	if err != nil {
 		return q.reply(q.appendFailure(nil, &motion.Error{Code: "08P01", Message: err.Error()}))
 	}

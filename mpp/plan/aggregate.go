@@ -18,7 +18,8 @@ var partialAggs = map[string]bool{
 
 // aggregateDistinct is why an aggregate with DISTINCT has no first stage, unless
 // the planner makes finer groups: each segment groups by the argument, too, and
-// sends it, so that the coordinator can count it once.
+// sends it, so that it can be counted once: by the coordinator, or by the segments
+// that it is sent to, see pushSpread.
 const aggregateDistinct = "an aggregate with DISTINCT"
 
 // stages is a level cut in two.
@@ -32,6 +33,12 @@ type stages struct {
 	aggs   map[string]aggregate // by signature of the call
 	kept   []*level             // of sub-selects in expressions
 	why    string
+	undo   []func() // see set
+
+	first *pg.SelectStmt // what the segments run
+	cols  []Column       // its columns
+	// second makes the level's tree the second stage, but for its FROM and WHERE.
+	second func()
 }
 
 // aggregate is an aggregate of the level: at is the first of its values among
@@ -43,30 +50,30 @@ type aggregate struct {
 	once bool
 }
 
-// pushTwoStage makes the segments aggregate their rows and the coordinator
-// their results.
-func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
+// cut makes two stages of a level that aggregates, without changing it; why says
+// when there are none.
+func (p *planner) cut(sh *shape) (st *stages, why string, err error) {
 	lv := sh.lv
 	sel := lv.sel
 	if len(lv.stars) > 0 || !lv.known {
-		return false, "a select list with *", nil
+		return nil, "a select list with *", nil
 	}
 	leaves, sets := sh.groupLeaves()
-	st := &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
+	st = &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}
 	plain := &safety{p: p, refs: sh.refs, okRef: okRef}
 	groupVal := make([]int, len(leaves))
 	for i, n := range leaves {
 		e, ok := lv.position(n)
 		if !ok {
-			return false, "a GROUP BY item that is not understood", nil
+			return nil, "a GROUP BY item that is not understood", nil
 		}
 		if r := sh.refs[e]; r != nil && r.kind == refOutput {
 			if e = lv.vals[r.col].expr; e == nil {
-				return false, "a GROUP BY item that is not understood", nil
+				return nil, "a GROUP BY item that is not understood", nil
 			}
 		}
 		if !plain.safe(e) {
-			return false, plain.why, nil
+			return nil, plain.why, nil
 		}
 		sig := signature(e, sh.refs)
 		at, ok := st.groups[sig]
@@ -80,11 +87,11 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	tops := st.topExprs()
 	for _, n := range tops {
 		if !st.look(n) {
-			return false, st.why, nil
+			return nil, st.why, nil
 		}
 	}
 	if len(st.kept) < sh.rest {
-		return false, subExpression, nil
+		return nil, subExpression, nil
 	}
 	if len(st.vals) == 0 { // SELECT 1 FROM t HAVING true
 		st.vals = append(st.vals, outVal{expr: countAll()})
@@ -101,36 +108,59 @@ func (p *planner) pushTwoStage(sh *shape) (bool, string, error) {
 	for _, at := range slices.Sorted(maps.Values(st.finer)) {
 		src.GroupClause = append(src.GroupClause, intConst(int64(at+1)))
 	}
-	s := p.segmentCopy(lv, src)
-	cols, why, err := p.typeColumns(sh, s, st.vals, nil)
+	st.first = p.segmentCopy(lv, src)
+	cols, why, err := p.typeColumns(sh, st.first, st.vals, nil)
 	if why != "" || err != nil {
+		return nil, why, err
+	}
+	if why := st.finish(st.first, cols); why != "" {
+		return nil, why, nil
+	}
+	for i := range cols {
+		cols[i].Name = topColumn(i)
+	}
+	st.cols = cols
+	st.second = func() {
+		for i, n := range sel.TargetList {
+			t := n.GetResTarget()
+			old := t.Name
+			st.undo = append(st.undo, func() { t.Name = old })
+			t.Name = lv.outs[i]
+		}
+		for _, n := range tops {
+			st.rewrite(n, cols)
+		}
+		for i, n := range leaves {
+			st.set(n, colRef(topAlias, topColumn(groupVal[i])))
+		}
+	}
+	return st, "", nil
+}
+
+// pushTwoStage makes the segments aggregate their rows and the coordinator
+// their results. root says that the level's rows are the client's.
+func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
+	lv := sh.lv
+	sel := lv.sel
+	st, why, err := p.cut(sh)
+	if st == nil {
 		return false, why, err
 	}
-	if why := st.finish(s, cols); why != "" {
-		return false, why, nil
+	if done, err := st.pushSpread(root); done || err != nil {
+		return done, "", err
 	}
+	cols := st.cols
 
 	p.folded, p.fold = lv, st.fold(cols)
 	// From here on nothing can fail: the level becomes the second stage.
 	lv.kept = st.kept
-	for i, n := range sel.TargetList {
-		n.GetResTarget().Name = lv.outs[i]
-	}
-	for _, n := range tops {
-		st.rewrite(n, cols)
-	}
-	for i, n := range leaves {
-		n.Node = colRef(topAlias, topColumn(groupVal[i])).Node
-	}
+	st.second()
 	slice := &Slice{Columns: cols, Segments: p.islandSegments(sh)}
 	slice.Relation, slice.Rows = sh.scans()
 	if len(st.groups)+len(st.finer) == 0 {
 		slice.Rows = float64(p.opt.NumSegments)
 	}
-	for i := range cols {
-		cols[i].Name = topColumn(i)
-	}
-	if err := p.addSlice(slice, s); err != nil {
+	if err := p.addSlice(slice, st.first); err != nil {
 		return false, "", err
 	}
 	sel.FromClause = []*pg.Node{p.addSource(recvText(slice, topAlias, cols))}
@@ -252,7 +282,7 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		return st.no("an aggregate with ORDER BY")
 	}
 	once := f.AggDistinct && name != "min" && name != "max" && (st.p.finer || st.sets || !st.byKey(f))
-	if once && !((st.p.finer || st.sets) && len(f.Args) == 1 && f.AggFilter == nil) {
+	if once && !((st.p.finer || st.sets) && len(f.Args) == 1) {
 		return st.no(aggregateDistinct)
 	}
 	sig := signature(n, st.sh.refs)
@@ -269,7 +299,11 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		return st.no(s.why)
 	}
 	if once {
-		arg := signature(f.Args[0], st.sh.refs)
+		counted := f.Args[0]
+		if f.AggFilter != nil { // none of these aggregates counts NULLs
+			counted = caseWhen(f.AggFilter, counted)
+		}
+		arg := signature(counted, st.sh.refs)
 		at, ok := st.groups[arg]
 		if !ok {
 			at, ok = st.finer[arg]
@@ -277,7 +311,7 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 		if !ok {
 			at = len(st.vals)
 			st.finer[arg] = at
-			st.vals = append(st.vals, outVal{expr: f.Args[0]})
+			st.vals = append(st.vals, outVal{expr: counted})
 		}
 		st.aggs[sig] = aggregate{name, at, true}
 		return true
@@ -298,9 +332,14 @@ func (st *stages) aggregate(n *pg.Node, f *pg.FuncCall) bool {
 	return true
 }
 
-// byKey says whether equal arguments of an aggregate are on one segment.
+// byKey says whether equal arguments of an aggregate are on one segment, those
+// of each group at least.
 func (st *stages) byKey(f *pg.FuncCall) bool {
-	return len(f.Args) == 1 && st.sh.covers(f.Args)
+	if len(f.Args) != 1 {
+		return false
+	}
+	groups, _ := st.sh.groupExprs()
+	return st.sh.covers(append(groups, f.Args...))
 }
 
 // fold says how to do the second stage without PostgreSQL, nil where that is more
@@ -379,16 +418,23 @@ func (st *stages) rewrite(n *pg.Node, cols []Column) {
 			return true
 		}
 		if at, ok := st.group(v); ok {
-			v.Node = colRef(topAlias, topColumn(at)).Node
+			st.set(v, colRef(topAlias, topColumn(at)))
 			return false
 		}
 		if f := v.GetFuncCall(); f != nil && st.isAggregate(f) {
 			sig := signature(v, st.sh.refs)
-			v.Node = final(st.aggs[sig], cols).Node
+			st.set(v, final(st.aggs[sig], cols))
 			return false
 		}
 		return true
 	})
+}
+
+// set makes n what with is, until what is in st.undo is called.
+func (st *stages) set(n, with *pg.Node) {
+	old := n.Node
+	st.undo = append(st.undo, func() { n.Node = old })
+	n.Node = with.Node
 }
 
 // final is the aggregate over the segments' values.

@@ -43,6 +43,11 @@ func castTo(n *pg.Node, typ *pg.TypeName) *pg.Node {
 
 func intConst(i int64) *pg.Node { return pg.MakeAConstIntNode(i, -1) }
 
+func caseWhen(cond, val *pg.Node) *pg.Node {
+	when := &pg.Node{Node: &pg.Node_CaseWhen{CaseWhen: &pg.CaseWhen{Expr: cond, Result: val, Location: -1}}}
+	return &pg.Node{Node: &pg.Node_CaseExpr{CaseExpr: &pg.CaseExpr{Args: []*pg.Node{when}, Location: -1}}}
+}
+
 func boolConst(v bool) *pg.Node {
 	return &pg.Node{Node: &pg.Node_AConst{AConst: &pg.A_Const{Val: &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: v}}, Location: -1}}}
 }

@@ -7,14 +7,15 @@
 // A plan is never wrong and a SELECT is never refused. Whatever the planner
 // does not understand for certain is answered by gathering the needed columns
 // of the distributed base tables to the coordinator's PostgreSQL and running
-// the query there. Everything else here is an optimisation of that: whole
-// query levels run on the segments when the rows they join and group are
-// certain to be on one segment ("islands"), aggregates run in two stages,
-// ORDER BY with LIMIT sends only the first rows, rows that only have to be put
-// in order are sorted where they are and merged, and simple conditions are
-// tested where the rows are. A statement whose outermost level is no island is
-// planned a second time, said otherwise (WITH inlined, sub-selects joined), and
-// that plan is taken if it is one.
+// the query there. Everything else here is an optimisation of that: whole query
+// levels run on the segments when the rows they join and group are certain to
+// be on one segment ("islands"), aggregates run in two stages (with a motion
+// between segments where many different values are to be counted once), ORDER
+// BY with LIMIT sends only the first rows, rows that only have to be put in
+// order are sorted where they are and merged, and simple conditions are tested
+// where the rows are. A statement whose outermost level is no island is planned
+// a second time, said otherwise (WITH inlined, sub-selects joined), and that
+// plan is taken if it is one.
 //
 // # What the coordinator's PostgreSQL has
 //

@@ -33,12 +33,12 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 		w.reset()
 		g := &gen{t: rt}
 		var script []string
-		make := func(create, rows string, segments int, size float64) {
-			script = append(script, fmt.Sprintf("%s -- on %d segments, %g rows", create, segments, size))
+		make := func(create, rows string, segments int, size float64, distinct map[string]float64) {
+			script = append(script, fmt.Sprintf("%s -- on %d segments, %g rows, values %v", create, segments, size, distinct))
 			w.createOn(create, segments)
 			name := strings.Fields(create)[2]
 			if t := w.tables[name]; t != nil {
-				t.size = size
+				t.size, t.distinct = size, distinct
 				w.cat.forget()
 			}
 			if rows != "" {
@@ -48,9 +48,9 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 		}
 		for i := range 2 + g.n(3) {
 			tab, create, rows := g.table(i)
-			make(create, "", tab.segments, tab.size)
+			make(create, "", tab.segments, tab.size, tab.distinct)
 			for _, m := range tab.more {
-				make(m[0], m[1], tab.segments, tab.size)
+				make(m[0], m[1], tab.segments, tab.size, tab.distinct)
 			}
 			script = append(script, "load "+tab.name+": "+rows)
 			w.load(tab.name, rows)
@@ -66,6 +66,8 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 // none.
 func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
+	// Of aggregateDistinct, and of cutGroups.
+	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere int }
 	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
 	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
@@ -118,7 +120,25 @@ func TestEquivalence(t *testing.T) {
 						stats.top++
 						reasons[q.Reason]++
 					}
+					if countsOnce(q.Top) {
+						once.gathered++
+					}
 					for _, s := range q.Slices {
+						if s.To >= 0 && q.Slices[s.To].To >= 0 {
+							once.chained++
+						}
+						if s.To >= 0 && s.Columns[0].Name == topColumn(0) && secondStage.MatchString(q.Slices[s.To].SQL) {
+							if once.groups++; s.Motion == BroadcastMotion {
+								once.everywhere++
+							}
+						}
+						switch grouped := strings.Contains(s.SQL, "GROUP BY"); {
+						case !countsOnce(s.SQL):
+						case q.Kind == Top && strings.Contains(q.Top, "sum(s.c"):
+							once.byValue++
+						case grouped:
+							once.byGroups++
+						}
 						for _, op := range setOps.FindAllString(s.SQL, -1) {
 							sets[op]++
 						}
@@ -140,12 +160,15 @@ func TestEquivalence(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%+v, redistributed by %v, set operations on segments: %v, not pushed down: %v", stats, keys, sets, reasons)
+	t.Logf("%+v, counted once: %+v, redistributed by %v, set operations on segments: %v, not pushed down: %v", stats, once, keys, sets, reasons)
 	if slow*50 > stats.queries {
 		t.Errorf("%d answers of %d queries took too long", slow, stats.queries)
 	}
 	if stats.queries > 1000 && (len(keys) < 10 || len(sets) < 6) {
 		t.Errorf("redistributed by %v, set operations on segments: %v: the generator proves little", keys, sets)
+	}
+	if stats.queries > 1000 && (once.gathered < 5 || once.byGroups < 5 || once.byValue < 5 || once.chained == 0 || once.groups < 5 || once.everywhere < 5) {
+		t.Errorf("counted once: %+v: the generator proves little", once)
 	}
 	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
@@ -201,6 +224,12 @@ func trimmed(r result) result {
 	r.rows = rows
 	return r
 }
+
+// countsOnce says whether a statement counts once what it is sent.
+func countsOnce(sql string) bool { return strings.Contains(sql, "(DISTINCT s.c") }
+
+// secondStage is a sub-select over the first stages of others.
+var secondStage = regexp.MustCompile(`\(SELECT .* AS "s"\("c1"`)
 
 var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 

@@ -56,9 +56,10 @@ type genTable struct {
 	base bool
 	pk   bool
 
-	segments int     // that it lies on
-	size     float64 // what the planner takes for its number of rows
-	spread   bool    // its rows have a gp_segment_id
+	segments int                // that it lies on
+	size     float64            // what the planner takes for its number of rows
+	distinct map[string]float64 // and for the number of different values of its columns
+	spread   bool               // its rows have a gp_segment_id
 	// more are definitions to be made after the table's own, with the rows
 	// of the tables among them.
 	more [][2]string
@@ -73,6 +74,11 @@ type gen struct {
 	focus bool
 	// params are the values of the query's parameters, with their types.
 	params [][2]string
+	// counted is what most aggregates with DISTINCT of a level are of, "" where each
+	// has its own.
+	counted string
+	// counts: the query is of levels that have one.
+	counts bool
 	// segment: the query may use gp_segment_id, and does when used says so.
 	segment, used bool
 }
@@ -159,6 +165,15 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 		t.segments = 1 + g.n(testSegments)
 	}
 	t.size = []float64{0, 1, 20, 1e3, 1e3, 1e5, 1e7}[g.n(7)]
+	if g.one(2) {
+		t.distinct = map[string]float64{}
+		if g.one(2) {
+			t.size = 1e7
+		}
+		for _, c := range t.cols {
+			t.distinct[c.ref] = []float64{0, 3, 50, 50, 1e4, 1e6}[g.n(6)]
+		}
+	}
 	series := func(from, to int) string {
 		return fmt.Sprintf("select %s from generate_series(%d, %d) g", strings.Join(vals, ", "), from, to)
 	}
@@ -180,6 +195,8 @@ func (g *gen) table(i int) (t genTable, create, rows string) {
 }
 
 const uuidStart = "00000000-0000-4000-8000-00000000000"
+
+var groupingSets = regexp.MustCompile("group by (rollup|cube|grouping sets)")
 
 var paramRef = regexp.MustCompile(`\$[0-9]+`)
 
@@ -204,7 +221,7 @@ func (g *gen) query() (sql string, ordered, any bool) {
 
 func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	g.aliases, g.focus, g.params, g.used = 0, g.one(2), nil, false
-	g.segment = g.one(8)
+	g.segment, g.counts = g.one(8), g.one(6)
 	saved := g.tables
 	defer func() { g.tables = saved }()
 	with := ""
@@ -231,7 +248,11 @@ func (g *gen) anyQuery() (sql string, ordered, any bool) {
 	if g.one(6) {
 		body = "select * from (" + body + ") z"
 	}
-	switch g.n(5) {
+	how := g.n(5)
+	if strings.Contains(body, " where ") && groupingSets.MatchString(body) {
+		how = 2 // PostgreSQL does not sort by what WHERE makes the same, NULL though it be in some sets
+	}
+	switch how {
 	case 4:
 		if len(kinds) > 0 && g.one(3) {
 			body += fmt.Sprintf(" order by %d%s fetch first %d rows with ties", 1+g.n(len(kinds)), g.pick("", " desc nulls last"), g.n(6))
@@ -311,7 +332,19 @@ func (g *gen) selKinds(want []byte, outer *genScope, depth int) (string, []byte)
 	var outs []string
 	tail := ""
 	distinct := ""
-	if g.n(5) < 2 { // aggregate
+	if g.n(5) < 2 || g.counts { // aggregate
+		above := g.counted
+		defer func() { g.counted = above }()
+		if g.counted = ""; g.counts || g.one(3) {
+			k := g.kind(sc)
+			g.counted = g.expr(sc, k, g.n(2))
+			if cols := sc.of(k); len(cols) > 0 && !g.one(4) {
+				g.counted = cols[g.n(len(cols))]
+			}
+			if want == nil && !g.one(3) {
+				kinds[g.n(len(kinds))] = kindInt
+			}
+		}
 		var groups []string
 		gs := &genScope{outer: outer}
 		for range g.n(3) {
@@ -585,6 +618,9 @@ func (g *gen) item(depth int) (string, *genScope) {
 		}
 		return "(" + sub + ") " + a, sc
 	}
+	if g.focus && g.one(5) {
+		return g.grouped(a)
+	}
 	if g.focus {
 		return g.tableItem(a)
 	}
@@ -596,6 +632,40 @@ func (g *gen) item(depth int) (string, *genScope) {
 			&genScope{cols: []genColumn{{a + ".a", kindInt}, {a + ".c", kindText}}}
 	}
 	return g.tableItem(a)
+}
+
+// grouped draws a sub-select that aggregates one table.
+func (g *gen) grouped(a string) (string, *genScope) {
+	from, in := g.tableItem(g.alias())
+	above := g.counted
+	defer func() { g.counted = above }()
+	g.counted = in.cols[g.n(len(in.cols))].ref
+	var outs, groups []string
+	sc := &genScope{}
+	out := func(e string, k byte) {
+		sc.cols = append(sc.cols, genColumn{fmt.Sprintf("%s.o%d", a, len(outs)+1), k})
+		outs = append(outs, fmt.Sprintf("%s as o%d", e, len(outs)+1))
+	}
+	for range g.n(3) {
+		c := in.cols[g.n(len(in.cols))]
+		groups = append(groups, c.ref)
+		out(c.ref, c.kind)
+	}
+	for range 1 + g.n(2) {
+		k := []byte{kindInt, kindInt, kindNum, kindText, kindReal, kindDate, kindBool}[g.n(7)]
+		out(g.agg(in, k, 0), k)
+	}
+	tail := ""
+	if g.one(3) {
+		tail = " where " + g.cond(in, 0)
+	}
+	if len(groups) > 0 {
+		tail += " group by " + strings.Join(groups, ", ")
+	}
+	if g.one(5) {
+		tail += " having count(*) > " + g.pick("0", "1", "2")
+	}
+	return "(select " + strings.Join(outs, ", ") + " from " + from + tail + ") " + a, sc
 }
 
 func (g *gen) tableItem(a string) (string, *genScope) {

@@ -223,13 +223,19 @@ func (g *gen) agg(sc *genScope, kind byte, depth int) string {
 	}
 	switch kind {
 	case kindInt:
+		if g.counted != "" && g.one(2) {
+			return "count(distinct " + g.counted + ")" + filter
+		}
+		if g.one(8) {
+			return "count(distinct " + x(allKinds[g.n(len(allKinds))]) + ")" + filter
+		}
 		return g.pick("count(*)", "count("+x(kindText)+")", "max("+x(kindInt)+")", "min("+x(kindInt)+")",
-			"sum("+x(kindInt)+")", "count(distinct "+x(kindInt)+")", "bit_or("+x(kindInt)+")") + filter
+			"sum("+x(kindInt)+")", "sum(distinct "+x(kindInt)+")", "bit_or("+x(kindInt)+")") + filter
 	case kindText:
 		e := x(kindText)
 		return g.pick("min("+e+")", "max("+e+")", "string_agg("+e+", ',' order by "+e+")") + filter
 	case kindNum:
-		return g.pick("sum("+x(kindNum)+")", "avg("+x(kindInt)+")", "avg("+x(kindNum)+")", "max("+x(kindNum)+")", "sum(distinct "+x(kindNum)+")") + filter
+		return g.pick("sum("+x(kindNum)+")", "avg("+x(kindInt)+")", "avg("+x(kindNum)+")", "max("+x(kindNum)+")", "sum(distinct "+x(kindNum)+")", "avg(distinct "+x(kindInt)+")") + filter
 	case kindDate:
 		return g.pick("min(", "max(") + x(kindDate) + ")" + filter
 	case kindBool:

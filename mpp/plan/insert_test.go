@@ -236,6 +236,9 @@ func (g *gen) insertion(name string) (table, create, sql string) {
 			dist = "distributed by (o1, o2)"
 		}
 	}
+	if copied >= 0 && strings.HasSuffix(rows, " from "+g.tables[copied].name) && g.one(2) {
+		dist = "distributed replicated"
+	}
 	create = "create table " + name + " (" + strings.Join(defs, ", ") + ") " + dist
 	return name, create, "insert into " + name + " " + rows
 }

@@ -34,7 +34,10 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	if p.opt.NoPushdown || p.opt.noIslands || lv.untyped() {
 		return false, nil
 	}
-	sh, why := p.placed(lv)
+	sh, why, err := p.placed(lv)
+	if err != nil {
+		return false, err
+	}
 	if sh != nil {
 		done, why, err = p.pushWith(sh, root)
 		if !done && err == nil && why == aggregateDistinct {
@@ -52,26 +55,15 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 		}
 	}
 	if done {
-		p.keepInputs(sh)
+		p.keepInputs(sh, len(p.slices)-1, false)
+	} else {
+		p.uncut()
 	}
-	p.moves = nil
+	p.moves, p.undo = nil, nil
 	if root && !done {
 		p.because(why)
 	}
 	return done, err
-}
-
-// placed is the shape of a level whose rows are where they have to be, after
-// the moves it takes, or why there is none.
-func (p *planner) placed(lv *level) (*shape, string) {
-	sh, why := p.shapeOf(lv)
-	if sh == nil {
-		sh, why = p.moveTables(lv, why)
-	}
-	if own := lv.ownerReads(); sh != nil && own != "" {
-		return nil, own
-	}
-	return sh, why
 }
 
 // pushWith is push with the inputs that the planner's moves need.
@@ -89,7 +81,7 @@ func (p *planner) push(sh *shape, root bool) (bool, string, error) {
 	}
 	if sh.rest > 0 {
 		if sh.aggregates && sh.from.kind != locusReplicated {
-			return p.pushTwoStage(sh) // the coordinator evaluates them
+			return p.pushTwoStage(sh, root) // the coordinator evaluates them
 		}
 		return false, subExpression, nil
 	}
@@ -104,12 +96,12 @@ func (p *planner) push(sh *shape, root bool) (bool, string, error) {
 	}
 	if sh.windows && !sh.windowsByKey() {
 		if sh.aggregates {
-			return p.pushTwoStage(sh)
+			return p.pushTwoStage(sh, root)
 		}
 		return false, "a window that needs the rows of several segments", nil
 	}
 	if sh.aggregates && !sh.groupsByKey() {
-		return p.pushTwoStage(sh)
+		return p.pushTwoStage(sh, root)
 	}
 	return p.pushRows(sh, root)
 }

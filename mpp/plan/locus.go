@@ -351,6 +351,9 @@ func (p *planner) rteLocus(r *rte) (locus, string) {
 }
 
 func (p *planner) tableLocus(r *rte) (locus, string) {
+	if r.first != nil {
+		return locus{}, apart // it is nowhere until it is moved
+	}
 	n := p.opt.NumSegments
 	if r.random || r.rel.Policy == nil {
 		return locus{kind: locusStrewn, segs: n}, ""

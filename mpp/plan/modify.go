@@ -285,7 +285,7 @@ func (m *modifier) local() (*Query, error) {
 		}
 	}
 	m.writeBack(lv)
-	q.Kind, q.Slices = Top, append(m.slices, m.inputs...)
+	q.Kind, q.Slices = Top, m.all()
 	q.Top, err = m.deparse(m.stmt)
 	return q, err
 }

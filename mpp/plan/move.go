@@ -135,8 +135,17 @@ func (p *planner) makeInputs(sh *shape) error {
 // makeInput makes the slice of one moved table; to are the segments it is sent
 // to, nil for all.
 func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
-	sel, cols, _ := p.scan(r)
-	s := Slice{Columns: cols, Segments: p.scanSegments(m.lv, r, where), Relation: r.rel.Name, Motion: RedistributeMotion}
+	s := Slice{Relation: r.rel.Name, Motion: RedistributeMotion}
+	var sel *pg.SelectStmt
+	var cols []Column
+	if f := r.first; f != nil {
+		// A second stage has no WHERE.
+		sel, cols, s.Segments = proto.CloneOf(f.sel), r.rel.Columns, f.segments
+	} else {
+		sel, cols, _ = p.scan(r)
+		s.Segments = p.scanSegments(m.lv, r, where)
+	}
+	s.Columns = cols
 	_, s.Rows = scanBytes(r, where)
 	if r.rel.Rows <= 0 {
 		s.Rows = 0
@@ -198,16 +207,34 @@ func (p *planner) moved(sql string) string {
 	return sql
 }
 
-// keepInputs takes the slices of an island's moved tables into the plan. The
-// island's own slice is the last one made.
-func (p *planner) keepInputs(sh *shape) {
+// input is a slice that sends its rows to another.
+type input struct {
+	Slice
+	second bool // To is an index of the plan's inputs
+}
+
+// keepInputs takes the slices of an island's moved tables into the plan. to is
+// the island's own slice, one of the plan's slices or, with second, its inputs.
+func (p *planner) keepInputs(sh *shape, to int, second bool) {
 	sh.lv.each(func(lv *level) bool {
 		for _, r := range lv.rtes {
 			if m := p.moves[r]; m != nil {
-				m.slice.To = len(p.slices) - 1
-				p.inputs = append(p.inputs, m.slice)
+				m.slice.To = to
+				p.inputs = append(p.inputs, input{m.slice, second})
 			}
 		}
 		return true
 	})
+}
+
+// all are the plan's slices, its inputs after those that read them.
+func (p *planner) all() []Slice {
+	out := slices.Clone(p.slices)
+	for _, in := range p.inputs {
+		if in.second {
+			in.To += len(p.slices)
+		}
+		out = append(out, in.Slice)
+	}
+	return out
 }

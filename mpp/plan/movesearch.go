@@ -44,7 +44,8 @@ type leaf struct {
 	alone float64 // bytes that are gathered when nothing is moved
 	fixed string  // why it cannot be moved, "" if it can
 	home  locus
-	// asked: of a sub-select in an expression, which makes no rows.
+	// asked: of a sub-select in an expression, which makes no rows, or of one that
+	// makes one row.
 	asked bool
 	set   *level // the outermost set operation it is in, in FROM or the island itself
 }
@@ -94,15 +95,15 @@ type mover struct {
 type link struct{ a, b *rte }
 
 // moveTables finds the cheapest moves that let the segments run a level, and
-// sets them. why says why there are none.
-func (p *planner) moveTables(lv *level, why string) (*shape, string) {
+// sets them. cost is what they move; why says why there are none.
+func (p *planner) moveTables(lv *level, why string) (sh *shape, cost float64, reason string) {
 	if p.opt.NoMotions || !movesHelp(why) || lv.unionAll() {
 		// The arms of a UNION ALL are as good each for itself.
-		return nil, why
+		return nil, 0, why
 	}
 	mv := &mover{p: p, lv: lv}
 	if !mv.collect(lv) || len(mv.leaves) == 0 {
-		return nil, why
+		return nil, 0, why
 	}
 	return mv.search(why, func(*shape) bool { return true })
 }
@@ -127,11 +128,7 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 	if !mv.collect(lv) || len(mv.leaves) == 0 {
 		return nil
 	}
-	bytes := 0.0
-	for _, l := range mv.leaves {
-		bytes += l.alone
-	}
-	if bytes < regroupBytes {
+	if mv.gathers() < regroupBytes {
 		return nil
 	}
 	var args []*pg.Node // of aggregates with DISTINCT
@@ -145,7 +142,7 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 			mv.note(inner(id)...)
 		}
 	}
-	found, _ := mv.search("", func(sh *shape) bool {
+	found, _, _ := mv.search("", func(sh *shape) bool {
 		if p.clauses(sh, false) != "" {
 			return false
 		}
@@ -163,14 +160,10 @@ func (p *planner) regroup(lv *level, sh *shape) *shape {
 }
 
 // search sets the cheapest moves that make an island of the level that is to
-// the mind of accept. why says why there are none.
-func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
+// the mind of accept. cost is what they move; why says why there are none.
+func (mv *mover) search(why string, accept func(*shape) bool) (sh *shape, cost float64, reason string) {
 	p, lv := mv.p, mv.lv
-	gather := 0.0 // what gathering all the tables would cost
-	for _, l := range mv.leaves {
-		gather += l.alone
-	}
-	gather *= gatherWeight
+	gather := mv.gathers() * gatherWeight // what gathering all the tables would cost
 	todo := mv.start()
 	for range maxCandidates {
 		if todo.Len() == 0 {
@@ -185,7 +178,7 @@ func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 		sh, still := p.shapeOf(lv)
 		if sh == nil && !movesHelp(still) {
 			p.moves = nil
-			return nil, still
+			return nil, 0, still
 		}
 		if sh != nil && mv.swells(sh, gather) {
 			why += ", and there are more pairs of rows than rows"
@@ -193,7 +186,7 @@ func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 			break
 		}
 		if sh != nil && accept(sh) {
-			return sh, ""
+			return sh, c.cost, ""
 		}
 		p.moves = nil
 		c.next(&todo)
@@ -204,7 +197,15 @@ func (mv *mover) search(why string, accept func(*shape) bool) (*shape, string) {
 			break
 		}
 	}
-	return nil, why
+	return nil, 0, why
+}
+
+// gathers is how many bytes are gathered when nothing is moved.
+func (mv *mover) gathers() (bytes float64) {
+	for _, l := range mv.leaves {
+		bytes += l.alone
+	}
+	return bytes
 }
 
 // movesHelp says whether a level that is no island for that reason may be one
@@ -237,6 +238,7 @@ func (mv *mover) collect(lv *level) bool {
 			}
 			l.alone = l.bytes
 			l.home, _ = p.tableLocus(r)
+			l.asked = r.first != nil && len(lv.sel.GroupClause) == 0
 			mv.leaves = append(mv.leaves, l)
 			for _, key := range l.home.keys {
 				mv.note(key[0])
@@ -302,7 +304,9 @@ func (mv *mover) collectBelow(lv *level) bool {
 	if sh, _ := mv.p.shapeOf(lv); sh != nil && (sh.aggregates || len(lv.sel.DistinctClause) > 0) {
 		// It can aggregate its rows where they are, in two stages.
 		for _, l := range mv.leaves[before:] {
-			l.alone = l.bytes * groupsShare
+			if l.rte.first == nil { // else it has
+				l.alone = l.bytes * groupsShare
+			}
 		}
 	}
 	return true

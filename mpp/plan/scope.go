@@ -35,9 +35,10 @@ type rte struct {
 	owner  string    // whose rights it is read with, "" the user's
 	// filtered: row-level security is seen to by the level.
 	filtered bool
-	sub      *level // rteSub
-	inner    []*rte // rteJoin: what it joins
-	hidden   bool   // inside an aliased join
+	sub      *level      // rteSub
+	first    *firstStage // of an rteGather that is no table
+	inner    []*rte      // rteJoin: what it joins
+	hidden   bool        // inside an aliased join
 	scope    *scope
 
 	// What the query uses of it, for rteGather.

@@ -98,7 +98,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	if p.direct {
-		q.Kind, q.Slices, q.gathered = Gather, append(p.slices, p.inputs...), p.gathered
+		q.Kind, q.Slices, q.gathered = Gather, p.all(), p.gathered
 		return nil
 	}
 	if err := p.prepare(levels); err != nil {
@@ -113,7 +113,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	if err != nil {
 		return err
 	}
-	q.Kind, q.Top, q.Slices, q.Reason = Top, top, append(p.slices, p.inputs...), p.reason
+	q.Kind, q.Top, q.Slices, q.Reason = Top, top, p.all(), p.reason
 	if p.folded == lv && len(p.slices) == 1 {
 		q.Fold = p.fold
 	}

@@ -178,7 +178,12 @@ func (p *planner) levelLocus(lv *level) (rowsLocus, string) {
 	if sh.rest > 0 {
 		return rowsLocus{}, subExpression
 	}
-	if sh.windows && !sh.windowsByKey() || sh.aggregates && !sh.groupsByKey() || !lv.known {
+	if sh.from.kind == locusReplicated && sh.aggregates && !sh.windows && lv.exactGroups() {
+		// Each segment has all of the first stages' rows.
+		if why := p.clauses(sh, true); why != "" {
+			return rowsLocus{}, why
+		}
+	} else if sh.windows && !sh.windowsByKey() || sh.aggregates && !sh.groupsByKey() || !lv.known {
 		// Not even over replicated tables: numbers given to rows in no
 		// order would be others on each segment.
 		return rowsLocus{}, subGroups

@@ -13,8 +13,9 @@ type planner struct {
 	look     *lookup
 	opt      Options
 	slices   []Slice
-	inputs   []Slice // of islands, see move
+	inputs   []input // of islands, see move
 	moves    map[*rte]*move
+	undo     []func() // see cutGroups
 	marks    int
 	sources  []source
 	salt     string // keeps the marks of sources apart from the user's names

@@ -187,7 +187,8 @@ func (m Motion) String() string {
 // at all: what one of them does not read yet must not keep it from the others.
 //
 // The slices whose Motion is a GatherMotion come before those that are not:
-// inputs of other slices, whose SQL reads them as Query.Top reads its sources,
+// inputs of other slices, each after the one that reads it, which may itself be
+// an input. The SQL of that one reads them as Query.Top reads its sources,
 //
 //	pg_catalog.gp_motion_recv('gp_motion', 'token') AS alias(column type, …)
 //

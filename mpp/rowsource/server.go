@@ -27,7 +27,8 @@ import (
 
 // Source is the rows of one token.
 type Source struct {
-	// Columns is how many columns the rows have, at least 1.
+	// Columns is how many columns the rows have, at least 1. Rows without any are
+	// read as rows of one, which is NULL: whoever reads has to name one.
 	Columns int
 	// Styles are parameters as they were when the rows' values were printed,
 	// such as DateStyle: the reader takes the values accordingly. Nil means
@@ -88,6 +89,9 @@ func (r Row) Encode(dst []byte) ([]byte, error) {
 	dst = append(dst, 'D', byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	return append(dst, r...), nil
 }
+
+// oneNull is the body of a row of one column.
+var oneNull = []byte{0, 1, 0xff, 0xff, 0xff, 0xff}
 
 // NewToken returns a name nobody can guess.
 func NewToken() string {
@@ -309,7 +313,11 @@ func (c *reader) answer(ctx context.Context, query string) {
 		}
 	}
 	err := src.Rows(ctx, func(row []byte) error {
-		describe(int(row[0])<<8 | int(row[1]))
+		columns := int(row[0])<<8 | int(row[1])
+		if columns == 0 {
+			columns, row = 1, oneNull
+		}
+		describe(columns)
 		c.send(Row(row))
 		return c.err
 	})

@@ -109,6 +109,9 @@ func TestServer(t *testing.T) {
 	s.Add("some", source(5000, nil))
 	s.Add("none", source(0, nil))
 	s.Add("bad", source(3, &pgconn.PgError{Code: "22012", Message: "division by zero (seg1)"}))
+	s.Add("bare", Source{Columns: 1, Rows: func(_ context.Context, sink func([]byte) error) error {
+		return errors.Join(sink([]byte{0, 0}), sink([]byte{0, 0}))
+	}})
 	for token, style := range map[string]string{"us": "SQL, MDY", "eu": "SQL, DMY", "iso": ""} {
 		text := map[string]string{"us": "02/28/2020", "eu": "28/02/2020", "iso": "2020-02-28"}[token]
 		s.Add(token, Source{Columns: 2, Styles: func() map[string]string { return map[string]string{"DateStyle": style} },
@@ -128,6 +131,9 @@ func TestServer(t *testing.T) {
 		}
 		if got, err := ask("none"); err != nil || got != "0 0 0" {
 			t.Errorf("%s, %v", got, err)
+		}
+		if got, err := value(conn, "SELECT count(*) || ' ' || count(a) FROM dblink('m', 'bare') AS t(a bool)"); err != nil || got != "2 0" {
+			t.Errorf("rows without columns: %s, %v", got, err)
 		}
 		for token, want := range map[string]string{"bad": "22012", "nix": "34000"} {
 			if _, err := ask(token); code(err) != want {

@@ -172,7 +172,7 @@ func (s *Session) copyTo(req *request, st *pg.CopyStmt, r *relation) error {
 		return err
 	}
 	rows := 0
-	err = s.gatherFirst(req.ctx, []dispatch.Slice{{Index: 1, SQL: text, Copy: true, Segments: segs}}, nil, func(line []byte) error {
+	err = s.gatherFirst(req.ctx, []dispatch.Slice{{Index: 1, SQL: text, Copy: true, Segments: segs}}, nil, false, func(line []byte) error {
 		rows++
 		s.out.send(copyBody(line))
 		return s.out.err

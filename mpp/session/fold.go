@@ -1,13 +1,12 @@
 package session
 
 import (
-	"context"
 	"encoding/binary"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
 
@@ -80,10 +79,18 @@ func (f *folding) row(formats []int16) *pgproto3.DataRow {
 }
 
 // fold answers a query whose second stage needs no PostgreSQL.
-func (s *Session) fold(ctx context.Context, q *plan.Query, params []dispatch.Param, formats []int16) (*pgproto3.DataRow, error) {
-	f := newFolding(q.Fold)
-	if err := s.gather(ctx, q.Slices, params, nil, f.add); err != nil {
+func (s *Session) fold(req *request, q *plan.Query) (*pgproto3.DataRow, error) {
+	if err := s.beforeDispatch(req.ctx); err != nil {
 		return nil, err
 	}
-	return f.row(formats), nil
+	f := newFolding(q.Fold)
+	begin := time.Now()
+	err := s.gatherFirst(req.ctx, s.dispatched(q.Slices, req.params), nil, req.quick != nil && req.quick.short, f.add)
+	if req.quick != nil {
+		req.quick.short = time.Since(begin) < shortRun
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.row(req.formats), nil
 }

@@ -363,3 +363,11 @@ var endsTransaction = regexp.MustCompile(`(?i)\b(commit|rollback)\b`)
 // endsTransactions says whether what is called may end transactions, as far as
 // texts tell.
 func (r *functionReads) endsTransactions() bool { return endsTransaction.MatchString(r.text) }
+
+// setsParameter finds SET, RESET and DISCARD at the beginning of a statement, or
+// of a line, where an UPDATE's is a false alarm; and set_config.
+var setsParameter = regexp.MustCompile(`(?im)\bset_config\b|(?:^|[;'"$]|\b(?:begin|then|else|loop|execute|do)\b)(?:\s|--.*\n)*(?:set|reset|discard)\s`)
+
+// setsParameters says whether what is called may set parameters of the session,
+// as far as texts tell.
+func (r *functionReads) setsParameters() bool { return setsParameter.MatchString(r.text) }

@@ -52,6 +52,14 @@ func TestFollow(t *testing.T) {
 			t.Errorf("%q ends transactions: %v", text, !want)
 		}
 	}
+	for text, want := range map[string]bool{"begin perform set_config('a', 'b', false); end": true, "select 1; SET a = 1": true, "begin\n  set local a to 1; end": true,
+		"execute format('reset %I', a)": true, "-- first\nset role x": true, "begin -- then\n discard all; end": true, "if a then set b = c; end if": true,
+		"update t set a = 1": false, "my_set_config": false, "insert into t values (1) on conflict do update set a = 1": false, "f": false, "settle; reset_all()": false} {
+		r := &functionReads{}
+		if r.follow(src, text); r.setsParameters() != want {
+			t.Errorf("%q sets parameters: %v", text, !want)
+		}
+	}
 	if got := oids([]uint32{1, 22}) + fmt.Sprint(oids(nil)); got != "'{1,22}'::oid[]'{}'::oid[]" {
 		t.Error(got)
 	}

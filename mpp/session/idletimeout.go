@@ -15,7 +15,8 @@ import (
 type idleTimeouts struct {
 	values  map[string]string // those that are not 0
 	session bool              // they are put off for the session,
-	local   bool              // for the transaction
+	local   bool              // for the transaction,
+	unsure  bool              // or as they were at a savepoint
 }
 
 const (
@@ -32,7 +33,7 @@ func (i *idleTimeouts) note(name, value string) {
 			i.values = map[string]string{}
 		}
 		i.values[name] = value
-	case !i.session && !i.local:
+	case !i.session && !i.local && !i.unsure:
 		delete(i.values, name)
 	}
 }
@@ -40,19 +41,30 @@ func (i *idleTimeouts) note(name, value string) {
 // putOff keeps the server from ending the session while segments work.
 func (s *Session) putOffIdle() error {
 	i := &s.idle
-	if len(i.values) == 0 || i.session || i.local {
+	block := s.link.status == 'T' // where they may have been set again, for it alone
+	if len(i.values) == 0 || !i.unsure && (i.local || i.session && !block) {
 		return nil
 	}
-	i.local = s.link.status == 'T'
-	i.session = !i.local
-	return s.setIdle("0", i.local)
+	i.unsure = false
+	if block {
+		i.local = true
+	} else {
+		i.session = true
+	}
+	return s.setIdle("0", block)
 }
+
+// blockEnds notes that what was set for the transaction is set no more.
+func (i *idleTimeouts) blockEnds() { i.local, i.unsure = false, false }
+
+// rolledBack notes that the transaction has gone back to a savepoint.
+func (i *idleTimeouts) rolledBack() { i.local, i.unsure = false, true }
 
 // restoreIdle sets the timeouts again before the session waits. In a failed
 // transaction nothing can be set; its end brings the old values back.
 func (s *Session) restoreIdle() {
 	i := &s.idle
-	if !i.session && !i.local || s.link.broken != nil {
+	if !i.session && !i.local && !i.unsure || s.link.broken != nil {
 		return
 	}
 	switch s.link.status {
@@ -64,7 +76,7 @@ func (s *Session) restoreIdle() {
 		}
 		i.session = false
 	}
-	i.local = false
+	i.blockEnds()
 }
 
 // setIdle sets the timeouts to value, or to what they were unless the user has

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/trunkline-db/trunkline/internal/local"
 )
 
 // link is a session's connection to the PostgreSQL server of its own instance.
@@ -46,10 +48,7 @@ func dialLink(ctx context.Context, socket, user, database string, params map[str
 	cfg.TLSConfig, cfg.Fallbacks = nil, nil
 	cfg.RuntimeParams = params
 	cfg.ConnectTimeout = 30 * time.Second
-	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return local.DialQuiet(ctx, socket) }
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"/"}, nil }
 	var reader *messageReader
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
 )
 
@@ -170,6 +171,51 @@ func TestMemberOf(t *testing.T) {
 	} {
 		if got, err := s.memberOf(t.Context(), c.user, c.role); err != nil || got != c.want {
 			t.Errorf("%s in %s: %v, %v", c.user, c.role, got, err)
+		}
+	}
+}
+
+// TestPutOffIdle: timeouts are off whenever segments work and on whenever the
+// client is waited for, whatever has ended in between, as in a query string of
+// several statements.
+func TestPutOffIdle(t *testing.T) {
+	srv := pgtest.Start(t)
+	const name, given = "idle_in_transaction_session_timeout", "7s"
+	for _, steps := range []string{"off on", "off BEGIN on off on COMMIT off on", "BEGIN off COMMIT BEGIN off on ROLLBACK on off on",
+		"BEGIN off SAVEPOINT_a on ROLLBACK_TO_a on off on", "BEGIN SAVEPOINT_a off ROLLBACK_TO_a off on COMMIT on", "BEGIN off COMMIT off BEGIN off on COMMIT on"} {
+		s := &Session{link: dialTest(t, srv), gang: &dispatch.Gang{}}
+		do := func(sql string) string {
+			t.Helper()
+			res, err := s.link.query(sql)
+			if err != nil {
+				t.Fatal(steps, err)
+			}
+			return string(res.value())
+		}
+		do("SET " + name + " = '" + given + "'")
+		s.idle.note(name, "7000")
+		for i, step := range strings.Fields(steps) {
+			want := given
+			switch step {
+			case "off":
+				if err := s.putOffIdle(); err != nil {
+					t.Fatal(steps, err)
+				}
+				want = "0"
+			case "on":
+				s.restoreIdle()
+			default:
+				do(strings.ReplaceAll(step, "_", " "))
+				if strings.HasPrefix(step, "ROLLBACK_TO") {
+					s.idle.rolledBack()
+				} else if s.link.status == 'I' {
+					s.transactionEnded()
+				}
+				continue
+			}
+			if got := do("SHOW " + name); got != want {
+				t.Errorf("%s: after step %d it is %s", steps, i+1, got)
+			}
 		}
 	}
 }

@@ -373,3 +373,15 @@ func TestKnownLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestDispatched: executors hear what catalog a slice was made for, or they would
+// parse it each time.
+func TestDispatched(t *testing.T) {
+	var s Session
+	s.cache.reset(6)
+	for _, d := range s.dispatched([]plan.Slice{{SQL: "SELECT 1"}, {SQL: "SELECT 2"}}, nil) {
+		if d.Prepared != 7 {
+			t.Errorf("%s: version %d of the catalog", d.SQL, d.Prepared)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
@@ -13,8 +14,13 @@ import (
 type quick struct {
 	stmt     *plan.Statement
 	query    *plan.Query
-	segments int // that there were
+	segments int  // that there were
+	short    bool // its last run was
 }
+
+// shortRun is how long a run may have taken that the next one is supposed to be
+// short: about what other sessions' commits may be kept waiting by a reader.
+const shortRun = 20 * time.Millisecond
 
 // quickLimit is how many a session keeps: more than an application has different
 // statements, as a rule, and some megabytes at most.
@@ -34,7 +40,7 @@ func newQuickKey(text string, types []uint32) quickKey {
 }
 
 // quick is the plan of the request's statement; nil when it has to be made.
-func (s *Session) quick(req *request) *plan.Query {
+func (s *Session) quick(req *request) *quick {
 	if req.stmt == nil || s.analyzing() != nil {
 		return nil
 	}
@@ -42,7 +48,7 @@ func (s *Session) quick(req *request) *plan.Query {
 	if !ok || q.segments != s.numSegments() {
 		return nil
 	}
-	return q.query
+	return q
 }
 
 // parseOnce parses one statement of a query string, unless it is kept.
@@ -66,5 +72,5 @@ func (s *Session) keepQuick(req *request, q *plan.Query, unsteady int) {
 	if len(s.cache.quick) >= quickLimit {
 		clear(s.cache.quick)
 	}
-	s.cache.quick[newQuickKey(req.text, req.types)] = quick{req.stmt, q, s.numSegments()}
+	s.cache.quick[newQuickKey(req.text, req.types)] = &quick{stmt: req.stmt, query: q, segments: s.numSegments()}
 }

@@ -83,7 +83,7 @@ type cache struct {
 	functions map[plan.Name]plan.Func
 	sources   *functionSources
 	fields    map[string][]pgproto3.FieldDescription // of described statements
-	quick     map[quickKey]quick
+	quick     map[quickKey]*quick
 	bytewise  map[string]bool // of collations: see Session.bytewise
 }
 
@@ -93,7 +93,7 @@ func (c *cache) reset(tick uint64) {
 	c.functions = map[plan.Name]plan.Func{}
 	c.sources = nil
 	c.fields = map[string][]pgproto3.FieldDescription{}
-	c.quick = map[quickKey]quick{}
+	c.quick = map[quickKey]*quick{}
 	c.bytewise = map[string]bool{}
 }
 

@@ -31,6 +31,8 @@ type request struct {
 	describe bool
 	// portal is set in the extended protocol.
 	portal *portal
+	// quick is what is kept of the statement, if it is planned already.
+	quick *quick
 	// last says that nothing follows in the same query string.
 	last bool
 }
@@ -243,7 +245,7 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 			}
 		}
 		if q.Fold != nil && s.analyzing() == nil {
-			row, err := s.fold(req.ctx, q, req.params, req.formats)
+			row, err := s.fold(req, q)
 			if err != nil {
 				return err
 			}
@@ -290,7 +292,7 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 	ds := s.dispatched(slices, params)
 	order := slices[0].Merge
 	ds[0].ResultFormats = order.Formats(formats)
-	return s.gatherFirst(ctx, ds, merge.New(order, formats), sink)
+	return s.gatherFirst(ctx, ds, merge.New(order, formats), false, sink)
 }
 
 // tornTries is how often a statement is begun again whose snapshots on different
@@ -309,8 +311,9 @@ func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running,
 }
 
 // gatherFirst opens the slices, runs the first of them and sinks its tuples,
-// merged unless order is nil.
-func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, order *merge.Merger, sink func([]byte) error) error {
+// merged unless order is nil. short says that it is likely to have little to do, and
+// sends some rows at most.
+func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, order *merge.Merger, short bool, sink func([]byte) error) error {
 	var end *reception
 	run, err := s.openWhole(ctx, func() (run *dispatch.Running, err error) {
 		s.command++
@@ -318,6 +321,8 @@ func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, orde
 			return nil, err
 		}
 		begin := end.run()
+		begin.Short = short && begin.Receive != nil // the rows have to go somewhere
+		short = false                               // what waits for others will again
 		if run, err = s.gang.Open(ctx, s.command, slices, &begin); err != nil {
 			end.abort()
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
 	"github.com/trunkline-db/trunkline/mpp/auth"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
@@ -137,7 +138,6 @@ func (s *Server) Serve(ctx context.Context) error {
 		wg.Go(func() { rows.Serve(ctx) })
 		wg.Go(func() { _ = s.dispatch.Recover(ctx) })
 	}
-	s.tls.reload(s)
 	stopAccept := context.AfterFunc(ctx, func() { s.cfg.Listener.Close() })
 	defer stopAccept()
 	for {
@@ -214,6 +214,7 @@ func (s *Server) leave() {
 
 // serveConn serves one client from its first byte to its last.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+	conn = local.Quiet(conn)
 	defer conn.Close()
 	client, err := s.auth.Accept(ctx, conn)
 	if err != nil {

@@ -80,6 +80,9 @@ func (s *Session) shadowReads(ctx context.Context, r *functionReads) (func(error
 		if err != nil || s.link.status != 'T' {
 			return err
 		}
+		if r.setsParameters() {
+			s.settingsChanged()
+		}
 		_, err = s.local(fmt.Sprintf("SELECT pg_catalog.gp_watched(%s);", literal(string(w.raw))) + sh.drop())
 		return withoutContext(err)
 	}, nil

@@ -121,7 +121,8 @@ func (s *Session) run(req *request) error {
 	}
 	s.freshCache()
 	if q := s.quick(req); q != nil {
-		return s.runPlanned(req, q)
+		req.quick = q
+		return s.runPlanned(req, q.query)
 	}
 	sets, err := plan.CheckSetConfig(req.node, checkSetting)
 	if err != nil {

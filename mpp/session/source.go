@@ -102,7 +102,8 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
 		d := &ds[i]
-		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments, Count: count, ResultFormats: sl.Merge.Formats(nil)}
+		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments,
+			Prepared: s.cache.tick + 1, Count: count, ResultFormats: sl.Merge.Formats(nil)}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}

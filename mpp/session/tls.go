@@ -38,21 +38,40 @@ func (e *encryption) config(s *Server) *tls.Config {
 		// for it: a server that does not answer would let each client wait for
 		// those before it.
 		if !e.known.Load() && e.reads.Load() == n {
-			e.read(s)
+			if err := e.read(s); err != nil {
+				s.cfg.Log.Error("SSL configuration was not loaded", "error", err)
+			}
 		}
 	}
 	return e.cfg.Load()
 }
 
-// reload reads parameters and files again.
+// reload reads parameters and files again. As in PostgreSQL, what cannot be used
+// leaves in force what was.
 func (e *encryption) reload(s *Server) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.read(s)
+	if err := e.read(s); err != nil {
+		s.cfg.Log.Error("SSL configuration was not reloaded", "error", err)
+	}
 }
 
-// read has mu. As in PostgreSQL, what cannot be read leaves in force what was.
-func (e *encryption) read(s *Server) {
+// LoadTLS reads what connections are to be encrypted with, for at most
+// 3 seconds; it is called before Serve. The error says why there is nothing
+// to encrypt with though ssl is on: as in PostgreSQL, the instance must not start
+// then. That PostgreSQL does not tell its parameters is no error: the first client
+// has them read again.
+func (s *Server) LoadTLS() error {
+	s.tls.mu.Lock()
+	defer s.tls.mu.Unlock()
+	if err := s.tls.read(s); err != nil {
+		return fmt.Errorf("ssl is on, but connections cannot be encrypted: %w", err)
+	}
+	return nil
+}
+
+// read has mu. The error is one of the parameters' values or of the files.
+func (e *encryption) read(s *Server) error {
 	defer e.reads.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), encryptionLimit)
 	defer cancel()
@@ -64,7 +83,7 @@ func (e *encryption) read(s *Server) {
 	if err != nil { // the next client tries again
 		e.known.Store(false)
 		s.cfg.Log.Error("the parameters of SSL could not be read", "error", err)
-		return
+		return nil
 	}
 	defer e.known.Store(true) // when cfg is there
 	param := map[string]string{}
@@ -72,9 +91,8 @@ func (e *encryption) read(s *Server) {
 		param[string(row[0])] = string(row[1])
 	}
 	cfg, err := auth.LoadTLS(string(s.cfg.Dir), param)
-	if err != nil {
-		s.cfg.Log.Error("SSL configuration was not reloaded", "error", err)
-		return
+	if err == nil {
+		e.cfg.Store(cfg)
 	}
-	e.cfg.Store(cfg)
+	return err
 }

@@ -1,16 +1,20 @@
 package session
 
 import (
+	"crypto/elliptic"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	"github.com/trunkline-db/trunkline/internal/testkit/certs"
+	"github.com/trunkline-db/trunkline/mpp/internal/pgtest"
 )
 
 // TestEncryptionUnknown: clients of a server that does not say how to encrypt
@@ -58,4 +62,55 @@ func TestEncryptionUnknown(t *testing.T) {
 	}
 	ln.Close()
 	server.Wait()
+}
+
+// TestLoadTLS: whoever starts with files that cannot be used does not, whoever
+// reads them again keeps what was.
+func TestLoadTLS(t *testing.T) {
+	srv := pgtest.Start(t)
+	dir := datadir.Dir(t.TempDir())
+	if err := os.Symlink(srv.Dir, dir.SocketDir()); err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(Config{Dir: dir, Port: srv.Port, Role: Segment})
+	if err := s.LoadTLS(); err != nil || s.tls.config(s) != nil {
+		t.Fatalf("with ssl off: %v, %v", err, s.tls.config(s))
+	}
+	conn := srv.Connect(t)
+	pgtest.Query(t, conn, "ALTER SYSTEM SET ssl = on") // its own files are not there, so it goes on without
+	pgtest.Query(t, conn, "SELECT pg_reload_conf()")
+	for start := time.Now(); string(pgtest.Query(t, srv.Connect(t), "SHOW ssl")[0][0]) != "on"; time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("ssl stays off")
+		}
+	}
+	refused := func(words string) {
+		t.Helper()
+		if err := s.LoadTLS(); err == nil || !strings.HasPrefix(err.Error(), "ssl is on, but connections cannot be encrypted: could not "+words) {
+			t.Errorf("the server starts: %v; expected %s", err, words)
+		}
+	}
+	missing := filepath.Join(string(dir), "server.crt")
+	refused(`load server certificate file "` + missing + `": no such file or directory`)
+	s.Reload()
+	if s.tls.config(s) != nil {
+		t.Error("there is something to encrypt with")
+	}
+	pair := certs.NewAuthority(t, "authority", elliptic.P256()).Issue(t, "server", "127.0.0.1")
+	certs.Write(t, string(dir), "server.crt", pair.Cert)
+	refused("access private key file")
+	certs.Write(t, string(dir), "server.key", pair.Key)
+	if err := s.LoadTLS(); err != nil {
+		t.Fatal(err)
+	}
+	good := s.tls.config(s)
+	if good == nil {
+		t.Fatal("there is nothing to encrypt with")
+	}
+	certs.Write(t, string(dir), "server.crt", []byte("nonsense"))
+	refused("load server certificate file")
+	s.Reload()
+	if s.tls.config(s) != good {
+		t.Error("a file that cannot be used has changed what connections are encrypted with")
+	}
 }

@@ -206,6 +206,7 @@ func (s *Session) transactionEnded() {
 		s.settingsLost = true
 	}
 	s.txn = txn{}
+	s.idle.blockEnds()
 }
 
 // finishImplicit ends the block that the session opened itself.
@@ -277,6 +278,8 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 		verb := "ROLLBACK TO SAVEPOINT "
 		if st.Kind == pg.TransactionStmtKind_TRANS_STMT_RELEASE {
 			verb = "RELEASE SAVEPOINT "
+		} else {
+			s.idle.rolledBack()
 		}
 		if s.gang.InTransaction() {
 			if _, err := s.gang.Exec(ctx, nil, verb+catalog.Ident(st.SavepointName)); err != nil {

@@ -84,6 +84,9 @@ func (c *Conn) Served() bool { return c.served }
 // Early says whether the connection still waits for its backend's HELLO.
 func (c *Conn) Early() bool { return !c.backend && !c.gone && !c.ended }
 
+// Complete says whether all has arrived that will.
+func (c *Conn) Complete() bool { return c.byeGot }
+
 // Pending is the number of bytes that have arrived and have not been taken.
 func (c *Conn) Pending() int { return c.pending }
 

@@ -183,6 +183,13 @@ func (t *Table) Vacant(key icwire.Key, n int) bool {
 	return t.slots[key.ID()] == nil && n <= room
 }
 
+// Unclaimed says whether a backend that said HELLO with key would be served at
+// once, whatever has come for it.
+func (t *Table) Unclaimed(key icwire.Key) bool {
+	c := t.slots[key.ID()]
+	return c == nil || c.Early()
+}
+
 // Data takes a DATA packet for the local end named by key, or a part of one;
 // end says that it is the last part. With keep, payload goes to c's backend, or
 // waits for it, and counts as so many units when that has taken it; c is nil

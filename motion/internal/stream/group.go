@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -78,6 +79,18 @@ func (l *life) hold(c net.Conn) bool {
 		return false
 	}
 	l.conns = append(l.conns, c)
+	return true
+}
+
+// release takes back a connection that was held. False means that the motion has
+// failed, and that the connection has been closed.
+func (l *life) release(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return false
+	}
+	l.conns = slices.DeleteFunc(l.conns, func(x net.Conn) bool { return x == c })
 	return true
 }
 

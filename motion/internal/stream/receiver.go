@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -83,6 +84,60 @@ func (r *Receiver) Attach(i int, conn net.Conn) {
 	}
 	go in.read(conn)
 }
+
+// Take gives the receiver the whole stream from senders[i], for which there is no
+// connection then: the next n bytes of src, at most 64 kB. The error is src's;
+// what is wrong with the stream fails the motion.
+func (r *Receiver) Take(i, n int, src io.Reader) error {
+	buf := getBuffer(n, false)
+	buf.b = buf.b[:n]
+	if _, err := io.ReadFull(src, buf.b); err != nil {
+		buf.release()
+		return err
+	}
+	r.without(i, func(in *inStream) {
+		whole, _, eos, err := frame(buf.b, 0)
+		switch {
+		case err != nil:
+			in.lost(parseError(err, n-whole))
+		case eos && whole < n:
+			in.lost(parseError(errors.New("received data after the end of the stream"), n-whole))
+		case !eos:
+			in.lost(io.EOF)
+		case in.push(buf):
+			return
+		}
+		buf.release()
+	})
+	return nil
+}
+
+// Lose says that the stream from senders[i], for which there is no connection yet,
+// has been lost for that reason.
+func (r *Receiver) Lose(i int, err error) { r.without(i, func(in *inStream) { in.lost(err) }) }
+
+// without ends a stream that has no connection with what f does.
+func (r *Receiver) without(i int, f func(in *inStream)) {
+	in := r.streams[i]
+	r.mu.Lock()
+	over := in.gone || in.conn != nil
+	in.gone = in.gone || !over
+	r.mu.Unlock()
+	if !over {
+		f(in)
+		r.life.ended()
+	}
+}
+
+// Hold lets the motion close conn, which is none of a stream, when it fails, and
+// until Release. False means that it has failed, and conn is closed.
+func (r *Receiver) Hold(conn net.Conn) bool { return r.life.hold(conn) }
+
+// Release takes conn back. False means that the motion has failed.
+func (r *Receiver) Release(conn net.Conn) bool { return r.life.release(conn) }
+
+// Context ends with the motion.
+func (r *Receiver) Context() context.Context { return r.life.ctx }
 
 // Fail ends the motion with err, unless it has ended.
 func (r *Receiver) Fail(err error) { r.life.fail(err) }
