@@ -123,6 +123,9 @@ func (g *generator) conflict(tb table) string {
 
 func (g *generator) insertSelect(tb table) string {
 	cols := g.some(tb)
+	if !tb.unique && g.coin() {
+		return g.insertRows(tb, cols)
+	}
 	typs := make([]string, len(cols))
 	order := make([]string, len(cols))
 	for i, col := range cols {
@@ -131,6 +134,24 @@ func (g *generator) insertSelect(tb table) string {
 	// In order, for of two rows with the same key the first one counts.
 	return fmt.Sprintf("insert into %s (%s) %s order by %s limit 20%s%s", tb.name, strings.Join(names(cols), ", "), g.plain(typs, nil),
 		strings.Join(order, ", "), g.conflict(tb), g.returning(tb.columns(tb.name)))
+}
+
+// insertRows draws an INSERT of what one table has, in any order, which segments
+// may run by themselves.
+func (g *generator) insertRows(tb table, cols []column) string {
+	from := rapid.SampledFrom(g.tables).Draw(g.rt, "from")
+	refs := from.columns("z")
+	exprs := make([]string, len(cols))
+	for i, col := range cols {
+		exprs[i] = g.expr(col.typ, refs)
+		for _, r := range refs {
+			if r.typ == col.typ && g.n(0, 3) > 0 {
+				exprs[i] = r.sql
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("insert into %s (%s) select %s from %s z%s", tb.name, strings.Join(names(cols), ", "), strings.Join(exprs, ", "), from.name, g.where(refs))
 }
 
 // set draws SET's list. A unique key is not changed: whether two rows are

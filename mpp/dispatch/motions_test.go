@@ -193,6 +193,73 @@ func TestMotionsInTransaction(t *testing.T) {
 	})
 }
 
+// TestWrites has a slice write what another sends it, on the segments of its key;
+// what fails on one is nowhere.
+func TestWrites(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		ctx := t.Context()
+		exec(t, g, nil, "DROP TABLE IF EXISTS written; CREATE TABLE written (i int CHECK (i <> 41))")
+		var copies bool
+		write := func(sql string) (tags []string, err error) {
+			if err := g.Begin(ctx, ""); err != nil {
+				return nil, err
+			}
+			defer g.Rollback(ctx)
+			g.MarkWrite(nil)
+			c.cmd++
+			to := Slice{Index: 2, SQL: "INSERT INTO written SELECT i FROM " + source(1, "i int"), Writes: true}
+			from := Slice{Index: 1, SQL: sql, Input: &Input{To: 2, Keys: []execute.Key{{Column: 0, OID: 23}}, Token: "token1", Columns: 1}}
+			if copies {
+				to.SQL, to.Data = "COPY written FROM STDIN (FORMAT binary)", "token1"
+				from.ResultFormats, from.Input.Binary = []int16{1}, true
+			}
+			r, err := g.Open(ctx, c.cmd, []Slice{to, from}, &Run{Slice: 2})
+			if err == nil {
+				err = r.Finish(ctx)
+			}
+			if err != nil {
+				return nil, err
+			}
+			for _, tag := range r.Tags(2) {
+				tags = append(tags, tag.String())
+			}
+			res, err := g.Exec(ctx, nil, "SELECT count(*) FROM written")
+			for i, r := range res {
+				if n := string(r.Rows[0][0]); !strings.HasSuffix(tags[i], " "+n) {
+					t.Errorf("seg%d has %s rows, its tag says %s", i, n, tags[i])
+				}
+			}
+			return tags, err
+		}
+		var first []string
+		for _, copies = range []bool{false, true} {
+			tags, err := write("SELECT generate_series(1, 40)")
+			if err != nil || len(tags) != nsegs || slices.Contains(tags, "INSERT 0 0") {
+				t.Errorf("%v, %v", tags, err)
+			}
+			for i := range tags {
+				tags[i] = tags[i][strings.LastIndexByte(tags[i], ' ')+1:]
+			}
+			if first == nil {
+				first = tags
+			}
+			if !slices.Equal(tags, first) {
+				t.Errorf("%v by INSERT, %v by COPY", first, tags)
+			}
+			for sql, want := range map[string]string{"SELECT generate_series(1, 45)": "23514", "SELECT 1 / (30 - i) FROM generate_series(1, 40) i": "22012"} {
+				if _, err := write(sql); code(err) != want {
+					t.Errorf("%v, expected %s", err, want)
+				}
+			}
+			for _, r := range exec(t, g, nil, "SELECT count(*) FROM written") {
+				if n := string(r.Rows[0][0]); n != "0" {
+					t.Errorf("seg%d has %s rows", r.Seg, n)
+				}
+			}
+		}
+	})
+}
+
 // TestMotionsEnd ends statements with motions in every way before all rows are
 // read: nothing hangs, the error is the one that tells, and the executors are
 // as they were.

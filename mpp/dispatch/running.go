@@ -35,6 +35,12 @@ type Slice struct {
 	// Count has the bytes and packets of its motion put into its Tags; see
 	// execute.Slice.
 	Count bool
+	// Writes says that SQL changes rows and returns none: Run has no receivers
+	// for it. See execute.Slice.
+	Writes bool
+	// Data is the token of the input that SQL, a COPY FROM STDIN, has for its
+	// data; see execute.Slice.
+	Data string
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
 	Input *Input
@@ -47,6 +53,8 @@ type Input struct {
 	// Keys are the key by which rows are distributed over the segments that run
 	// To, in their order; with none every row goes to each.
 	Keys []execute.Key
+	// Binary says that the slice's ResultFormats make the keys' values binary.
+	Binary bool
 	// Token is how the SQL of To asks for the rows, Columns how many they have.
 	Token   string
 	Columns int
@@ -284,7 +292,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
-			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count}
+			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count, Writes: s.Writes, Data: s.Data}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}
@@ -306,7 +314,7 @@ func (r *Running) encode(run *Run) error {
 // addMotions adds the motions between segments that a slice has a part in.
 func (r *Running) addMotions(e *execute.Slice, s *Slice) {
 	if in := s.Input; in != nil {
-		e.Out = &execute.Run{Slice: s.Index, RecvSlice: in.To, Receivers: r.Senders(in.To), Keys: in.Keys}
+		e.Out = &execute.Run{Slice: s.Index, RecvSlice: in.To, Receivers: r.Senders(in.To), Keys: in.Keys, Binary: in.Binary}
 	}
 	for i := range r.slices {
 		from := &r.slices[i]

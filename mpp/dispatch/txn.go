@@ -54,7 +54,14 @@ type CoordinatorTxn interface {
 // BEGIN together with the first statement, unless the isolation level needs
 // one snapshot for all: then every segment gets it now. On error there is no
 // transaction.
-func (g *Gang) Begin(ctx context.Context, modes string) error {
+func (g *Gang) Begin(ctx context.Context, modes string) error { return g.BeginLocked(ctx, modes, "") }
+
+// BeginLocked is Begin, but that lock runs on every segment before any snapshot
+// is taken: LOCK TABLE statements, which take none, so that what they name
+// stays as the snapshots find it. One segment is first, so that two
+// transactions that lock the same wait there for each other and not crosswise.
+// An error that is ErrTorn says that it may be tried again.
+func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 	if g.busy.Load() {
 		return errBusy()
 	}
@@ -68,6 +75,14 @@ func (g *Gang) Begin(ctx context.Context, modes string) error {
 		m.forgetTx()
 	}
 	g.tx = txn{active: true, modes: modes}
+	if lock != "" {
+		for _, segs := range [][]int{{int(g.members[0].seg.Content)}, nil} {
+			if _, err := g.Exec(ctx, segs, lock); err != nil {
+				g.rollback(ctx)
+				return err
+			}
+		}
+	}
 	up := strings.ToUpper(modes)
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
 		if err := g.snapshot(ctx); err != nil {
@@ -158,6 +173,10 @@ func (g *Gang) waitsForLock() bool {
 	}
 	return false
 }
+
+// Fixed says whether the transaction's snapshots were taken when it began, on
+// all segments at once: each of its statements sees the same.
+func (g *Gang) Fixed() bool { return g.tx.fixed }
 
 // InTransaction says whether Begin was called and the transaction not ended.
 func (g *Gang) InTransaction() bool { return g.tx.active }

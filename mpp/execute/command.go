@@ -73,6 +73,14 @@ type Slice struct {
 	// Count says that the command tag has the bytes and packets of the slice's
 	// motion before the rows: SELECT bytes packets rows.
 	Count bool `json:"count,omitempty"`
+	// Writes says that SQL changes rows and returns none. Such a slice has no
+	// motion, so that Run names no receivers, and takes its snapshot when it
+	// runs: what it reads should be its Inputs.
+	Writes bool `json:"writes,omitempty"`
+	// Data, of a slice that writes, is the token of the one of its inputs whose
+	// rows, in binary form, are the data of SQL: COPY … FROM STDIN (FORMAT
+	// binary). "": SQL is no COPY.
+	Data string `json:"data,omitempty"`
 }
 
 // Read is the scan of one table with the rights of a role other than the
@@ -116,10 +124,12 @@ type Run struct {
 	RecvSlice int16         `json:"recvSlice"`
 	Receivers []motion.Peer `json:"receivers,omitempty"`
 	Keys      []Key         `json:"keys,omitempty"`
+	// Binary says that the values of the keys are binary, else they are text.
+	Binary bool `json:"binary,omitempty"`
 }
 
 // Key is a column of the key by which rows are redistributed, as a table would
-// be distributed by it. The slice's values are text.
+// be distributed by it.
 type Key struct {
 	Column int    `json:"column"` // from 0
 	OID    uint32 `json:"oid"`    // of its type
@@ -242,6 +252,12 @@ func (c *Command) check() error {
 }
 
 func (s *Slice) checkMotions() error {
+	if s.Writes && (s.Copy || s.Out != nil || s.Read != nil || s.Count) {
+		return errors.New("it writes and has rows to send")
+	}
+	if s.Data != "" && (!s.Writes || !slices.ContainsFunc(s.Inputs, func(in Input) bool { return in.Token == s.Data })) {
+		return errors.New("its data is not one of its inputs")
+	}
 	if s.Copy && s.Out != nil {
 		return errors.New("a COPY is no input of another slice")
 	}

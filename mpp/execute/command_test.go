@@ -58,6 +58,8 @@ func TestCommandErrors(t *testing.T) {
 		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":2,"receivers":[{}]}}`: "slice 2 is to run",
 		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"run":{"slice":1}}`:                  "no receivers",
 		`1 {"op":"open","slices":[{"index":1,"sql":"a"}],"short":true}`:                       "one slice that is run",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a","writes":true,"count":true}]}`:         "it writes and has rows to send",
+		`1 {"op":"open","slices":[{"index":1,"sql":"a","writes":true,"data":"t"}]}`:           "its data is not one of its inputs",
 		`1 {"op":"run"}`:                   "no slice to run",
 		`1 {"op":"close","begin":"BEGIN"}`: "not opened",
 	} {

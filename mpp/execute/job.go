@@ -65,7 +65,7 @@ func (q *session) newJob(c *Command) (*job, error) {
 		q.open = make(map[int16]*portal, len(c.Slices))
 		for i := range c.Slices {
 			s := &c.Slices[i]
-			p := &portal{copy: s.Copy, out: s.Out != nil, readOnly: readOnly(s.SQL), count: s.Count}
+			p := &portal{copy: s.Copy, out: s.Out != nil, readOnly: readOnly(s.SQL), count: s.Count, writes: s.Writes, data: s.Data}
 			if !j.oneShot {
 				p.name = fmt.Sprintf("trunkline_%d", s.Index)
 			}
@@ -85,7 +85,7 @@ func (q *session) newJob(c *Command) (*job, error) {
 	}
 	if j.run != nil {
 		err := j.run.pass.issue()
-		if err == nil && len(c.Run.Receivers) == 0 && !j.run.out {
+		if err == nil && len(c.Run.Receivers) == 0 && !j.run.out && !j.run.writes {
 			err = &motion.Error{Code: "08P01", Message: fmt.Sprintf("slice %d has no receivers", c.Run.Slice)}
 		}
 		if err != nil {

@@ -15,13 +15,14 @@ import (
 type placer struct {
 	n      int // receivers
 	keys   []Key
+	binary bool // so are the values of the keys
 	hash   *cdbhash.Hasher
 	values [][]byte // of the keys
 	buf    []byte
 }
 
 func newPlacer(r *Run) (*placer, error) {
-	p := &placer{n: len(r.Receivers), keys: r.Keys}
+	p := &placer{n: len(r.Receivers), keys: r.Keys, binary: r.Binary}
 	if p.n < 2 || len(r.Keys) == 0 {
 		p.keys = nil
 		return p, nil
@@ -64,8 +65,8 @@ func (p *placer) place(row []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if text == nil {
-			p.values[i] = nil
+		if text == nil || p.binary {
+			p.values[i] = text
 			continue
 		}
 		from := len(p.buf)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -234,6 +235,9 @@ func (j *job) await(typ byte) error {
 
 // rows moves the rows of the running slice into its motion.
 func (j *job) rows() (string, error) {
+	if j.run.writes {
+		return j.write()
+	}
 	if j.run.out {
 		return j.q.stmt.Load().send(j)
 	}
@@ -251,6 +255,70 @@ func (j *job) rows() (string, error) {
 		return "", &failure{err: j.cause(err)}
 	}
 	return tag, nil
+}
+
+// write runs a slice that has no rows, and returns its command tag.
+func (j *job) write() (string, error) {
+	if j.run.data != "" {
+		if err := j.await('G'); err != nil {
+			return "", err
+		}
+		if err := j.copyIn(); err != nil {
+			return "", err
+		}
+	}
+	for {
+		t, body, err := j.next()
+		if err != nil {
+			return "", err
+		}
+		switch t {
+		case 'C':
+			return strings.TrimSuffix(string(body), "\x00"), nil
+		case 'E':
+			return "", j.pgFailure(body)
+		}
+	}
+}
+
+// copyBuffer is how much of COPY's data is written at a time.
+const copyBuffer = 64 << 10
+
+// copyIn gives PostgreSQL the rows of the slice's input. A DataRow's body is a
+// tuple of the binary format. Should PostgreSQL refuse one, it drops the rest and
+// says why at the end.
+func (j *job) copyIn() error {
+	st := j.q.stmt.Load()
+	at := slices.IndexFunc(st.inputs, func(in *incoming) bool { return in.Token == j.run.data })
+	buf := make([]byte, 0, copyBuffer)
+	write := func(data []byte) error {
+		if len(buf) > 0 && len(buf)+len(data) > copyBuffer {
+			if _, err := j.q.pg.Write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+		buf = appendFrontend(buf, &pgproto3.CopyData{Data: data})
+		return nil
+	}
+	err := write([]byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	if err == nil {
+		err = st.inputs[at].queue.Read(j.ctx, write)
+	}
+	if err == nil {
+		err = write([]byte{0xff, 0xff})
+	}
+	if err != nil {
+		// Waiting for data it would not heed a cancellation.
+		f := &failure{err: j.cause(err)}
+		if _, err := j.q.pg.Write(appendFrontend(nil, &pgproto3.CopyFail{Message: "the rows have not come"})); err != nil {
+			return err
+		}
+		return f
+	}
+	buf = appendFrontend(appendFrontend(buf, &pgproto3.CopyDone{}), &pgproto3.Flush{})
+	_, err = j.q.pg.Write(buf)
+	return err
 }
 
 // abandon stops PostgreSQL after the motion has failed.

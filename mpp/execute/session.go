@@ -58,8 +58,10 @@ type portal struct {
 	copy     bool
 	out      bool // its motion is the statement's
 	readOnly bool
-	count    bool  // see Slice.Count
-	pass     *pass // nil: it reads as the user
+	writes   bool   // see Slice.Writes
+	data     string // token of what it copies
+	count    bool   // see Slice.Count
+	pass     *pass  // nil: it reads as the user
 }
 
 // run serves the session until either connection ends.

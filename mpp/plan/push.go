@@ -160,7 +160,7 @@ func (p *planner) gatherAll(sh *shape, sel *pg.SelectStmt, segments []int) (bool
 	}
 	name, rows := sh.scans()
 	p.slices = append(p.slices, Slice{To: -1, SQL: sql, Params: params, Segments: segments, Relation: name, Rows: rows})
-	p.direct = true
+	p.direct, p.gathered = true, sh
 	return true, "", nil
 }
 

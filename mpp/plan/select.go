@@ -98,7 +98,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	if p.direct {
-		q.Kind, q.Slices = Gather, p.all()
+		q.Kind, q.Slices, q.gathered = Gather, p.all(), p.gathered
 		return nil
 	}
 	if err := p.prepare(levels); err != nil {

@@ -141,6 +141,8 @@ type Query struct {
 	// Slices[0], the only slice with a GatherMotion, without Top's being run:
 	// one Fold for each result column.
 	Fold []Fold
+
+	gathered *shape // of a Gather: the level that makes the rows
 }
 
 // Fold is an aggregate over whole numbers that the segments have aggregated.

@@ -38,6 +38,9 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 			return nil
 		}
 	}
+	if err := s.beginToCreate(req, st); err != nil {
+		return err
+	}
 	if s.link.status == 'I' {
 		if err := s.beginImplicit(); err != nil {
 			return err
@@ -115,7 +118,19 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.writeRows(req, &rowWriter{s: s, ctx: req.ctx, r: r}, source)
+	in, why, err := s.planPlaced(req, r, nil, source)
+	if err != nil {
+		return err
+	}
+	var n int64
+	if in != nil {
+		n, _, err = s.insertPlaced(req, in, source)
+	} else {
+		if a := s.analyzing(); a != nil {
+			a.reason = why
+		}
+		n, err = s.writeRows(req, &rowWriter{s: s, ctx: req.ctx, r: r}, source)
+	}
 	if err != nil {
 		return err
 	}

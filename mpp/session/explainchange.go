@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -26,6 +27,10 @@ type change struct {
 	topTokens []string    // of top's row sources
 	tokens    []map[int][]string
 	source    outcome
+	moved     []plan.Slice // of an INSERT whose rows segments send each other; the last writes
+	copies    bool         // it is a COPY of what the first sends
+	// movedTokens are those of its row sources.
+	movedTokens []string
 
 	segments int        // that may have to do something
 	direct   serverPlan // without ANALYZE: what one of them does
@@ -191,6 +196,16 @@ func (c *change) sourceEnds() {
 // analyzeChange runs a statement that changes a distributed table, for EXPLAIN
 // ANALYZE. What RETURNING yields goes nowhere.
 func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, error) {
+	if ins := req.node.GetInsertStmt(); ins != nil && s.alone() {
+		if err := s.beginToInsert(req, ins); err != nil {
+			return nil, err
+		}
+	}
+	if ctas := req.node.GetCreateTableAsStmt(); ctas != nil {
+		if err := s.beginToCreate(req, ctas); err != nil {
+			return nil, err
+		}
+	}
 	// In a transaction what servers are told is forgotten when it fails.
 	if err := s.beginImplicit(); err != nil {
 		return nil, err
@@ -285,6 +300,23 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 		if rows, err = s.insertSource(c.r, ins, req); err != nil {
 			return nil, err
 		}
+		in, why, err := s.planPlaced(req, c.r, ins, rows)
+		if err != nil {
+			return nil, err
+		}
+		if in != nil {
+			if len(in.slices) > 1 {
+				c.moved = in.slices
+			}
+			if c.copies = in.moved; c.copies {
+				if segs := in.insert().Segments; segs != nil {
+					c.segments = len(segs)
+				}
+				return c, nil
+			}
+			return c, ask(in.insert().Segments, in.insert().SQL)
+		}
+		c.reason = why
 		if err := w.spell(rows); err != nil {
 			return nil, err
 		}
@@ -378,12 +410,22 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 	var t *planTree
 	var source serverPlan
 	f := footing{reason: c.reason, planning: c.planning, took: c.took, summary: explainOn(st, "summary", true)}
-	if c.query == nil {
+	switch {
+	case c.moved != nil:
+		t = s.newTree(st, c.moved)
+	case c.query == nil:
 		t = s.newTree(st, nil)
-	} else {
+	default:
 		t = s.newTree(st, c.query.Slices)
 	}
-	if t.ran = ran; c.query != nil {
+	if t.ran = ran; c.moved != nil {
+		if err := s.movedPlans(req.ctx, t, st, c); err != nil {
+			return err
+		}
+		if c.copies {
+			source = t.sent(c)
+		}
+	} else if c.query != nil {
 		if err := s.slicePlans(req.ctx, t, st); err != nil {
 			return err
 		}
@@ -406,6 +448,54 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 		p.lines = v.lines(source.lines)
 	}
 	return s.sendPlan(req, st, p, f)
+}
+
+// movedPlans has the plans of the slices that send an INSERT its rows, and what
+// the INSERT's own reads.
+func (s *Session) movedPlans(ctx context.Context, t *planTree, st *pg.ExplainStmt, c *change) error {
+	last := len(c.moved) - 1
+	w := c.moved[last]
+	t.slices = c.moved[:last]
+	err := s.slicePlans(ctx, t, st)
+	if t.slices = c.moved; err != nil || c.copies {
+		return err
+	}
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	seg := 0
+	if w.Segments != nil {
+		seg = w.Segments[0]
+	}
+	res, err := s.gang.Exec(ctx, []int{seg}, namesTokens+w.SQL)
+	if err == nil {
+		c.movedTokens = tokensRead(planLines(firstColumn(res[0].Rows)))
+	}
+	return err
+}
+
+// sent is the plan of what the first slice sends to a COPY on each segment.
+func (t *planTree) sent(c *change) (p serverPlan) {
+	o := outcome{first: c.took, last: c.took}
+	for _, w := range c.steps {
+		for _, on := range w.segs {
+			o.rows += on.rows
+		}
+	}
+	var keys []string
+	for _, k := range t.slices[0].Keys {
+		keys = append(keys, explainName(t.slices[0].Columns[k].Name))
+	}
+	if t.json {
+		if p.tree = t.gatherNode(o); keys != nil {
+			p.tree["Hash Key"] = strings.Join(keys, ", ")
+		}
+		return p
+	}
+	if p.lines = t.gather(o); keys != nil {
+		p.lines = slices.Insert(p.lines, 1, strings.Repeat(" ", rootIndent)+"Hash Key: "+strings.Join(keys, ", "))
+	}
+	return p
 }
 
 // unplaced is an error of a statement that the client has not written.

@@ -152,18 +152,23 @@ func attach(lines []string, at int, below []string) []string {
 	return slices.Insert(slices.Clone(lines), end, asChild(below, indent)...)
 }
 
-// planOf is the plan of a step on the segment that has written most.
+// planOf is the plan of a step on the segment that has written most, with motions in the place of its row sources.
 func (v *changeView) planOf(w *written) serverPlan {
-	if v.t.ran == nil {
-		return v.c.direct
+	p := v.c.direct
+	if v.t.ran != nil {
+		seg := w.busiest()
+		if seg < 0 {
+			return serverPlan{}
+		}
+		if p = w.segs[seg].plan; !v.costs {
+			p.dropCosts()
+		}
 	}
-	seg := w.busiest()
-	if seg < 0 {
-		return serverPlan{}
-	}
-	p := w.segs[seg].plan
-	if !v.costs {
-		p.dropCosts()
+	if v.c.moved != nil && !v.c.copies {
+		p.lines = v.t.place(p.lines, v.c.movedTokens)
+		if p.tree != nil {
+			p.tree = v.t.placeTree(p.tree, v.c.movedTokens)
+		}
 	}
 	return p
 }
@@ -269,6 +274,8 @@ func (v *changeView) statistics() (lines []string) {
 		}
 		line := "  (slice0)    " + spread("Rows "+doneBy[w.op], len(w.segs), all.rows, w.segs[most].rows, most)
 		switch n := w.segs[most].statements; {
+		case w.copied && all.bytes == 0:
+			line += "  Received: what slice1 has sent, by COPY."
 		case w.copied:
 			line += fmt.Sprintf("  Received: %d bytes by COPY.", all.bytes)
 		case n > 1:

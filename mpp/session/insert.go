@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,8 +17,19 @@ import (
 )
 
 // runInsert places rows. The source is evaluated where its rows come together,
-// with defaults, and each row goes to the segment its key says.
+// with defaults, and each row goes to the segment its key says; or each segment
+// evaluates its share of the source, where that makes every row in its place.
 func (s *Session) runInsert(req *request, st *pg.InsertStmt) error {
+	for range tornTries {
+		if err := s.tryInsert(req, st); !errors.Is(err, errOutdated) {
+			return err
+		}
+		s.freshCache()
+	}
+	return sqlError("40001", "the definition of table %q, or of one that is read, has changed again and again: try again", st.Relation.Relname)
+}
+
+func (s *Session) tryInsert(req *request, st *pg.InsertStmt) error {
 	r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
 	if err != nil {
 		return err
@@ -91,6 +103,19 @@ func (s *Session) insertRows(req *request, w *rowWriter, st *pg.InsertStmt) (int
 	if err != nil {
 		return 0, err
 	}
+	in, why, err := s.planPlaced(req, w.r, st, source)
+	if err != nil {
+		return 0, err
+	}
+	if in != nil {
+		if n, done, err := s.insertPlaced(req, in, source); done || err != nil {
+			return n, err
+		}
+		why = "rights on some columns only"
+	}
+	if a := s.analyzing(); a != nil {
+		a.reason = why
+	}
 	return s.writeRows(req, w, source)
 }
 
@@ -154,20 +179,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		if len(sel.ValuesLists) > 0 {
 			width = len(sel.ValuesLists[0].GetList().GetItems())
 		} else {
-			text, err := plan.Deparse(st.SelectStmt)
-			if err != nil {
-				return nil, err
-			}
-			q, err := s.plan(st.SelectStmt, req.types, req.params)
-			if err != nil {
-				return nil, err
-			}
-			if q.Describe != "" {
-				text = q.Describe
-			} else if q.Kind == plan.Local && q.Top != "" {
-				text = q.Top
-			}
-			fields, err := s.describeFields(text, req.types)
+			fields, err := s.sourceFields(st, req)
 			if err != nil {
 				return nil, err
 			}
@@ -182,7 +194,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 	for i := range r.columns {
 		byName[r.columns[i].Name] = &r.columns[i]
 	}
-	from := ""
+	from, with := "", st.WithClause
 	cell := func(i int, c *column) string { return fmt.Sprintf("CAST(s.c%d AS %s)", i, c.castType()) }
 	switch {
 	case sel == nil: // DEFAULT VALUES
@@ -198,21 +210,25 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		from = "(" + text + ") AS s(" + numbered(width) + ")"
 		cell = func(i int, c *column) string { return fmt.Sprintf("s.c%d", i) }
 	default:
-		text, err := plan.Deparse(st.SelectStmt)
+		// Its WITH is the source's, where the planner looks through it.
+		if with == nil && sel.WithClause != nil {
+			with = sel.WithClause
+			sel = proto.CloneOf(sel)
+			sel.WithClause = nil
+		}
+		text, err := plan.Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: sel}})
 		if err != nil {
 			return nil, err
 		}
 		from = "(" + text + ") AS s(" + numbered(width) + ")"
 	}
 	var b strings.Builder
-	if st.WithClause != nil {
-		text, err := plan.Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
-			WithClause: st.WithClause, LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}}})
+	if with != nil {
+		text, err := withSQL(with)
 		if err != nil {
 			return nil, err
 		}
-		b.WriteString(strings.TrimSuffix(strings.TrimSpace(text), "SELECT"))
-		b.WriteString(" ")
+		b.WriteString(text)
 	}
 	b.WriteString("SELECT ")
 	first := true
@@ -236,6 +252,35 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		b.WriteString(" FROM " + from)
 	}
 	return parseOne(b.String())
+}
+
+// sourceFields are the result columns of an INSERT's SELECT.
+func (s *Session) sourceFields(st *pg.InsertStmt, req *request) ([]pgproto3.FieldDescription, error) {
+	query, err := withOf(st)
+	if err != nil {
+		return nil, err
+	}
+	text, err := plan.Deparse(query)
+	if err != nil {
+		return nil, err
+	}
+	q, err := s.plan(query, req.types, req.params)
+	if err != nil {
+		return nil, err
+	}
+	if q.Describe != "" {
+		text = q.Describe
+	} else if q.Kind == plan.Local && q.Top != "" {
+		text = q.Top
+	}
+	return s.describeFields(text, req.types)
+}
+
+// withSQL is a WITH clause as text.
+func withSQL(w *pg.WithClause) (string, error) {
+	text, err := plan.Deparse(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
+		WithClause: w, LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE}}})
+	return strings.TrimSuffix(strings.TrimSpace(text), "SELECT") + " ", err
 }
 
 func numbered(n int) string {

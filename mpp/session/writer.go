@@ -190,6 +190,22 @@ func (w *rowWriter) put(seg int, row []byte) error {
 // openCopy starts COPY on every segment. It comes before the source is read,
 // because it may need the local server.
 func (w *rowWriter) openCopy() error {
+	if err := w.s.beforeDispatch(w.ctx); err != nil {
+		return err
+	}
+	if err := w.s.markWrite(w.ctx, w.r, nil); err != nil {
+		return err
+	}
+	if w.begun = time.Now(); w.s.analyzing() != nil {
+		w.s.analyzing().begin()
+	}
+	c, err := w.s.gang.CopyIn(w.ctx, nil, w.copySQL())
+	w.copy = c
+	return err
+}
+
+// copySQL is the COPY that takes the rows.
+func (w *rowWriter) copySQL() string {
 	var cols []string
 	for i := range w.r.columns {
 		if !w.r.columns[i].generated {
@@ -204,18 +220,7 @@ func (w *rowWriter) openCopy() error {
 	if len(cols) > 0 {
 		list = " (" + strings.Join(cols, ", ") + ")"
 	}
-	if err := w.s.beforeDispatch(w.ctx); err != nil {
-		return err
-	}
-	if err := w.s.markWrite(w.ctx, w.r, nil); err != nil {
-		return err
-	}
-	if w.begun = time.Now(); w.s.analyzing() != nil {
-		w.s.analyzing().begin()
-	}
-	c, err := w.s.gang.CopyIn(w.ctx, nil, "COPY "+w.r.name()+list+" FROM STDIN (FORMAT "+format+")")
-	w.copy = c
-	return err
+	return "COPY " + w.r.name() + list + " FROM STDIN (FORMAT " + format + ")"
 }
 
 // markWrite says that segments are about to change r.

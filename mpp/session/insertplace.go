@@ -1,0 +1,393 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
+	"github.com/trunkline-db/trunkline/mpp/dispatch"
+	"github.com/trunkline-db/trunkline/mpp/plan"
+)
+
+// An INSERT … SELECT, or CREATE TABLE AS, whose rows do not come to the
+// coordinator. Where they are made where they are to be stored, each segment
+// runs an INSERT of its own. One snapshot for all segments has to be taken
+// before, for a statement that writes takes its own only when it runs. Where
+// they are made elsewhere the segments send them to each other, and a COPY on
+// each takes what has come. It needs no snapshot, and those of the slices that
+// send are taken as for any query.
+
+// segmentInsert is what segments are to run.
+type segmentInsert struct {
+	r *relation
+	// slices: the last is the INSERT, the first sends it rows, unless it is
+	// the INSERT; the others send to the first.
+	slices     []plan.Slice
+	moved      bool // see plan.Insertion
+	replicated bool
+}
+
+// insert is the slice that writes.
+func (in *segmentInsert) insert() *plan.Slice { return &in.slices[len(in.slices)-1] }
+
+// needsSteady says whether snapshots of several segments are needed before the
+// INSERT runs.
+func (in *segmentInsert) needsSteady(s *Session) bool {
+	n := len(in.insert().Segments)
+	if in.insert().Segments == nil {
+		n = s.numSegments()
+	}
+	return !in.moved && (n > 1 || len(in.slices) > 1)
+}
+
+// planPlaced plans an INSERT into r of the rows of source, which has r's stored
+// columns in order. st is nil for CREATE TABLE AS. Where the segments cannot
+// run it by themselves it returns nil, and why, unless the plan of source says
+// it.
+func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, source *pg.Node) (in *segmentInsert, why string, err error) {
+	switch {
+	case st == nil:
+	case st.SelectStmt == nil || len(st.SelectStmt.GetSelectStmt().GetValuesLists()) > 0:
+		return nil, "", nil
+	case st.OnConflictClause != nil:
+		return nil, "ON CONFLICT", nil
+	case len(st.ReturningList) > 0:
+		return nil, "RETURNING", nil
+	case st.Override != pg.OverridingKind_OVERRIDING_NOT_SET && st.Override != pg.OverridingKind_OVERRIDING_KIND_UNDEFINED:
+		return nil, "OVERRIDING", nil
+	}
+	var columns []int
+	for i := range r.columns {
+		if !r.columns[i].generated {
+			columns = append(columns, i)
+		}
+	}
+	if len(columns) == 0 {
+		return nil, "a table without columns", nil
+	}
+	opt, err := s.planOptions(req.types, req.params)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := plan.Insert(source, &r.Relation, columns, false, planCatalog{s: s, params: req.types}, opt)
+	if err != nil || p.Slices == nil {
+		if err == nil {
+			why = p.Reason
+		}
+		return nil, why, err
+	}
+	if in, why, err = s.segmentInsert(r, p); in == nil || err != nil {
+		return nil, why, err
+	}
+	if in.needsSteady(s) {
+		if s.link.status == 'T' && !s.gang.InTransaction() {
+			// How isolated the block is shows when it begins there.
+			if err := s.beforeDispatch(req.ctx); err != nil {
+				return nil, "", err
+			}
+		}
+		if !s.gang.Fixed() && !s.alone() {
+			return s.planMoved(req, r, columns, source, opt, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own")
+		}
+	}
+	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
+}
+
+// planMoved is planPlaced for where rows have to be sent even to the segment
+// they are on, because of why.
+func (s *Session) planMoved(req *request, r *relation, columns []int, source *pg.Node, opt plan.Options, why string) (*segmentInsert, string, error) {
+	p, err := plan.Insert(source, &r.Relation, columns, true, planCatalog{s: s, params: req.types}, opt)
+	if err != nil || p.Slices == nil {
+		return nil, why, err
+	}
+	in, no, err := s.segmentInsert(r, p)
+	if in == nil || err != nil {
+		return nil, no, err
+	}
+	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
+}
+
+// segmentInsert makes the INSERT of a plan, and its slices those that EXPLAIN
+// numbers, which calls what writes slice 0.
+func (s *Session) segmentInsert(r *relation, p *plan.Insertion) (in *segmentInsert, why string, err error) {
+	template, err := insertTemplate(r, &pg.InsertStmt{Relation: &pg.RangeVar{
+		Schemaname: r.sqlSchema(), Relname: r.Name, Inh: true, Relpersistence: "p"}})
+	if err != nil {
+		return nil, "", err
+	}
+	in = &segmentInsert{r: r, moved: p.Moved, replicated: p.Replicated}
+	w := &rowWriter{s: s, r: r}
+	if in.moved && !w.allBinary() {
+		return nil, "columns whose values have no binary form that is the same everywhere", nil
+	}
+	last := len(p.Slices) - 1
+	for _, sl := range p.Slices[1:] {
+		if sl.To--; sl.To < 0 {
+			sl.To = last
+		}
+		in.slices = append(in.slices, sl)
+	}
+	first := p.Slices[0]
+	if in.moved {
+		first.SQL = w.copySQL() // of binary rows takes half as long as an INSERT
+	} else {
+		first.SQL = strings.Replace(template, "VALUES ('"+rowsMark+"')", first.SQL, 1)
+	}
+	in.slices = append(in.slices, first)
+	return in, "", nil
+}
+
+// alone says whether the statement is a transaction of its own that has not
+// done anything yet, so that the session may choose how isolated it is.
+func (s *Session) alone() bool {
+	return s.link.status == 'I' && !s.link.unsynced && !s.txn.implicit && !s.gang.InTransaction()
+}
+
+// errOutdated says that what a statement was planned with has changed since,
+// and nothing has been done yet.
+var errOutdated = errors.New("the catalog has changed")
+
+// steadyLocks are the statements that keep DDL from what node reads, and from
+// r, which is nil for none.
+func (s *Session) steadyLocks(node *pg.Node, r *relation) (string, error) {
+	var reads []string
+	for _, name := range plan.Relations(node) {
+		from, err := s.relation(name.Schema, name.Name)
+		if err != nil {
+			return "", err
+		}
+		if from != nil && strings.IndexByte("rpv", from.Kind) >= 0 && !slices.Contains(reads, from.name()) && from.Schema != "pg_catalog" {
+			reads = append(reads, from.name())
+		}
+	}
+	sql := ""
+	if len(reads) > 0 {
+		sql = "LOCK TABLE " + strings.Join(reads, ", ") + " IN ACCESS SHARE MODE"
+	}
+	if r != nil {
+		if sql != "" {
+			sql += "; "
+		}
+		sql += "LOCK TABLE " + r.name() + " IN ROW EXCLUSIVE MODE"
+	}
+	return sql, nil
+}
+
+// beginSteady begins a transaction on the segments with one snapshot for all,
+// taken when nobody can change what node reads or r by DDL any more. It must be
+// the statement's own, see alone. ok is false where the user may not lock all of
+// that, for he has rights on some columns only. errOutdated: the plan may be
+// wrong. There is no transaction then.
+func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (ok bool, err error) {
+	locks, err := s.steadyLocks(node, r)
+	if err != nil {
+		return false, err
+	}
+	if err := s.beforeDispatch(ctx); err != nil {
+		return false, err
+	}
+	res, err := s.local("SELECT pg_catalog.current_setting('default_transaction_isolation')")
+	if err != nil {
+		return false, err
+	}
+	modes := "ISOLATION LEVEL REPEATABLE READ"
+	if string(res.value()) == "serializable" {
+		modes = "ISOLATION LEVEL SERIALIZABLE"
+	}
+	for range tornTries {
+		if err = s.gang.BeginLocked(ctx, modes, locks); !errors.Is(err, dispatch.ErrTorn) || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		if pgError(err).Code == "42501" {
+			return false, nil
+		}
+		return false, err
+	}
+	if s.srv.catalogTick.Load() != s.cache.tick {
+		s.abortGang()
+		return false, errOutdated
+	}
+	return true, nil
+}
+
+// insertPlaced has the segments insert rows of their own. done is false when the
+// rows have to come to the coordinator after all.
+func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node) (n int64, done bool, err error) {
+	if in.needsSteady(s) && !s.gang.Fixed() {
+		if ok, err := s.beginSteady(req.ctx, source, in.r); !ok || err != nil {
+			return 0, false, err
+		}
+	}
+	if err := s.beginWrite(); err != nil {
+		return 0, false, err
+	}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return 0, false, err
+	}
+	begun := s.gang.InTransaction()
+	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
+		return 0, false, err
+	}
+	if a := s.analyzing(); a != nil {
+		a.op, a.r = "Insert", in.r
+	}
+	w := in.insert()
+	var res []dispatch.Result
+	note := s.segmentsWrite("Insert", w.SQL)
+	if len(in.slices) > 1 {
+		for range tornTries {
+			res, err = s.insertSent(req, in)
+			if !errors.Is(err, dispatch.ErrTorn) || begun || req.ctx.Err() != nil {
+				break
+			}
+			// Nothing is there of it, and nothing was there before.
+			s.abortGang()
+			if merr := s.markWrite(req.ctx, in.r, w.Segments); merr != nil {
+				return 0, false, merr
+			}
+		}
+	} else if params := pickParams(req.params, w.Params); len(params) > 0 {
+		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
+	} else {
+		res, err = s.gang.Exec(req.ctx, w.Segments, w.SQL)
+	}
+	if note(res); in.moved {
+		s.copiedThere()
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	for i, r := range res {
+		if in.replicated && i > 0 {
+			break // every segment says the same
+		}
+		n += r.Tag.RowsAffected()
+	}
+	return n, true, nil
+}
+
+// copiedThere notes, for EXPLAIN ANALYZE, that what segments have written has come
+// to them from others.
+func (s *Session) copiedThere() {
+	a := s.analyzing()
+	if a == nil {
+		return
+	}
+	step := a.stepOf("Insert")
+	step.copied = true
+	for _, on := range step.segs {
+		on.bytes, on.statements = 0, 0
+	}
+}
+
+// insertSent runs an INSERT of rows that segments send to each other.
+func (s *Session) insertSent(req *request, in *segmentInsert) ([]dispatch.Result, error) {
+	ds := s.dispatched(in.slices, req.params)
+	w := &ds[len(ds)-1]
+	w.Writes, w.Count = true, false
+	if in.moved {
+		from := &ds[0]
+		w.Data, from.Input.Binary, from.ResultFormats = from.Input.Token, true, []int16{1}
+		for i, k := range in.r.Policy.Keys {
+			from.Input.Keys[i].OID = in.r.columns[k].hashType()
+		}
+	}
+	a := s.analyzing()
+	if a != nil {
+		a.moved, a.copies = in.slices, in.moved
+		a.expect(in.slices[:len(in.slices)-1])
+	}
+	s.command++
+	run, err := s.gang.Open(req.ctx, s.command, ds, &dispatch.Run{Slice: w.Index})
+	if err != nil {
+		return nil, err
+	}
+	err = run.Finish(req.ctx)
+	s.motionsEnd(run.Command())
+	if a != nil {
+		a.count(run)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var res []dispatch.Result
+	for i, tag := range run.Tags(w.Index) {
+		seg := i
+		if w.Segments != nil {
+			seg = w.Segments[i]
+		}
+		res = append(res, dispatch.Result{Seg: seg, Tag: tag})
+	}
+	return res, nil
+}
+
+// withOf is the query of an INSERT under the INSERT's own WITH.
+func withOf(st *pg.InsertStmt) (*pg.Node, error) {
+	if st.WithClause == nil {
+		return st.SelectStmt, nil
+	}
+	text, err := plan.Deparse(st.SelectStmt)
+	if err != nil {
+		return nil, err
+	}
+	with, err := withSQL(st.WithClause)
+	if err != nil {
+		return nil, err
+	}
+	return parseOne(with + "SELECT * FROM (" + text + ") AS " + catalog.Ident("s"))
+}
+
+// beginToInsert begins the transaction of an INSERT that is to be analyzed, if
+// it is one for beginSteady.
+func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
+	for range tornTries {
+		r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
+		if err != nil || r == nil || r.Policy == nil || st.SelectStmt == nil {
+			return err
+		}
+		if _, _, err := s.insertWriter(req, st, r); err != nil {
+			return err
+		}
+		source, err := s.insertSource(r, st, req)
+		if err != nil {
+			return err
+		}
+		in, _, err := s.planPlaced(req, r, st, source)
+		if err != nil || in == nil || !in.needsSteady(s) {
+			return err
+		}
+		if _, err := s.beginSteady(req.ctx, source, r); !errors.Is(err, errOutdated) {
+			return err
+		}
+		s.freshCache()
+	}
+	return nil
+}
+
+// beginToCreate begins the transaction of a CREATE TABLE AS whose rows may be
+// made where they are to be stored, if it is one for beginSteady.
+func (s *Session) beginToCreate(req *request, st *pg.CreateTableAsStmt) error {
+	if st.Into.SkipData || st.Query.GetSelectStmt() == nil {
+		return nil
+	}
+	for range tornTries {
+		if !s.alone() {
+			return nil
+		}
+		q, err := s.plan(st.Query, req.types, req.params)
+		if err != nil || q.Kind != plan.Gather || len(q.Slices) > 1 {
+			return err
+		}
+		if _, err := s.beginSteady(req.ctx, st.Query, nil); !errors.Is(err, errOutdated) {
+			return err
+		}
+		s.freshCache()
+	}
+	return nil
+}
