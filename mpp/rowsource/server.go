@@ -209,7 +209,7 @@ type reader struct {
 	orders   bool                                                           // it brings orders in place of tokens
 	buffered int
 	rows     []byte // messages behind what is buffered
-	err      error // why nothing can be sent, or the row that could not be encoded
+	err      error  // why nothing can be sent, or the row that could not be encoded
 }
 
 func (c *reader) serve(ctx context.Context) {
