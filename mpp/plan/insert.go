@@ -28,10 +28,9 @@ type Insertion struct {
 }
 
 // Insert plans rows, the SELECT of what is to be put into target: its result
-// columns are those columns of target, by index, each of which is in it once.
-// moved: rows are sent even if each is made where it is to be stored. The
+// columns are those columns of target, by index, each of which is in it once. The
 // errors are those of [Select].
-func Insert(rows *pg.Node, target *Relation, columns []int, moved bool, cat Catalog, opt Options) (*Insertion, error) {
+func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Options) (*Insertion, error) {
 	if opt.Token == nil {
 		n := 0
 		opt.Token = func() string { n++; return strconv.Itoa(n) }
@@ -53,7 +52,7 @@ func Insert(rows *pg.Node, target *Relation, columns []int, moved bool, cat Cata
 		in.Reason = "rows that are put in order"
 		return in, nil
 	}
-	if in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments); in.Reason == "" && !moved {
+	if in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments); in.Reason == "" {
 		in.Slices = append([]Slice{s}, q.Slices[1:]...)
 		return in, nil
 	}

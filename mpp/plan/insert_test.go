@@ -18,8 +18,7 @@ import (
 // that its key hashes to.
 //
 //	exec [segments=n], load   as in TestPlans
-//	insert table=t [moved]    the statement; t is what it fills. "moved": rows
-//	                          are sent even if they are where they belong; "plan": it is not run
+//	insert table=t            the statement; t is what it fills. "plan": it is not run
 func TestInsert(t *testing.T) {
 	datadriven.Walk(t, "testdata/insert", func(t *testing.T, path string) {
 		w := newWorld(t)
@@ -38,7 +37,7 @@ func TestInsert(t *testing.T) {
 				return ""
 			case "insert":
 				d.ScanArgs(t, "table", &table)
-				in, err := w.planInsert(table, d.Input, d.HasArg("moved"))
+				in, err := w.planInsert(table, d.Input)
 				if err != nil {
 					return showError(err)
 				}
@@ -61,7 +60,7 @@ func insertRows(sql string) (*pg.Node, error) {
 	return st.Node.GetInsertStmt().SelectStmt, nil
 }
 
-func (w *world) planInsert(table, sql string, moved bool) (*Insertion, error) {
+func (w *world) planInsert(table, sql string) (*Insertion, error) {
 	rows, err := insertRows(sql)
 	if err != nil {
 		return nil, err
@@ -71,7 +70,7 @@ func (w *world) planInsert(table, sql string, moved bool) (*Insertion, error) {
 	for i := range columns {
 		columns[i] = i
 	}
-	return Insert(rows, rel, columns, moved, w.cat, w.options())
+	return Insert(rows, rel, columns, w.cat, w.options())
 }
 
 func showInsertion(in *Insertion) string {
@@ -177,7 +176,7 @@ func TestInsertEquivalence(t *testing.T) {
 				stats.refused++
 				continue
 			}
-			in, err := w.planInsert(table, sql, g.one(4))
+			in, err := w.planInsert(table, sql)
 			if err != nil {
 				rt.Fatalf("%s\n%v", strings.Join(script, "\n"), err)
 			}

@@ -73,7 +73,7 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := plan.Insert(source, &r.Relation, columns, false, planCatalog{s: s, params: req.types}, opt)
+	p, err := plan.Insert(source, &r.Relation, columns, planCatalog{s: s, params: req.types}, opt)
 	if err != nil || p.Slices == nil {
 		if err == nil {
 			why = p.Reason
@@ -83,7 +83,7 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 	if in, why, err = s.segmentInsert(r, p); in == nil || err != nil {
 		return nil, why, err
 	}
-	if in.needsSteady(s) {
+	if in.moved || in.needsSteady(s) {
 		if s.link.status == 'T' && !s.gang.InTransaction() {
 			// How isolated the block is shows when it begins there.
 			if err := s.beforeDispatch(req.ctx); err != nil {
@@ -91,22 +91,10 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 			}
 		}
 		if !s.gang.Fixed() && !s.alone() {
-			return s.planMoved(req, r, columns, source, opt, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own")
+			// Snapshots that do not fit together could not be taken again once slices
+			// have started: the block would fail with 40001.
+			return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
 		}
-	}
-	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
-}
-
-// planMoved is planPlaced for where rows have to be sent even to the segment
-// they are on, because of why.
-func (s *Session) planMoved(req *request, r *relation, columns []int, source *pg.Node, opt plan.Options, why string) (*segmentInsert, string, error) {
-	p, err := plan.Insert(source, &r.Relation, columns, true, planCatalog{s: s, params: req.types}, opt)
-	if err != nil || p.Slices == nil {
-		return nil, why, err
-	}
-	in, no, err := s.segmentInsert(r, p)
-	if in == nil || err != nil {
-		return nil, no, err
 	}
 	return in, "", s.mayRead(source, p.Query, opt.ParamTypes)
 }
