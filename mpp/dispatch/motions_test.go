@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -150,6 +151,57 @@ func redistribute(t *testing.T, c *icCluster, g *Gang, before ...Slice) {
 		}
 		seen[f[2]] = true
 	}
+}
+
+// TestTornMotions is TestTornInBlock for slices that read each other: they are given
+// up before any has run, and run when they are opened again.
+func TestTornMotions(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		sql := rowsOf(g, t)
+		exec(t, g, nil, "DROP TABLE IF EXISTS mtorn, mbeside; CREATE TABLE mtorn (a int); CREATE TABLE mbeside (a int)")
+		locker, w := c.gang(t, g.cfg.InterconnectType), c.gang(t, g.cfg.InterconnectType)
+		if err := locker.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, locker, []int{0}, "LOCK TABLE mtorn")
+		if err := g.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, g, nil, "INSERT INTO mbeside VALUES (2)")
+		slcs := []Slice{{Index: 1, SQL: "SELECT content(), n, t FROM " + source(2, "n int, t text") + " WHERE (SELECT sum(a) FROM mbeside) = 2 AND NOT EXISTS (SELECT FROM mtorn)"},
+			input(2, sql, execute.Key{Column: 0, OID: 23})}
+		opened := make(chan error)
+		go func() {
+			_, err := c.ask(testContext(t), g, -1, slcs...)
+			opened <- err
+		}()
+		for limit := time.Now().Add(10 * time.Second); !g.waitsForLock(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatal("nobody waits for the lock")
+			}
+		}
+		write(t, w, "mbeside", 0, 1, 2)
+		exec(t, w, nil, "DELETE FROM mbeside")
+		if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := locker.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-opened; !errors.Is(err, ErrTorn) {
+			t.Fatalf("the slices have run: %v", err)
+		}
+		if g.Failed() {
+			t.Fatal("the transaction has failed")
+		}
+		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 100*nsegs {
+			t.Errorf("opened again: %d rows, %v", len(rows), err)
+		}
+		g.MarkWrite(nil)
+		if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // TestBroadcast sends all rows to each segment that reads them, here one, and

@@ -130,23 +130,27 @@ type runPart struct {
 // that slice; with a single slice that makes one round trip of the whole. It
 // returns when all slices are open; when another session has committed while they
 // were being opened, which the latch does not prevent for ever, it is ErrTorn and
-// nothing has run to the end. A transaction has then failed if a slice was started
-// or reads another, see Failed. The end of ctx cancels the whole Running,
+// nothing has run to the end. A transaction of READ COMMITTED goes on after that: in
+// it nothing is started before all slices are open. The end of ctx cancels the whole Running,
 // also after Open has returned. On success the caller must call Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
 	if g.busy.Load() {
 		return nil, errBusy()
 	}
 	r := &Running{g: g, command: command, slices: slcs, started: map[int16]bool{}, sending: map[int16]*sending{}}
-	later := run
-	if run != nil && !r.reads(run.Slice) {
-		later, r.started[run.Slice] = nil, true
-	} else {
-		run = nil // what it reads runs first
-	}
 	ms, err := r.plan(run)
 	if err != nil {
 		return nil, err
+	}
+	later := run
+	switch {
+	case run == nil:
+	case r.reads(run.Slice):
+		run = nil // what it reads runs first
+	case g.tx.active && !g.tx.fixed && len(ms) > 1:
+		run = nil // torn snapshots can be taken again in the transaction then
+	default:
+		later, r.started[run.Slice] = nil, true
 	}
 	if err := g.ready(ctx, ms); err != nil {
 		return nil, err
@@ -195,12 +199,10 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		}
 	}
 	if h.torn() {
-		// Executors that wait for each other's rows do not end by being asked to.
-		started := run != nil || slices.ContainsFunc(slcs, func(s Slice) bool { return s.Input != nil })
-		if started {
+		if run != nil {
 			r.o.cancel()
 		}
-		if err := r.end(); err != nil && !started {
+		if err := r.end(); err != nil && run == nil {
 			return nil, err
 		}
 		return nil, errTorn()

@@ -24,11 +24,15 @@ type statement struct {
 	wg      sync.WaitGroup
 	senders map[int16]*outgoing
 	inputs  []*incoming
-	left    int // slices that have not run to the end; the pump's
+	slices  int // that are open
+	left    int // of these, that have not run to the end; the pump's
 
 	mu  sync.Mutex
 	err error // the first failure of a motion
 }
+
+// errUnused ends motions of slices that were opened and closed again.
+var errUnused = &motion.Error{Code: errCanceled.Code, Message: "the slices are not run"}
 
 // outgoing is the sending end of a slice's motion.
 type outgoing struct {
@@ -78,7 +82,7 @@ func (q *session) openMotions(c *Command) error {
 	if c.hasInputs() && q.srv.rows == nil {
 		return &motion.Error{Code: "0A000", Message: "this instance has no row source for motions between segments"}
 	}
-	st := &statement{q: q, senders: map[int16]*outgoing{}, left: len(c.Slices)}
+	st := &statement{q: q, senders: map[int16]*outgoing{}, slices: len(c.Slices), left: len(c.Slices)}
 	st.ctx, st.cancel = context.WithCancelCause(q.ctx)
 	for i := range c.Slices {
 		s := &c.Slices[i]
@@ -212,7 +216,7 @@ func (st *statement) fail(err error) {
 		return
 	}
 	st.cancel(err)
-	if st.q.job.Load() != nil {
+	if j := st.q.job.Load(); j != nil && j.cmd.Op != OpClose {
 		st.q.cancelPG(st.q.ctx)
 	}
 }
@@ -233,7 +237,8 @@ func (st *statement) failed() error {
 
 // endStatement ends the motions of the open slices, in order when why is nil,
 // and returns the failure of one of them. What nobody has read is not waited
-// for.
+// for. When no slice has run their senders are given up, for the others' will not
+// run either, and that is no failure.
 func (q *session) endStatement(why error) error {
 	st := q.stmt.Load()
 	if st == nil {
@@ -241,6 +246,10 @@ func (q *session) endStatement(why error) error {
 	}
 	for _, in := range st.inputs {
 		in.unwanted.Store(true)
+	}
+	unused := why == nil && st.left == st.slices
+	if unused {
+		why = errUnused
 	}
 	if why != nil {
 		st.cancel(why)
@@ -257,5 +266,8 @@ func (q *session) endStatement(why error) error {
 	}
 	st.cancel(nil)
 	q.stmt.Store(nil)
+	if unused {
+		return nil
+	}
 	return st.failed()
 }
