@@ -38,7 +38,7 @@ var layers = [][]string{
 
 // testOnly are the packages that only tests, and they themselves, may import,
 // except for those with a place in the layers.
-var testOnly = []string{"internal/testkit", "internal/clustertest", "internal/lint"}
+var testOnly = []string{"internal/testkit", "internal/randomsql", "internal/clustertest", "internal/lint"}
 
 // only are the packages that know no others of the module than these: to
 // measure proxies is to use them as everybody else does, and a network knows

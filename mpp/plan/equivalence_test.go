@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"pgregory.net/rapid"
+
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 )
 
 var (
@@ -19,10 +21,10 @@ var (
 )
 
 // eachWorld calls f with many sets of random tables. script is what made them.
-func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []string)) {
+func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *randomsql.Generator, script []string)) {
 	w := newWorld(t)
 	for _, db := range allDatabases() {
-		w.exec(db, "SET statement_timeout = '5s'; SET extra_float_digits = 1; SET jit = off; SET timezone = 'Africa/Monrovia'")
+		w.exec(db, "SET statement_timeout = '5s'; "+randomsql.Session)
 	}
 	old := flag.Lookup("rapid.checks").Value.String()
 	flag.Set("rapid.checks", fmt.Sprint(*worlds))
@@ -31,30 +33,30 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *gen, script []stri
 	rapid.Check(t, func(rt *rapid.T) {
 		w.t = t
 		w.reset()
-		g := &gen{t: rt}
+		g := randomsql.New(rt, testSegments)
 		var script []string
-		make := func(create, rows string, segments int, size float64, distinct map[string]float64) {
-			script = append(script, fmt.Sprintf("%s -- on %d segments, %g rows, values %v", create, segments, size, distinct))
-			w.createOn(create, segments)
-			name := strings.Fields(create)[2]
-			if t := w.tables[name]; t != nil {
-				t.size, t.distinct = size, distinct
-				w.cat.forget()
-			}
-			if rows != "" {
-				script = append(script, "load "+name+": "+rows)
-				w.load(name, rows)
+		load := func(r randomsql.Relation) {
+			if r.Rows != "" {
+				script = append(script, "load "+r.Name+": "+r.Rows)
+				w.load(r.Name, r.Rows)
 			}
 		}
-		for i := range 2 + g.n(3) {
-			tab, create, rows := g.table(i)
-			make(create, "", tab.segments, tab.size, tab.distinct)
-			for _, m := range tab.more {
-				make(m[0], m[1], tab.segments, tab.size, tab.distinct)
+		for i := range 2 + g.N(3) {
+			tab := g.Table(i)
+			for k, r := range tab.All() {
+				sql := r.Create + " " + r.Distributed
+				script = append(script, fmt.Sprintf("%s -- on %d segments, %g rows, values %v", sql, tab.Segments, tab.Size, tab.Distinct))
+				w.createOn(sql, tab.Segments)
+				if t := w.tables[r.Name]; t != nil {
+					t.size, t.distinct = tab.Size, tab.Distinct
+					w.cat.forget()
+				}
+				if k > 0 {
+					load(r)
+				}
 			}
-			script = append(script, "load "+tab.name+": "+rows)
-			w.load(tab.name, rows)
-			g.tables = append(g.tables, tab)
+			load(tab.Relation)
+			g.Add(tab)
 		}
 		f(rt, w, g, script)
 	})
@@ -70,30 +72,25 @@ func TestEquivalence(t *testing.T) {
 	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere int }
 	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
 	slow := 0
-	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
-		if g.one(2) {
-			body, kinds := g.rows(1)
-			v := genTable{name: "v0"}
-			for i, k := range kinds {
-				v.cols = append(v.cols, genColumn{fmt.Sprintf("o%d", i+1), k})
-			}
-			sql := "create view v0 as " + body
-			if _, err := w.conns["plain"].Exec(context.Background(), sql); err == nil {
+	eachWorld(t, func(rt *rapid.T, w *world, g *randomsql.Generator, script []string) {
+		if g.One(2) {
+			v := g.View("v0")
+			if _, err := w.conns["plain"].Exec(context.Background(), v.Create); err == nil {
 				w.exec("plain", "drop view v0")
-				w.everywhere(sql)
-				g.tables = append(g.tables, v)
-				script = append(script, sql)
+				w.everywhere(v.Create)
+				g.Add(v)
+				script = append(script, v.Create)
 			}
 		}
 		for range *queries {
-			sql, ordered, any := g.query()
-			want := w.askWith("plain", sql, g.params)
-			if g.used {
+			query := g.Query()
+			want := w.askWith("plain", query.SQL, query.Params)
+			if query.Segment {
 				// PostgreSQL knows no segments: all must say what the
 				// simplest plan says.
 				opt := w.options()
 				opt.NoPushdown = true
-				want = w.answer(sql, g.params, opt)
+				want = w.answer(query.SQL, query.Params, opt)
 			}
 			stats.queries++
 			var pe *pgconn.PgError
@@ -105,7 +102,7 @@ func TestEquivalence(t *testing.T) {
 			for mode := range 3 {
 				opt := w.options()
 				opt.noIslands, opt.NoPushdown = mode == 1, mode == 2
-				why := w.check(sql, g.params, want, ordered, any, opt, func(q *Query) {
+				why := w.check(query, want, opt, func(q *Query) {
 					if mode > 0 {
 						return
 					}
@@ -155,7 +152,7 @@ func TestEquivalence(t *testing.T) {
 				})
 				slow, w.slow = slow+w.slow, 0
 				if why != "" {
-					rt.Fatalf("%s\n%s\n%v\n%s", strings.Join(script, "\n"), sql, g.params, why)
+					rt.Fatalf("%s\n%s\n%v\n%s", strings.Join(script, "\n"), query.SQL, query.Params, why)
 				}
 			}
 		}
@@ -203,28 +200,6 @@ func (o *Options) withParams(params [][2]string) {
 	}
 }
 
-// trimmed is an answer without what means nothing: the blanks at the end of
-// char(n) values, zeros at the end of decimal ones, the sign of zero. Which of
-// equal values is shown is not definite.
-func trimmed(r result) result {
-	rows := make([][]string, len(r.rows))
-	for i, row := range r.rows {
-		rows[i] = make([]string, len(row))
-		for k, v := range row {
-			v = strings.TrimRight(v, " ")
-			if decimal.MatchString(v) {
-				v = strings.TrimRight(strings.TrimRight(v, "0"), ".")
-			}
-			if v == "-0" {
-				v = "0"
-			}
-			rows[i][k] = v
-		}
-	}
-	r.rows = rows
-	return r
-}
-
 // countsOnce says whether a statement counts once what it is sent.
 func countsOnce(sql string) bool { return strings.Contains(sql, "(DISTINCT s.c") }
 
@@ -233,15 +208,13 @@ var secondStage = regexp.MustCompile(`\(SELECT .* AS "s"\("c1"`)
 
 var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 
-var decimal = regexp.MustCompile(`^-?[0-9]+\.[0-9]+$`)
-
 // check plans and runs a query and says how its answer differs from want.
-func (w *world) check(sql string, params [][2]string, want result, ordered, any bool, opt Options, see func(*Query)) string {
-	st, err := Parse(sql)
+func (w *world) check(query randomsql.Query, want result, opt Options, see func(*Query)) string {
+	st, err := Parse(query.SQL)
 	if err != nil {
 		return err.Error()
 	}
-	opt.withParams(params)
+	opt.withParams(query.Params)
 	q, err := Select(st.Node, w.cat, opt)
 	if err != nil {
 		return "Select: " + err.Error()
@@ -252,14 +225,17 @@ func (w *world) check(sql string, params [][2]string, want result, ordered, any 
 			return fmt.Sprintf("slice %s: %v", s.SQL, err)
 		}
 	}
-	got := w.runWith(sql, q, params)
+	got := w.runWith(query.SQL, q, query.Params)
 	var pe *pgconn.PgError
 	if errors.As(got.err, &pe) && pe.Code == "57014" {
 		w.slow++ // a product of many tables, on a busy machine
 		return ""
 	}
-	if out := compare(trimmed(got), trimmed(want), ordered, any); !strings.HasPrefix(out, "  same") {
-		return out + showQuery(q)
+	if want.err != nil {
+		return "  SHOULD FAIL: " + randomsql.ErrorText(want.err) + "\n" + showQuery(q)
+	}
+	if diff := randomsql.Difference(got.shared().Trimmed(), want.shared().Trimmed(), query.Ordered, query.Any); diff != "" {
+		return "  " + diff + "\n" + showQuery(q)
 	}
 	return ""
 }
@@ -268,9 +244,9 @@ func (w *world) check(sql string, params [][2]string, want result, ordered, any 
 // the table is the same as PostgreSQL's.
 func TestModifyEquivalence(t *testing.T) {
 	var stats struct{ changes, refused, direct, rows, motions int }
-	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
+	eachWorld(t, func(rt *rapid.T, w *world, g *randomsql.Generator, script []string) {
 		for range *queries/4 + 1 {
-			table, sql := g.change()
+			table, sql := g.Change()
 			st, err := Parse(sql)
 			if err != nil {
 				rt.Fatalf("%s: %v", sql, err)

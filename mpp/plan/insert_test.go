@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/datadriven"
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"pgregory.net/rapid"
+
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 )
 
 // TestInsert runs testdata/insert: each INSERT … SELECT, which gives every
@@ -161,14 +163,15 @@ var wrong = regexp.MustCompile(`(?m)^  (MISPLACED|WRONG|FAILS|SHOULD FAIL|DIFFER
 // themselves are those that one PostgreSQL inserts, and in their places.
 func TestInsertEquivalence(t *testing.T) {
 	var stats struct{ inserts, refused, here, sent, replicated int }
-	eachWorld(t, func(rt *rapid.T, w *world, g *gen, script []string) {
-		for _, tab := range g.tables {
-			if len(tab.more) > 0 && slices.ContainsFunc(tab.more, func(m [2]string) bool { return strings.Contains(m[0], "inherits") }) {
+	eachWorld(t, func(rt *rapid.T, w *world, g *randomsql.Generator, script []string) {
+		for _, tab := range g.Tables() {
+			if slices.ContainsFunc(tab.More, func(r randomsql.Relation) bool { return strings.Contains(r.Create, "inherits") }) {
 				return // its rows in a child are not where the parent's key says
 			}
 		}
 		for i := range *queries {
-			table, create, sql := g.insertion(fmt.Sprintf("n%d", i))
+			into, sql := g.Insertion(fmt.Sprintf("n%d", i))
+			table, create := into.Name, into.Create+" "+into.Distributed
 			w.create(create)
 			script = append(script, create, sql)
 			stats.inserts++
@@ -199,45 +202,4 @@ func TestInsertEquivalence(t *testing.T) {
 	if stats.inserts > 50 && (stats.refused*4 > stats.inserts || stats.here*20 < stats.inserts || stats.sent*20 < stats.inserts || stats.replicated == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
 	}
-}
-
-// insertion draws a table and an INSERT … SELECT that fills it.
-func (g *gen) insertion(name string) (table, create, sql string) {
-	g.aliases, g.focus, g.params, g.segment = 0, true, nil, false
-	var rows string
-	var kinds []byte
-	copied := slices.IndexFunc(g.tables, func(t genTable) bool { return !t.spread && t.base })
-	switch {
-	case copied >= 0 && g.one(5):
-		var cols []string
-		for i, c := range g.tables[copied].cols {
-			kinds = append(kinds, c.kind)
-			cols = append(cols, fmt.Sprintf("%s as o%d", c.ref, i+1))
-		}
-		rows = "select " + strings.Join(cols, ", ") + " from " + g.tables[copied].name
-	case g.one(2):
-		rows, kinds = g.columns(nil)
-	default:
-		rows, kinds = g.rows(g.n(2))
-	}
-	var defs []string
-	for i, k := range kinds {
-		defs = append(defs, fmt.Sprintf("o%d %s", i+1, kindTypes[k][g.n(len(kindTypes[k]))]))
-	}
-	dist := fmt.Sprintf("distributed by (o%d)", 1+g.n(len(kinds)))
-	switch g.n(5) {
-	case 0:
-		dist = "distributed randomly"
-	case 1:
-		dist = "distributed replicated"
-	case 2:
-		if len(kinds) > 1 {
-			dist = "distributed by (o1, o2)"
-		}
-	}
-	if copied >= 0 && strings.HasSuffix(rows, " from "+g.tables[copied].name) && g.one(2) {
-		dist = "distributed replicated"
-	}
-	create = "create table " + name + " (" + strings.Join(defs, ", ") + ") " + dist
-	return name, create, "insert into " + name + " " + rows
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 	"github.com/trunkline-db/trunkline/mpp/merge"
 )
 
@@ -25,7 +26,7 @@ func (w *world) merged(s *Slice, params [][2]string) (rows [][]string, err error
 	var values [][]byte
 	var types []uint32
 	for _, p := range params {
-		values, types = append(values, []byte(p[0])), append(types, paramOIDs[p[1]])
+		values, types = append(values, []byte(p[0])), append(types, randomsql.ParamOIDs[p[1]])
 	}
 	segments := orAll(s.Segments)
 	sent := make([][][]byte, len(segments))

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 	"github.com/trunkline-db/trunkline/mpp/cdbhash"
 )
 
@@ -13,7 +14,7 @@ import (
 // the one that reads them runs.
 
 // null is how NULL shows in the rows of the tests.
-const null = "∅"
+const null = randomsql.Null
 
 // hashRow is the segment of a hash key, whose values are text; ok is false when
 // a type has no hash.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 )
 
 // One PostgreSQL server for the tests of a run. Its databases play the parts:
@@ -333,45 +335,17 @@ type result struct {
 	err  error
 }
 
+func (r result) shared() randomsql.Answer {
+	return randomsql.Answer{Cols: r.cols, Rows: r.rows, Err: r.err}
+}
+
 // ask runs a query in one database. A NULL shows as null.
 func (w *world) ask(db, sql string) result { return w.askWith(db, sql, nil) }
 
 // askWith is ask with the values of parameters and their types.
 func (w *world) askWith(db, sql string, params [][2]string) result {
-	var values [][]byte
-	var types []uint32
-	for _, p := range params {
-		values = append(values, []byte(p[0]))
-		types = append(types, paramOIDs[p[1]])
-	}
-	res := w.conns[db].PgConn().ExecParams(context.Background(), sql, values, types, nil, nil)
-	var r result
-	for _, f := range res.FieldDescriptions() {
-		r.cols = append(r.cols, fmt.Sprintf("%s:%d", f.Name, commonType(f.DataTypeOID)))
-	}
-	for res.NextRow() {
-		row := make([]string, 0, len(r.cols))
-		for _, v := range res.Values() {
-			if v == nil {
-				row = append(row, null)
-			} else {
-				row = append(row, string(v))
-			}
-		}
-		r.rows = append(r.rows, row)
-	}
-	_, r.err = res.Close()
-	return r
-}
-
-var paramOIDs = map[string]uint32{"integer": 23, "text": 25, "numeric": 1700, "date": 1082}
-
-// commonType is a type's OID, or 0 for one that is another in each database.
-func commonType(oid uint32) uint32 {
-	if oid >= 16384 {
-		return 0
-	}
-	return oid
+	a := randomsql.Ask(context.Background(), w.conns[db].PgConn(), sql, params)
+	return result{a.Cols, a.Rows, a.Err}
 }
 
 // run executes a plan as the cluster would.
@@ -400,7 +374,7 @@ func (w *world) runWith(sql string, q *Query, params [][2]string) result {
 		}
 		out := result{}
 		for _, c := range cols {
-			out.cols = append(out.cols, fmt.Sprintf("%s:%d", c.Name, commonType(c.TypeOID)))
+			out.cols = append(out.cols, fmt.Sprintf("%s:%d", c.Name, randomsql.CommonType(c.TypeOID)))
 		}
 		rows, err := w.gather(&q.Slices[0], params)
 		out.rows, out.err = rows, err

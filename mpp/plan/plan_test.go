@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,7 +8,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
-	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 )
 
 // TestPlans runs testdata/plans: each query's plan is printed, then executed
@@ -150,7 +150,7 @@ var timestamps = regexp.MustCompile(`'\d\d\d\d-\d\d-\d\d( \d\d:[^']*)?'`)
 
 func showRows(r result) string {
 	if r.err != nil {
-		return errorText(r.err) + "\n"
+		return randomsql.ErrorText(r.err) + "\n"
 	}
 	var b strings.Builder
 	slices.SortFunc(r.rows, slices.Compare[[]string])
@@ -160,52 +160,13 @@ func showRows(r result) string {
 	return b.String()
 }
 
-func errorText(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		s := "ERROR " + pe.Code + ": " + pe.Message
-		if pe.Detail != "" {
-			s += " DETAIL: " + pe.Detail
-		}
-		return s
-	}
-	return "ERROR " + err.Error()
-}
-
 // compare tells whether two answers are the same.
 func compare(got, want result, ordered, any bool) string {
-	switch {
-	case want.err != nil && got.err != nil:
-		var a, b *pgconn.PgError
-		if errors.As(want.err, &a) && errors.As(got.err, &b) && a.Code == b.Code {
-			return "  both fail: " + errorText(want.err) + "\n"
-		}
-		return fmt.Sprintf("  DIFFERENT ERRORS: %s, wanted %s\n", errorText(got.err), errorText(want.err))
-	case got.err != nil:
-		return "  FAILS: " + errorText(got.err) + "\n"
+	switch diff := randomsql.Difference(got.shared(), want.shared(), ordered, any); {
+	case diff != "":
+		return "  " + diff + "\n"
 	case want.err != nil:
-		return "  SHOULD FAIL: " + errorText(want.err) + "\n"
+		return "  both fail: " + randomsql.ErrorText(want.err) + "\n"
 	}
-	g, w := flat(got), flat(want)
-	if !ordered {
-		slices.Sort(g)
-		slices.Sort(w)
-	}
-	switch {
-	case !slices.Equal(got.cols, want.cols):
-		return fmt.Sprintf("  WRONG COLUMNS: %v, wanted %v\n", got.cols, want.cols)
-	case len(g) != len(w):
-		return fmt.Sprintf("  WRONG: %d rows, wanted %d: %v, wanted %v\n", len(g), len(w), g, w)
-	case any || slices.Equal(g, w):
-		return fmt.Sprintf("  same %d rows\n", len(g))
-	}
-	return fmt.Sprintf("  WRONG: %v, wanted %v\n", g, w)
-}
-
-func flat(r result) []string {
-	out := make([]string, len(r.rows))
-	for i, row := range r.rows {
-		out[i] = strings.Join(row, "|")
-	}
-	return out
+	return fmt.Sprintf("  same %d rows\n", len(got.rows))
 }
