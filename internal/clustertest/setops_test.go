@@ -1,9 +1,11 @@
 package clustertest
 
 import (
+	"context"
 	"strings"
 	"testing"
 
+	"github.com/trunkline-db/trunkline/internal/randomsql"
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
 
@@ -43,6 +45,12 @@ func TestSetOperations(t *testing.T) {
 		}
 		has(t, strings.Join(testkit.Query(t, conn, "explain "+q.sql), "\n"), q.plan...)
 		has(t, strings.Join(testkit.Query(t, conn, "explain analyze "+q.sql), "\n"), append(q.plan, "Execution Time")...)
+	}
+	// An arm with one of several parameters, each of a type of its own.
+	const one = "select x.d from (select d from a union all select $2::date from b where id > 1490) x, generate_series(1, 2) g where g <> $1::integer"
+	got := randomsql.Ask(context.Background(), conn.PgConn(), one, [][2]string{{"2", "integer"}, {"2020-01-02", "date"}})
+	if got.Err != nil || len(got.Rows) != 1010 {
+		t.Errorf("%s: %d rows, %v", one, len(got.Rows), got.Err)
 	}
 	// What one segment sends, whichever that is, does not change where the rows
 	// of others go.

@@ -64,12 +64,12 @@ func (p *planner) typeColumns(sh *shape, s *pg.SelectStmt, vals []outVal, names 
 // describe asks for the columns of a slice.
 func (p *planner) describe(s *pg.SelectStmt) ([]Column, error) {
 	p.describing = true
-	sql, _, err := p.sliceSQL(selectNode(proto.CloneOf(s)))
+	sql, params, err := p.sliceSQL(selectNode(proto.CloneOf(s)))
 	p.describing = false
 	if err != nil {
 		return nil, err
 	}
-	return p.look.cat.Describe(sql)
+	return p.look.cat.Describe(sql, params)
 }
 
 // unfit says when a slice's columns cannot be gathered.

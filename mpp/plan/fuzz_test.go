@@ -64,7 +64,7 @@ func (fakeCatalog) Function(schema, name string) (Func, error) {
 }
 
 // Describe makes up as many columns as the select list has.
-func (fakeCatalog) Describe(sql string) ([]Column, error) {
+func (fakeCatalog) Describe(sql string, _ []int) ([]Column, error) {
 	st, err := Parse(sql)
 	if err != nil {
 		return nil, err

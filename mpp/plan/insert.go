@@ -81,7 +81,7 @@ func (in *Insertion) move(rows *pg.Node, target *Relation, columns []int, cat Ca
 			return "", err
 		}
 	}
-	cols, err := cat.Describe(text)
+	cols, err := cat.Describe(text, nil)
 	if err != nil {
 		return "", err
 	}

@@ -155,7 +155,7 @@ func (w *world) modify(sql string, m *Modification) result {
 	if describe == "" {
 		describe = text
 	}
-	cols, err := w.cat.Describe(describe)
+	cols, err := w.cat.Describe(describe, nil)
 	if err != nil {
 		return result{err: err}
 	}

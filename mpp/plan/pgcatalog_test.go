@@ -139,7 +139,7 @@ func (c *pgCatalog) Function(schema, name string) (Func, error) {
 	return f, rows.Err()
 }
 
-func (c *pgCatalog) Describe(sql string) ([]Column, error) {
+func (c *pgCatalog) Describe(sql string, _ []int) ([]Column, error) {
 	if cols, ok := c.describes[sql]; ok {
 		return append([]Column(nil), cols...), nil
 	}

@@ -368,7 +368,7 @@ func (w *world) runWith(sql string, q *Query, params [][2]string) result {
 		return result{err: err}
 	}
 	if q.Kind == Gather {
-		cols, err := w.cat.Describe(describe)
+		cols, err := w.cat.Describe(describe, nil)
 		if err != nil {
 			return result{err: err}
 		}

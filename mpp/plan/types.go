@@ -23,9 +23,9 @@ type Catalog interface {
 	// over the overloads. A name that does not exist has Found false.
 	Function(schema, name string) (Func, error)
 	// Describe returns the result columns of a SELECT as the coordinator's
-	// PostgreSQL types them. Its parameters, if any, are numbered from 1
-	// and each has a cast to its type.
-	Describe(sql string) ([]Column, error)
+	// PostgreSQL types them. Its parameters are those of the statement or,
+	// where params is not nil, as in Slice.Params.
+	Describe(sql string, params []int) ([]Column, error)
 }
 
 // Relation is a table, view or other relation as pg_class knows it.

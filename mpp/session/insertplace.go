@@ -240,7 +240,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 				return 0, false, merr
 			}
 		}
-	} else if params := pickParams(req.params, w.Params); len(params) > 0 {
+	} else if params := pick(req.params, w.Params); len(params) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
 		res, err = s.gang.Exec(req.ctx, w.Segments, w.SQL)

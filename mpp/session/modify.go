@@ -156,7 +156,7 @@ func (s *Session) modifyDirect(req *request, m *modification) error {
 	if err := s.markWrite(req.ctx, m.r, m.Slice.Segments); err != nil {
 		return err
 	}
-	return s.modifyOn(req, m, m.Slice.Segments, m.Slice.SQL, pickParams(req.params, m.Slice.Params))
+	return s.modifyOn(req, m, m.Slice.Segments, m.Slice.SQL, pick(req.params, m.Slice.Params))
 }
 
 // modifyOn runs a statement that changes rows on segments, passes RETURNING's

@@ -224,8 +224,8 @@ func (r *relation) sqlSchema() string {
 // planCatalog is the planner's view of the session's catalog.
 type planCatalog struct {
 	s      *Session
-	params []uint32
-	inView bool // the definition of a view is looked at: all in it is the user's
+	params []uint32 // the types of the statement's parameters
+	inView bool     // the definition of a view is looked at: all in it is the user's
 }
 
 func (c planCatalog) Relation(schema, name string) (*plan.Relation, error) {
@@ -287,6 +287,10 @@ func (c planCatalog) Function(schema, name string) (plan.Func, error) {
 	return f, nil
 }
 
-func (c planCatalog) Describe(sql string) ([]plan.Column, error) {
-	return c.s.describeColumns(sql, c.params)
+func (c planCatalog) Describe(sql string, params []int) ([]plan.Column, error) {
+	types := c.params
+	if params != nil {
+		types = pick(c.params, params)
+	}
+	return c.s.describeColumns(sql, types)
 }

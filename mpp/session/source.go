@@ -102,7 +102,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	ds := make([]dispatch.Slice, len(slices))
 	for i, sl := range slices {
 		d := &ds[i]
-		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pickParams(params, sl.Params), Segments: sl.Segments,
+		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pick(params, sl.Params), Segments: sl.Segments,
 			Prepared: s.cache.tick + 1, Count: count, ResultFormats: sl.Merge.Formats(nil)}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
@@ -124,11 +124,13 @@ func (s *Session) styles() map[string]string {
 	return map[string]string{"DateStyle": s.link.params["DateStyle"], "IntervalStyle": s.link.params["IntervalStyle"]}
 }
 
-func pickParams(all []dispatch.Param, numbers []int) []dispatch.Param {
+// pick takes those of the statement's parameters, or of their types, that a slice
+// has, as plan.Slice.Params numbers them.
+func pick[T any](all []T, numbers []int) []T {
 	if len(numbers) == 0 {
 		return nil
 	}
-	out := make([]dispatch.Param, len(numbers))
+	out := make([]T, len(numbers))
 	for i, n := range numbers {
 		out[i] = all[n-1]
 	}
