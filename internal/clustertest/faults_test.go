@@ -425,47 +425,16 @@ func (r *faultRun) settle(t *testing.T, when string) {
 	})
 }
 
-// usage is what the cluster's processes hold.
-type usage map[string]int
-
-// resources counts it. What a proxy keeps for backends that have not come, for
-// minutes when they never come, counts only with early.
+// resources is what the cluster holds, sockets of its hosts included.
 func (r *faultRun) resources(t *testing.T, early bool) usage {
 	t.Helper()
-	u := usage{}
+	u := resources(t, r.w.Cluster, early)
 	for _, i := range r.w.Instances(t) {
-		name := func(what string) string { return fmt.Sprintf("%s of dbid %d", what, i.Dbid) }
-		st, err := instance.ReadStatus(context.Background(), datadir.Dir(i.Datadir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ps, err := icproxy.ReadStatus(context.Background(), datadir.Dir(i.Datadir).ProxySocket())
-		if err != nil {
-			t.Fatal(err)
-		}
-		u[name("descriptors of the instance")] = descriptors(st.Pid)
-		u[name("descriptors of the proxy")] = descriptors(st.Proxy.Pid)
-		u[name("sessions")] = st.Sessions
-		u[name("backends of the server")] = len(backends(st.Postgres.Pid))
-		u[name("backends of the proxy")] = ps.Backends
-		if early {
-			u[name("early connections of the proxy")] = ps.Early
-			u[name("granted memory of the proxy")] = int(ps.Memory.Granted)
-			for _, p := range ps.Peers {
-				u[name("logical connections of the proxy")] += p.Connections
-			}
-		}
 		for _, proto := range []string{"tcp", "udp"} {
-			u[name(proto+" sockets")] = r.sockets(t, int(i.Content)+1, proto)
+			u[fmt.Sprintf("%s sockets of dbid %d", proto, i.Dbid)] = r.sockets(t, int(i.Content)+1, proto)
 		}
 	}
 	return u
-}
-
-// descriptors counts those of a process.
-func descriptors(pid int) int {
-	list, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	return len(list)
 }
 
 // sockets counts a host's sockets that processes have. Those that have been
@@ -489,18 +458,4 @@ func (r *faultRun) sockets(t *testing.T, host int, proto string) (n int) {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// less says what there is more of now.
-func (u usage) less(now usage) error {
-	var more []string
-	for _, name := range slices.Sorted(maps.Keys(now)) {
-		if now[name] > u[name] {
-			more = append(more, fmt.Sprintf("%s: %d, before %d", name, now[name], u[name]))
-		}
-	}
-	if more != nil {
-		return fmt.Errorf("left behind: %s", strings.Join(more, "; "))
-	}
-	return nil
 }
