@@ -22,7 +22,7 @@ type Package struct {
 // is its path or a parent of it, and may import its own layer's entry and
 // every lower one. Two entries of one layer do not know each other.
 var layers = [][]string{
-	{"internal/atomicfile", "internal/benchreport", "internal/freeport", "internal/iov", "internal/tpch"},
+	{"internal/atomicfile", "internal/benchreport", "internal/freeport", "internal/iov", "internal/pgenv", "internal/tpch"},
 	{"internal/local"}, // helpers under everything, no part of the house
 	{"icwire", "topology", "datadir"},
 	{"guc"}, // checks an address list by topology's parser, so that there is one

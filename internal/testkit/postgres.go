@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trunkline-db/trunkline/instance"
+	_ "github.com/trunkline-db/trunkline/internal/pgenv"
 )
 
 // plainPostgres is a PostgreSQL server beside a cluster.

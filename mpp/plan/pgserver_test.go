@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	_ "github.com/trunkline-db/trunkline/internal/pgenv"
 	"github.com/trunkline-db/trunkline/internal/randomsql"
 )
 

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/trunkline-db/trunkline/datadir"
+	_ "github.com/trunkline-db/trunkline/internal/pgenv"
 )
 
 // Superuser is the database superuser of the servers.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	_ "github.com/trunkline-db/trunkline/internal/pgenv"
 )
 
 // Bin is where PostgreSQL 15's programs are.
