@@ -27,7 +27,7 @@ func TestSameAnswers(t *testing.T) {
 	c := shared(t)
 	db := c.Database(t)
 	plain := c.PlainPostgres(t)
-	schemas := 8
+	schemas := 4
 	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
 		var err error
 		if schemas, err = strconv.Atoi(s); err != nil {

@@ -332,7 +332,7 @@ func withOf(st *pg.InsertStmt) (*pg.Node, error) {
 }
 
 // beginToInsert begins the transaction of an INSERT that is to be analyzed, if
-// it is one for beginSteady.
+// segments are to run it: in a transaction of READ COMMITTED they would not.
 func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 	for range tornTries {
 		r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
@@ -347,7 +347,7 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 			return err
 		}
 		in, _, err := s.planPlaced(req, r, st, source)
-		if err != nil || in == nil || !in.needsSteady(s) {
+		if err != nil || in == nil || !in.moved && !in.needsSteady(s) {
 			return err
 		}
 		if _, err := s.beginSteady(req.ctx, source, r); !errors.Is(err, errOutdated) {
