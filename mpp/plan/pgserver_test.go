@@ -136,6 +136,7 @@ func allDatabases() []string {
 
 // world is a set of databases and the tables in them.
 type world struct {
+	resets int
 	t      testing.TB
 	conns  map[string]*pgx.Conn
 	tables map[string]*testTable
@@ -175,8 +176,17 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// vacuumAfter is how many worlds the catalogs take: autovacuum is off, and what is
+// dropped makes them longer, and PostgreSQL slower, each time.
+const vacuumAfter = 20
+
 // reset drops everything the tests made.
 func (w *world) reset() {
+	if w.resets++; w.resets%vacuumAfter == 0 {
+		for _, db := range allDatabases() {
+			w.exec(db, "VACUUM")
+		}
+	}
 	w.tables = map[string]*testTable{}
 	w.cat.forget()
 	for i, db := range allDatabases() {
