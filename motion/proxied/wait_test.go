@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +15,7 @@ import (
 	"github.com/trunkline-db/trunkline/motion/proxied"
 )
 
-// giver is a proxy as far as a receiver of short streams sees it. On each
+// giveWhole is a proxy as far as a receiver of short streams sees it. On each
 // connection it does what it is told, a word for each step; the number in a word is
 // the content id of the sender that it is about.
 //
@@ -32,50 +30,13 @@ import (
 //	mute   say nothing, until the other end has gone
 //
 // After its words it closes; with a last word of keep, when the other end does.
-type giver struct {
-	ln net.Listener
-	wg sync.WaitGroup
-
-	mu     sync.Mutex
-	script []string
-	heard  []string // the packets
-}
-
-func startGiver(t *testing.T, script ...string) *giver {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "ic_proxy"))
-	if err != nil {
-		t.Fatal(err)
+func giveWhole(t *testing.T, g *fakeProxy, c net.Conn, what string) {
+	if err := give(g, c, strings.Fields(what)); err != nil {
+		t.Errorf("%q: %v", what, err)
 	}
-	g := &giver{ln: ln, script: script}
-	g.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			g.mu.Lock()
-			var what string
-			if len(g.script) > 0 {
-				what, g.script = g.script[0], g.script[1:]
-			}
-			g.mu.Unlock()
-			g.wg.Go(func() {
-				defer c.Close()
-				if err := g.serve(c, strings.Fields(what)); err != nil {
-					t.Errorf("%q: %v", what, err)
-				}
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		g.wg.Wait()
-	})
-	return g
 }
 
-func (g *giver) serve(c net.Conn, words []string) error {
+func give(g *fakeProxy, c net.Conn, words []string) error {
 	heads := map[byte]icwire.Header{} // by the sender's content
 	for _, w := range words {
 		var from byte
@@ -104,9 +65,7 @@ func (g *giver) serve(c net.Conn, words []string) error {
 			if h, err = icwire.Decode(head, icwire.Magic36); err != nil {
 				break
 			}
-			g.mu.Lock()
-			g.heard = append(g.heard, fmt.Sprintf("%v %d %d", h.Type, h.Command, h.DstContent))
-			g.mu.Unlock()
+			g.note(fmt.Sprintf("%v %d %d", h.Type, h.Command, h.DstContent))
 			heads[byte(h.DstContent)] = h.HelloAck()
 			if h.DstContent != int16(from) {
 				return fmt.Errorf("heard of %d", h.DstContent)
@@ -170,9 +129,9 @@ func TestWait(t *testing.T) {
 		{"another's stream", "ack1 ack2 give1 alien2 keep", "from1 no proper answer", "WAIT 1 1, WAIT 1 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := startGiver(t, strings.Split(c.script, "|")...)
+			g := startFakeProxy(t, giveWhole, strings.Split(c.script, "|")...)
 			ic := newIC(t, proxied.Config{
-				Socket:  func() (string, error) { return g.ln.Addr().String(), nil },
+				Socket:  g.socket,
 				Cause:   func(context.Context, uint16, bool) string { return "trouble" },
 				Restart: -1, Whole: true,
 			})
@@ -231,8 +190,8 @@ func TestWait(t *testing.T) {
 func TestWaitGivenUp(t *testing.T) {
 	senders := []motion.Peer{peer(1), peer(2)}
 	open := func(t *testing.T, script string, cfg proxied.Config) motion.Interconnect {
-		g := startGiver(t, script)
-		cfg.Socket, cfg.Restart, cfg.Whole = func() (string, error) { return g.ln.Addr().String(), nil }, -1, true
+		g := startFakeProxy(t, giveWhole, script)
+		cfg.Socket, cfg.Restart, cfg.Whole = g.socket, -1, true
 		return newIC(t, cfg)
 	}
 	t.Run("unanswered", func(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 	"github.com/trunkline-db/trunkline/motion/proxied"
 )
 
-// taker is a proxy as far as a sender of short streams sees it. It does what it
+// takeWhole is a proxy as far as a sender of short streams sees it. It does what it
 // is told for each connection: a letter for each packet.
 //
 //	a  take it
@@ -29,56 +28,7 @@ import (
 //	x  close
 //
 // At the end of its letters it closes.
-type taker struct {
-	ln net.Listener
-	wg sync.WaitGroup
-
-	mu     sync.Mutex
-	script []string
-	heard  []string // the packets' types and the streams that were taken
-}
-
-func startTaker(t *testing.T, script ...string) *taker {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "ic_proxy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &taker{ln: ln, script: script}
-	k.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			k.mu.Lock()
-			var what string
-			if len(k.script) > 0 {
-				what, k.script = k.script[0], k.script[1:]
-			}
-			k.mu.Unlock()
-			k.wg.Go(func() {
-				defer c.Close()
-				k.serve(t, c, what)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		k.wg.Wait()
-	})
-	return k
-}
-
-func (k *taker) socket() (string, error) { return k.ln.Addr().String(), nil }
-
-func (k *taker) note(what string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.heard = append(k.heard, what)
-}
-
-func (k *taker) serve(t *testing.T, c net.Conn, what string) {
+func takeWhole(t *testing.T, k *fakeProxy, c net.Conn, what string) {
 	for _, do := range what {
 		head := make([]byte, icwire.MaxHeaderLen)
 		if _, err := io.ReadFull(c, head); err != nil {
@@ -144,7 +94,7 @@ func TestWhole(t *testing.T) {
 		{"too long", []string{"h", "h"}, []int{1000}, []string{"HELLO 1 1000", "HELLO 2 1000"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			k := startTaker(t, c.script...)
+			k := startFakeProxy(t, takeWhole, c.script...)
 			ic := newIC(t, proxied.Config{Socket: k.socket, Restart: -1, Whole: true})
 			for i, rows := range c.rows {
 				id := id
@@ -182,7 +132,7 @@ func TestWhole(t *testing.T) {
 // TestWholeGivenUp: a proxy that does not answer keeps nobody who no longer
 // waits, and what came to nothing is no connection for the next.
 func TestWholeGivenUp(t *testing.T) {
-	k := startTaker(t, "q", "aa")
+	k := startFakeProxy(t, takeWhole, "q", "aa")
 	ic := newIC(t, proxied.Config{Socket: k.socket, Restart: -1, Whole: true})
 	send := func(ctx context.Context, command uint32) error {
 		id := id
