@@ -38,6 +38,7 @@ type hearing struct {
 	asked int                // streams for which the proxy has not answered
 	left  int                // that have not come
 	hello []int              // that have to be taken behind a HELLO
+	told  bool               // there were such for which the proxy had answered
 	wg    sync.WaitGroup     // of those who say it
 }
 
@@ -160,13 +161,17 @@ func (h *hearing) next() error {
 	case head.Type == icwire.Bye && h.stage[i] != elsewhere:
 		if h.stage[i] == asking {
 			h.asked--
+		} else {
+			h.told = true
 		}
 		h.came(i)
 		h.hello = append(h.hello, i)
 		return nil
-	case head.Type == icwire.Lost && h.stage[i] == waiting:
-		h.came(i)
-		h.r.Lose(i, io.EOF)
+	case head.Type == icwire.Lost && h.stage[i] != asking:
+		if h.stage[i] == waiting {
+			h.came(i)
+		}
+		h.r.Lose(i, io.EOF) // or its HELLO was faster, and its connection ends
 		return nil
 	case head.Type == icwire.Whole && h.stage[i] == waiting:
 		h.came(i)
@@ -264,7 +269,11 @@ func (h *hearing) run() {
 	// The proxy keeps what has to be taken behind a HELLO as long as the connection
 	// is there.
 	h.wg.Wait()
-	if h.r.Release(h.ear.conn) {
+	switch {
+	case !h.r.Release(h.ear.conn):
+	case h.told: // one of them may have been lost meanwhile: that is of no other motion
+		h.ear.Close()
+	default:
 		h.ic.ears.keep(h.ear)
 	}
 }

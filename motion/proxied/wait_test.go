@@ -118,7 +118,7 @@ func TestWait(t *testing.T) {
 		{"one connection for all", "ack1 ack2 give1 give2 ack1 ack2 give1 give2 keep", both + "|" + both, "WAIT 1 1, WAIT 1 2, WAIT 2 1, WAIT 2 2"},
 		{"another proxy next time", "ack1 ack2 give1 give2 | ack1 ack2 give1 give2 keep", both + "|" + both, "WAIT 1 1, WAIT 1 2, WAIT 2 1, WAIT 2 2"},
 		{"one behind a hello", "ack1 ack2 bye2 give1 keep | ack2 raw2", both, "WAIT 1 1, WAIT 1 2, HELLO 1 2"},
-		{"behind a hello, and then again", "ack1 ack2 bye2 give1 ack1 ack2 give1 give2 keep | ack2 raw2", both + "|" + both,
+		{"behind a hello, and then again", "ack1 ack2 bye2 give1 keep | ack2 raw2 | ack1 ack2 give1 give2 keep", both + "|" + both,
 			"WAIT 1 1, WAIT 1 2, HELLO 1 2, WAIT 2 1, WAIT 2 2"},
 		{"unknown to it", " | ack1 raw1 | ack2 raw2", both, "HELLO 1 1, HELLO 1 2"},
 		{"closed after one answer", "ack1 | ack1 raw1 | ack2 raw2", both, "WAIT 1 1, HELLO 1 1, HELLO 1 2"},
