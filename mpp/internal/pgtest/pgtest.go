@@ -4,12 +4,14 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +34,65 @@ type Server struct {
 	Data string // data directory
 }
 
+// templateDir is a data directory that servers get copies of.
+type templateDir struct {
+	data string
+	// reaper removes it when this end of its standard input is closed: by the
+	// kernel, when this process is gone.
+	reaper *os.File
+}
+
+// template makes an empty data directory, from which each server of the process
+// gets a copy: initdb takes a second or two of a processor. It goes with the
+// process.
+var template = sync.OnceValues(func() (*templateDir, error) {
+	dir, err := os.MkdirTemp("", "pgtest")
+	if err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	reaper := exec.Command("/bin/sh", "-c", `read -r _; rm -rf "$1"`, "reaper", dir)
+	reaper.Stdin, reaper.SysProcAttr = r, &syscall.SysProcAttr{Setsid: true} // Ctrl-C is not for it
+	err = reaper.Start()
+	_ = r.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the reaper: %w", err)
+	}
+	attr, err := own(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &templateDir{data: filepath.Join(dir, "data")}
+	d.reaper = w
+	initdb := exec.Command(filepath.Join(Bin, "initdb"), "-D", d.data, "-U", Superuser, "-A", "trust",
+		"--no-sync", "-E", "UTF8", "--locale=C")
+	initdb.Dir, initdb.SysProcAttr = dir, attr
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	return d, nil
+})
+
+// own gives a directory to the user that servers run as, and returns what runs a
+// program as that user; the program ends with the thread that started it.
+func own(dir string) (*syscall.SysProcAttr, error) {
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
+	if os.Geteuid() != 0 {
+		return attr, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, err
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return attr, os.Chown(dir, uid, gid)
+}
+
 // Start makes and starts a server with these settings (name=value). Without
 // listen_addresses among them it has only its unix socket. It skips the test
 // in short mode and where PostgreSQL is missing.
@@ -50,28 +111,20 @@ func Start(t testing.TB, settings ...string) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
-	if os.Geteuid() == 0 {
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Skipf("PostgreSQL does not run as root and there is no user postgres: %v", err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	attr, err := own(dir)
+	if errors.As(err, new(user.UnknownUserError)) {
+		t.Skipf("PostgreSQL does not run as root and there is no user postgres: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty, err := template()
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := &Server{Dir: dir, Port: 5432, Data: filepath.Join(dir, "data")}
-	command := func(name string, args ...string) *exec.Cmd {
-		c := exec.Command(filepath.Join(Bin, name), args...)
-		c.Dir, c.SysProcAttr = dir, attr
-		return c
-	}
-	if out, err := command("initdb", "-D", s.Data, "-U", Superuser, "-A", "trust",
-		"--no-sync", "-E", "UTF8", "--locale=C").CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+	if out, err := exec.Command("cp", "-a", empty.data, s.Data).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
 	}
 	args := []string{"-D", s.Data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + dir, "-c", "fsync=off"}
 	for _, v := range settings {
@@ -83,7 +136,8 @@ func Start(t testing.TB, settings ...string) *Server {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	srv := command("postgres", args...)
+	srv := exec.Command(filepath.Join(Bin, "postgres"), args...)
+	srv.Dir, srv.SysProcAttr = dir, attr
 	srv.Stdout, srv.Stderr = log, log
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
