@@ -14,6 +14,10 @@ BENCH    ?= .
 # change at hand; RAPID_SEED=0 draws anew.
 export RAPID_SEED ?= 1
 
+# How many packages, and how many tests on whole clusters, run at a time: much of
+# what they do is to wait.
+ATONCE ?= $(shell echo $$((2 * $$(nproc))))
+
 # Outside a checkout that git trusts, go build must not ask git for the version.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
@@ -36,10 +40,10 @@ lint: ## gofmt, go vet, staticcheck and the package rules
 	go test -count=1 ./internal/lint
 
 unit: ## tests of the packages, with -race -shuffle=on
-	go test -race -shuffle=on $$(go list ./... | grep -vE '/internal/(clustertest|lint)$$')
+	go test -race -shuffle=on -p=$(ATONCE) $$(go list ./... | grep -vE '/internal/(clustertest|lint)$$')
 
 cluster: ## tests on whole clusters
-	go test -count=1 -timeout=20m $(CLUSTER)
+	go test -count=1 -timeout=20m -parallel=$(ATONCE) $(CLUSTER)
 
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz

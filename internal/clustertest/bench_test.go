@@ -12,20 +12,33 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-db/trunkline/internal/testkit"
 	"github.com/trunkline-db/trunkline/internal/testkit/wan"
 )
 
 // benchCommand is a small run of bench interconnect.
 func benchCommand(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	bin, err := testkit.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
 	args = append([]string{"bench", "interconnect", "--segments", "2", "--sessions", "2", "--rounds", "1", "--slot", "20ms", "--rows", "1000",
 		"--gather-rows", "1000", "--rtt", "5", "--loss", "0", "--size", "1", "--wan-rounds", "1", "--wan-segments", "2", "--limit", "20s"}, args...)
-	return command(ctx, filepath.Join(shared(t).Dir, "bin", "trunkline"), args...)
+	return command(ctx, bin, args...)
 }
 
-// TestBenchInterconnect makes a small run: every query is answered in each
-// type, and what is held is what package sim says.
+// TestBenchInterconnect makes runs, one at a time: some look for the one directory
+// that is new.
 func TestBenchInterconnect(t *testing.T) {
+	t.Parallel()
+	t.Run("Run", benchInterconnect)
+	t.Run("Interrupted", benchInterrupted)
+}
+
+// benchInterconnect makes a small run: every query is answered in each type, and
+// what is held is what package sim says.
+func benchInterconnect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	page := filepath.Join(t.TempDir(), "report.html")
@@ -93,9 +106,9 @@ func TestBenchInterconnect(t *testing.T) {
 	}
 }
 
-// TestBenchInterrupted ends a run while it makes a cluster and looks for what it
+// benchInterrupted ends a run while it makes a cluster and looks for what it
 // leaves.
-func TestBenchInterrupted(t *testing.T) {
+func benchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	before, _ := filepath.Glob(benchDirs)

@@ -31,9 +31,18 @@ func queriesCommand(ctx context.Context, t *testing.T, args ...string) *exec.Cmd
 	return command(ctx, bin, append([]string{"bench", "queries", "--segments", "2", "--scale", "0.01", "--rounds", "1", "--types", "proxy", "--progress"}, args...)...)
 }
 
-// TestBenchQueries makes a small run: all answers are those of the plain
-// server, and nothing is left.
+// TestBenchQueries makes runs, one at a time: each looks for the one directory that
+// is new.
 func TestBenchQueries(t *testing.T) {
+	t.Parallel()
+	t.Run("Run", benchQueries)
+	t.Run("Interrupted", benchQueriesInterrupted)
+	t.Run("Unread", benchQueriesUnread)
+}
+
+// benchQueries makes a small run: all answers are those of the plain server, and
+// nothing is left.
+func benchQueries(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	page := filepath.Join(t.TempDir(), "report.md")
@@ -96,9 +105,9 @@ func TestBenchQueries(t *testing.T) {
 	leavesNothing(t, dir)
 }
 
-// TestBenchQueriesInterrupted ends a run by Ctrl-C while it loads the cluster,
+// benchQueriesInterrupted ends a run by Ctrl-C while it loads the cluster,
 // which takes a moment.
-func TestBenchQueriesInterrupted(t *testing.T) {
+func benchQueriesInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	before, _ := filepath.Glob(queryDirs)
@@ -113,9 +122,9 @@ func TestBenchQueriesInterrupted(t *testing.T) {
 	leavesNothing(t, dir)
 }
 
-// TestBenchQueriesUnread stops reading what a run says while it measures, which
+// benchQueriesUnread stops reading what a run says while it measures, which
 // would take minutes.
-func TestBenchQueriesUnread(t *testing.T) {
+func benchQueriesUnread(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := queriesCommand(ctx, t, "--rounds", "100")

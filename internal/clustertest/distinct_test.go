@@ -13,7 +13,7 @@ import (
 // are gathered and counted on the coordinator, many are redistributed and counted
 // on the segments, also those of tables that were themselves redistributed.
 func TestDistinctAggregates(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, `create table ev (id int, x int, few int, name text, day date) distributed by (id);
 		create table dim (id int, x int, size int) distributed by (id);
@@ -62,7 +62,7 @@ func TestDistinctAggregates(t *testing.T) {
 // elsewhere: what each segment has aggregated goes to where the others are, or to
 // all segments.
 func TestMovedGroups(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, `create table line (id int, part int, qty numeric, price int) distributed by (id);
 		create table part (k int primary key, name text) distributed by (k);

@@ -20,7 +20,7 @@ import (
 // driverTable makes a table of 1000 rows in a database of its own.
 func driverTable(t *testing.T) (c *testkit.Cluster, db string, conn *pgx.Conn) {
 	t.Helper()
-	c = shared(t)
+	c = beside(t)
 	db = c.Database(t)
 	conn = c.Connect(t, db)
 	testkit.Exec(t, conn, `create table d (id int, name text, at timestamptz, n numeric, raw bytea, tags text[]) distributed by (id);

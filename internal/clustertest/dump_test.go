@@ -57,12 +57,10 @@ const dumped = `
 // TestRestore restores dumps of a database in the ways there are, and holds what
 // comes out to what went in: contents, rights, and where the rows are.
 func TestRestore(t *testing.T) {
-	c := shared(t)
-	admin := c.Connect(t, "template1")
-	testkit.Exec(t, admin, "create role dump_reader login; create role dump_writer; create role dump_owner")
-	testkit.Close(admin) // nobody can be in the template of the databases to come
-	t.Cleanup(func() {   // after the databases are gone
-		if err := testkit.TryExec(c.Connect(t, "template1"), "drop role dump_reader, dump_writer, dump_owner"); err != nil {
+	c := beside(t)
+	testkit.Exec(t, c.Connect(t, "postgres"), "create role dump_reader login; create role dump_writer; create role dump_owner")
+	t.Cleanup(func() { // after the databases are gone
+		if err := testkit.TryExec(c.Connect(t, "postgres"), "drop role dump_reader, dump_writer, dump_owner"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -103,7 +103,7 @@ func (c *rawClient) answer() []string {
 // TestClientEncodings has the same conversation in several encodings with the
 // cluster and with a PostgreSQL server: they answer the same bytes.
 func TestClientEncodings(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	plain := c.PlainPostgres(t)
 	plainAddr := fmt.Sprintf("%s/.s.PGSQL.%d", plain.Config().Host, plain.Config().Port)
 	db := c.Database(t)
@@ -249,7 +249,7 @@ func escaped(s string) string {
 // TestWhereClientEncodingComesFrom sets it in every way there is before a
 // session begins.
 func TestWhereClientEncodingComesFrom(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	admin := c.Connect(t, db)
 	testkit.Exec(t, admin, "create table t (v text)")
@@ -281,7 +281,7 @@ func TestWhereClientEncodingComesFrom(t *testing.T) {
 
 // TestPsqlEncodings has psql speak LATIN1 and SJIS.
 func TestPsqlEncodings(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	psql := func(input, env string) string {
 		t.Helper()
@@ -304,7 +304,7 @@ func TestPsqlEncodings(t *testing.T) {
 
 // TestDatabaseInLatin1 works in a database that keeps LATIN1.
 func TestDatabaseInLatin1(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	admin := c.Connect(t, "postgres")
 	testkit.Exec(t, admin, "create database in_latin1 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
 	t.Cleanup(func() { testkit.Exec(t, admin, "drop database in_latin1") })

@@ -29,7 +29,7 @@ func gathered(t *testing.T, conn *pgx.Conn, table string) string {
 // TestEstimates has the coordinator learn how large tables are: soon when they
 // are loaded, at once by ANALYZE.
 func TestEstimates(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, `create table plain (id int, w text) distributed by (id);
 		create table parts (id int, w text) partition by hash (id) distributed by (id);

@@ -33,7 +33,7 @@ func has(t *testing.T, text string, patterns ...string) {
 // TestExplainAnalyze runs statements whose slices read each other's rows, and
 // shows what each has done.
 func TestExplainAnalyze(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	testkit.Exec(t, c.Connect(t, db), explainTables)
 	const (
@@ -117,7 +117,7 @@ func TestExplainAnalyze(t *testing.T) {
 // TestExplainLeavesNothing: what segments are told to say they do not say of the
 // next statement, whatever has become of this one.
 func TestExplainLeavesNothing(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	testkit.Exec(t, c.Connect(t, db), explainTables+"; create role watcher login; grant select on a, b to watcher")
 	cfg := c.Connect(t, db).Config().Copy()

@@ -77,7 +77,7 @@ func readChange(t *testing.T, text string) (p changedPlan) {
 // in a transaction that is rolled back, where the plan in JSON says as many rows,
 // and as many on the segment with most, as the tables then have; then for good.
 func TestExplainAnalyzeChange(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	testkit.Exec(t, conn, explainTables+`;
@@ -211,7 +211,7 @@ func TestExplainAnalyzeChange(t *testing.T) {
 // TestExplainChangeAtLength changes more rows than one statement takes, and looks
 // at the options.
 func TestExplainChangeAtLength(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, `create table t (id int, n int) distributed by (id); create table s (id int) distributed by (id);
 		insert into t select i, i % 50 from generate_series(1, 6000) i; insert into s select generate_series(0, 49); analyze t; analyze s`)
@@ -260,7 +260,7 @@ func TestExplainChangeAtLength(t *testing.T) {
 
 // TestExplainChangeFails: errors are the statement's own, and leave nothing.
 func TestExplainChangeFails(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	testkit.Exec(t, c.Connect(t, db), explainTables+`; create table u (id int primary key, v int check (v > 0)); insert into u values (1, 1), (2, 2);
 		create role onlooker login; grant select on a, b, u to onlooker`)
@@ -362,7 +362,7 @@ func TestExplainChangeFails(t *testing.T) {
 // are values by then, and what is wanted back are lines of text whatever the
 // statement itself would return.
 func TestExplainChangeInMessages(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	ctx, conn := t.Context(), c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, explainTables)
 	lines := func(sql string, args ...any) string {
@@ -407,7 +407,7 @@ func TestExplainChangeInMessages(t *testing.T) {
 
 // TestExplainFormats prints plans in XML and YAML.
 func TestExplainFormats(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, explainTables)
 	for _, sql := range []string{

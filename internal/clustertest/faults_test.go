@@ -71,6 +71,7 @@ func TestFaults(t *testing.T) {
 			t.Fatalf("%s: %v", soakVar, err)
 		}
 	}
+	t.Parallel()
 	const segments, sessions = 3, 3 // sessions of each type
 	w := newWide(t, segments)
 	r := &faultRun{

@@ -64,7 +64,7 @@ const functionObjects = `
 // TestFunctions calls functions that read distributed tables on the
 // coordinator: they see the tables' rows, or the statement fails.
 func TestFunctions(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	testkit.Exec(t, conn, functionObjects)
@@ -161,7 +161,7 @@ func TestFunctions(t *testing.T) {
 
 // TestFunctionPortals reads a function's result in pieces.
 func TestFunctionPortals(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	testkit.Exec(t, conn, functionObjects)
 	hj, err := conn.PgConn().Hijack()
@@ -233,7 +233,7 @@ func TestFunctionPortals(t *testing.T) {
 // TestFunctionsTogether: sessions that call functions over the same table in
 // open transactions do not wait for each other, nor see each other's rows.
 func TestFunctionsTogether(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn, other := c.Connect(t, db), c.Connect(t, db)
 	testkit.Exec(t, conn, functionObjects)
@@ -263,7 +263,7 @@ func TestFunctionsTogether(t *testing.T) {
 // TestFunctionRights: a user's functions read what he may read, with whatever
 // rights to the database he has; his domains' checks run with his own.
 func TestFunctionRights(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	testkit.Exec(t, conn, functionObjects+`;

@@ -17,7 +17,7 @@ import (
 // TestInsertSelect has segments insert rows of their own, or does not where they
 // cannot. The rows must be those of the SELECT, on the segments of their keys.
 func TestInsertSelect(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	modes(t, func(t *testing.T, mode string) {
 		conn := c.Connect(t, c.Database(t), mode)
 		testkit.Exec(t, conn, `
@@ -113,7 +113,7 @@ func TestInsertSelect(t *testing.T) {
 // TestInsertSelectTransactions looks at blocks, savepoints, parameters, errors
 // that leave nothing, and rights.
 func TestInsertSelectTransactions(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	modes(t, func(t *testing.T, mode string) {
 		db := c.Database(t)
 		conn := c.Connect(t, db, mode)
@@ -210,7 +210,7 @@ func TestInsertSelectTransactions(t *testing.T) {
 // TestInsertSelectWaits: who waits for a table that is being written anew sees
 // its rows then, as in one PostgreSQL; a snapshot of before would see none.
 func TestInsertSelectWaits(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db, tcp)
 	testkit.Exec(t, conn, `create table src (k int) distributed by (k); create table t (k int) distributed by (k);
@@ -244,7 +244,7 @@ func TestInsertSelectWaits(t *testing.T) {
 // while their table is written anew: each copy has all accounts, and the sum is
 // that of before.
 func TestInsertSelectSeesWhole(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	for _, mode := range []string{tcp, proxy} {
 		t.Run(mode, func(t *testing.T) {
 			db := c.Database(t)
@@ -279,13 +279,12 @@ func TestInsertSelectSeesWhole(t *testing.T) {
 					}
 				})
 			}
-			limit := time.After(60 * time.Second)
 			torn := 0
 			for run := range 60 {
 				for range 3 { // so that something moves
 					select {
 					case <-moves:
-					case <-limit:
+					case <-time.After(30 * time.Second):
 						t.Fatal("nothing moves")
 					}
 				}

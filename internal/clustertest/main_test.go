@@ -22,8 +22,8 @@ var (
 	makeCluster sync.Once
 )
 
-// shared returns the cluster of 3 segments and a standby that all tests use
-// one after the other. Its proxies are connected, its servers do not wait for the
+// shared returns the cluster of 3 segments and a standby that all tests use,
+// those that call beside together and all others one after the other. Its proxies are connected, its servers do not wait for the
 // disk; its default interconnect is udpifc, as that of every new cluster. A test
 // that changes or breaks it puts it right.
 func shared(t *testing.T) *testkit.Cluster {
@@ -42,6 +42,15 @@ func shared(t *testing.T) *testkit.Cluster {
 	}
 	t.Cleanup(func() { theCluster.DumpLogs(t) })
 	return theCluster
+}
+
+// beside is shared for a test that changes nothing of the cluster but what is in
+// databases and roles of its own, and that counts nothing others could have: it
+// runs beside others of its kind, after all that need the cluster for themselves.
+func beside(t *testing.T) *testkit.Cluster {
+	t.Helper()
+	t.Parallel()
+	return shared(t)
 }
 
 func TestMain(m *testing.M) {

@@ -30,7 +30,7 @@ const mergeTable = `create table m (i int, b bool, s smallint, l bigint, o oid, 
 // TestMerge compares rows that the session merges with those that the
 // coordinator's PostgreSQL sorts, which has to where operators are named.
 func TestMerge(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	testkit.Exec(t, c.Connect(t, db), mergeTable)
 	orders := []struct{ keys, using string }{
@@ -161,7 +161,7 @@ func same(t *testing.T, what string, got, want []string) {
 // their rows demands, while the others' windows are full; and ends such
 // statements in every way.
 func TestMergeOneByOne(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	const rows = 90000 // of 300 bytes: far more than what is under way at a time
 	testkit.Exec(t, c.Connect(t, db), fmt.Sprintf(`create table big (i int, pad text) distributed by (i);

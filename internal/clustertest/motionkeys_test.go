@@ -32,7 +32,7 @@ var keyTypes = []struct{ left, right, value string }{
 // under settings that print their values so that the hash can be told and under
 // such that do not. The answer is always the same.
 func TestMotionKeys(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	var left, right, values []string

@@ -32,7 +32,7 @@ func node(t *testing.T, c *testkit.Cluster, env ...string) {
 
 // TestNodePostgres talks to the cluster with the driver of Node.js.
 func TestNodePostgres(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	modes(t, func(t *testing.T, mode string) {
 		node(t, c, "PGDATABASE="+c.Database(t), "PGOPTIONS=-c "+mode)
 	})

@@ -322,8 +322,8 @@ func TestAddressType(t *testing.T) {
 // TestParameterUnits: SHOW says a number with its unit, as PostgreSQL does, and
 // refuses in its words.
 func TestParameterUnits(t *testing.T) {
-	c := shared(t)
-	conn := c.Connect(t, "template1", "gp_udp_bufsize_k=4MB", "gp_interconnect_transmit_timeout=90min")
+	c := beside(t)
+	conn := c.Connect(t, "postgres", "gp_udp_bufsize_k=4MB", "gp_interconnect_transmit_timeout=90min")
 	for _, c := range []struct{ sql, want string }{
 		{"show gp_udp_bufsize_k", "4MB"},
 		{"show gp_interconnect_transmit_timeout", "90min"},
@@ -353,7 +353,7 @@ func TestParameterUnits(t *testing.T) {
 	if err := testkit.TryExec(conn, "set gp_interconnect_proxy_addresses = ''"); testkit.SQLState(err) != "55P02" {
 		t.Errorf("setting the addresses: %v", err)
 	}
-	if _, err := c.TryConnect("template1", "gp_max_packet_size=100"); testkit.SQLState(err) != "22023" {
+	if _, err := c.TryConnect("postgres", "gp_max_packet_size=100"); testkit.SQLState(err) != "22023" {
 		t.Errorf("packets of 100 bytes: %v", err)
 	}
 }

@@ -29,7 +29,7 @@ end;
 // TestPgbenchClients runs pgbench's scripts and one of a user's with 8 clients at
 // a time, on tables that are generated on the server and partitioned.
 func TestPgbenchClients(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	wantAll(t, "pgbench -i", c.MustShell(t, "pgbench -i -q -I dtGvp -s 2 --partitions=3 "+db), "done in")
 	conn := c.Connect(t, db)

@@ -24,7 +24,7 @@ import (
 //
 // TRUNKLINE_PROPERTY_SCHEMAS sets how many sets of tables are tried.
 func TestSameAnswers(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	plain := c.PlainPostgres(t)
 	schemas := 4

@@ -12,7 +12,7 @@ import (
 // TestKeptPlans asks the same again and again, in the simple protocol and prepared,
 // while what the question means changes.
 func TestKeptPlans(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	other := c.Connect(t, conn.Config().Database)
 	exec := func(sql string) { t.Helper(); testkit.Exec(t, conn, sql) }
@@ -89,7 +89,7 @@ func TestKeptPlans(t *testing.T) {
 // TestKeptStatements changes a table's column while other sessions ask for it all
 // the time: they get what it was or what it is.
 func TestKeptStatements(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	conn := c.Connect(t, c.Database(t))
 	asker := c.Connect(t, conn.Config().Database)
 	testkit.Exec(t, conn, "create table t (id int, v int) distributed by (id); insert into t select i, 7 from generate_series(1, 30) i")

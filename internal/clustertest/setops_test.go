@@ -12,7 +12,7 @@ import (
 // TestSetOperations runs set operations that the segments evaluate, with and
 // without motions, and looks at what EXPLAIN says of them.
 func TestSetOperations(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	testkit.Exec(t, conn, `create table a (id int, v text, d date) distributed by (id);

@@ -30,7 +30,7 @@ var slowStatements = []string{
 // TestSignalFunctions ends statements and sessions from another session, as
 // administrators do.
 func TestSignalFunctions(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	admin := slowTable(t, c, db)
 	modes(t, func(t *testing.T, mode string) {
@@ -87,7 +87,7 @@ func TestSignalFunctions(t *testing.T) {
 
 // TestSignalRights: who may cancel whose statements.
 func TestSignalRights(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	admin := slowTable(t, c, db)
 	testkit.Exec(t, admin, `create role ann login; create role bob login; create role guard login; create role team; grant pg_signal_backend to guard;
@@ -138,7 +138,7 @@ func TestSignalRights(t *testing.T) {
 // TestStatementTimeout: the error is that of the time that ran out, not of what
 // it brought about between segments.
 func TestStatementTimeout(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	slowTable(t, c, db)
 	modes(t, func(t *testing.T, mode string) {
@@ -161,7 +161,7 @@ func TestStatementTimeout(t *testing.T) {
 // TestIdleTimeouts: a session whose statement runs on the segments is not idle,
 // one whose client says nothing is.
 func TestIdleTimeouts(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	slowTable(t, c, db)
 	for _, set := range []string{"set idle_in_transaction_session_timeout = '400ms'", "set idle_session_timeout = '400ms'"} {

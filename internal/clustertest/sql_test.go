@@ -20,7 +20,7 @@ func sorted(lines []string) []string {
 
 // TestDistribution looks where rows lie.
 func TestDistribution(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn := c.Connect(t, db)
 	testkit.Exec(t, conn, `
@@ -74,8 +74,8 @@ func TestDistribution(t *testing.T) {
 
 // TestParameters: contexts, ranges and their errors.
 func TestParameters(t *testing.T) {
-	c := shared(t)
-	conn := c.Connect(t, "template1", "gp_interconnect_queue_depth=8")
+	c := beside(t)
+	conn := c.Connect(t, "postgres", "gp_interconnect_queue_depth=8")
 	for _, tc := range []struct{ sql, state, want string }{
 		{"show gp_interconnect_queue_depth", "", "8"},
 		{"set gp_interconnect_queue_depth = 16; show gp_interconnect_queue_depth", "", "16"},
@@ -99,7 +99,7 @@ func TestParameters(t *testing.T) {
 			t.Errorf("%s: %v, expected %s", tc.sql, rows, tc.want)
 		}
 	}
-	if _, err := c.TryConnect("template1", "gp_interconnect_type=carrier"); testkit.SQLState(err) != "22023" {
+	if _, err := c.TryConnect("postgres", "gp_interconnect_type=carrier"); testkit.SQLState(err) != "22023" {
 		t.Errorf("an unknown type in PGOPTIONS: %v", err)
 	}
 }
@@ -107,7 +107,7 @@ func TestParameters(t *testing.T) {
 // TestTransactions: what is rolled back is gone on every segment, what is
 // committed is there, and readers see a commit whole or not at all.
 func TestTransactions(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	conn, other := c.Connect(t, db), c.Connect(t, db)
 	testkit.Exec(t, conn, "create table t (id int, v int) distributed by (id)")

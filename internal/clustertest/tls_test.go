@@ -369,6 +369,7 @@ func (s *secured) cancels(t *testing.T, conn *pgx.Conn) {
 // TestEncryptionAtStart: an instance that is to encrypt and cannot does not
 // start, whether PostgreSQL says so or only Trunkline.
 func TestEncryptionAtStart(t *testing.T) {
+	t.Parallel()
 	c := testkit.New(t, testkit.Options{Segments: 1})
 	dir := datadir.Dir(c.Instance(t, coordinatorDbid).Datadir)
 	pair := certs.NewAuthority(t, "authority", elliptic.P256()).Issue(t, "the coordinator", "127.0.0.1")

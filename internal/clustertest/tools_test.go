@@ -29,7 +29,7 @@ func wantAll(t *testing.T, what, text string, want ...string) {
 }
 
 func TestPsqlDescribes(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	psql(t, c, db, `
 		create table items (id int primary key, name text not null default 'x', price numeric(8,2)) distributed by (id);
@@ -51,7 +51,7 @@ func TestPsqlDescribes(t *testing.T) {
 }
 
 func TestPsqlCopy(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	in := c.Path(db + ".csv")
 	var csv strings.Builder
@@ -98,7 +98,7 @@ func sortedLines(s string) string {
 }
 
 func TestPgbench(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	wantAll(t, "pgbench -i", c.MustShell(t, "pgbench -i -q "+db), "done in")
 	conn := c.Connect(t, db)

@@ -21,7 +21,7 @@ const tpchScale = 0.01
 // TestTPCH loads a cluster and a single PostgreSQL server with the same data,
 // and compares their answers to the 22 queries.
 func TestTPCH(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	load := fmt.Sprintf("trunkline cluster load tpch --scale %v --database %s --jobs 2", tpchScale, db)
 	wantAll(t, "the summary", c.MustShell(t, load), "lineitem", "ROWS/S", "rows in")

@@ -101,7 +101,7 @@ var bySegment = regexp.MustCompile(` \(seg\d+ [^)]*\)`)
 // TestViewRights reads views as one who may read them and not their tables, and
 // as one who may read everything. Rows and refusals are PostgreSQL's.
 func TestViewRights(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	super := c.Connect(t, db)
 	plain := c.PlainPostgres(t)
@@ -179,7 +179,7 @@ func TestViewRights(t *testing.T) {
 
 // TestViewRightsGuarded tries to see by a view what it leaves out.
 func TestViewRightsGuarded(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	super := c.Connect(t, db)
 	t.Cleanup(func() {

@@ -13,6 +13,7 @@ import (
 // TestWalkthrough types the commands of the published walkthrough, as they are
 // printed there, on a new cluster.
 func TestWalkthrough(t *testing.T) {
+	t.Parallel()
 	c := testkit.New(t, testkit.Options{Segments: 3, Standby: true})
 	function, err := os.ReadFile(filepath.Join("..", "..", "scripts", "my_setup_ic_proxy.sql"))
 	if err != nil {

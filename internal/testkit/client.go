@@ -128,15 +128,16 @@ func Close(conn *pgx.Conn) {
 
 var databases atomic.Int32
 
-// Database makes a database of the test's own and returns its name.
+// Database makes a database of the test's own and returns its name. Tests may call
+// it at the same time, when none of them has a session in template1.
 func (c *Cluster) Database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("t%d", databases.Add(1))
-	conn := c.Connect(t, "template1")
+	conn := c.Connect(t, "postgres") // nobody may be in the template
 	Exec(t, conn, "create database "+name)
 	Close(conn)
 	t.Cleanup(func() {
-		conn, err := c.TryConnect("template1")
+		conn, err := c.TryConnect("postgres")
 		if err != nil {
 			t.Errorf("drop database %s: %v", name, err)
 			return

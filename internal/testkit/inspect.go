@@ -175,7 +175,7 @@ func (c *Cluster) Whole(t testing.TB, limit time.Duration) {
 				return fmt.Errorf("dbid %d is not ready: %+v", i.Dbid, st)
 			}
 		}
-		conn, err := c.TryConnect("template1")
+		conn, err := c.TryConnect("postgres")
 		if err != nil {
 			return err
 		}

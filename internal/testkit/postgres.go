@@ -40,7 +40,7 @@ func (c *Cluster) PlainPostgres(t testing.TB) *pgx.Conn {
 	t.Helper()
 	p := &c.plain
 	p.once.Do(func() {
-		conn := c.Connect(t, "template1")
+		conn := c.Connect(t, "postgres")
 		collate := Value(t, conn, "select datcollate from pg_database where datname = 'template1'")
 		Close(conn)
 		p.ended = make(chan struct{})
