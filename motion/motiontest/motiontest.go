@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -126,8 +127,21 @@ func Run(t *testing.T, f Factory) {
 }
 
 // RunPatient runs those tests of Run that hold however long things take, on a
-// network that loses packets for example.
-func RunPatient(t *testing.T, f Factory) { run(t, f, patient) }
+// network that loses packets for example. It does so in bubbles of package
+// synctest, where waiting takes no time; so all that f makes, the network too,
+// must be in memory.
+func RunPatient(t *testing.T, f Factory) {
+	for _, c := range patient {
+		t.Run(c.name, func(t *testing.T) {
+			// It also fails the test when goroutines are left.
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(context.Background(), limit)
+				t.Cleanup(cancel)
+				c.run(&env{T: t, factory: f, ctx: ctx})
+			})
+		})
+	}
+}
 
 // RunShort runs those tests of Run that have short streams, which a type may
 // carry in a way of their own.

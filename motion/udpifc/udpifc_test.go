@@ -68,7 +68,9 @@ func TestConformanceHostile(t *testing.T) {
 		t.Run(fmt.Sprintf("capacity=%v", capacity), func(t *testing.T) {
 			p := quick
 			p.Capacity = capacity
-			motiontest.RunPatient(t, factory(hostile(7, 100*time.Microsecond), Tuning{Params: p}))
+			motiontest.RunPatient(t, func(t *testing.T, n int, opt motiontest.Options) []motiontest.Node {
+				return factory(hostile(7, 100*time.Microsecond), Tuning{Params: p})(t, n, opt)
+			})
 		})
 	}
 }
