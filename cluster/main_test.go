@@ -184,10 +184,11 @@ func nothingLeft(t *testing.T, dir string, port, n int) {
 	}
 }
 
-// eventually waits until ok returns nil.
+// eventually waits until ok returns nil: two minutes at most, for some wait for a
+// whole cluster to be made, beside whatever else the machine does.
 func eventually(t *testing.T, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := ok()
 		if err == nil {
