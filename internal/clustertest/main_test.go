@@ -33,7 +33,8 @@ func shared(t *testing.T) *testkit.Cluster {
 		if clusterErr == nil {
 			// What a killed process has written stays without it; only a machine
 			// without power would lose that.
-			theCluster.MustShell(t, "gpconfig -c fsync -v off")
+			// Estimates of random queries are such that segments would compile many.
+			theCluster.MustShell(t, "gpconfig -c fsync -v off && gpconfig -c jit -v off")
 			theCluster.ConnectProxies(t) // reloads
 		}
 	})
