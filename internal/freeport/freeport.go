@@ -5,6 +5,7 @@ package freeport
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -18,12 +19,20 @@ const (
 
 var (
 	mu    sync.Mutex
-	given = map[int]bool{} // ports this process has been given
+	given = map[int]net.Listener{} // the marks of ports this process has been given
 )
 
+// mark tells every process that asks here that a port is taken, until the mark is
+// closed or its process ends: that of an instance which is still to be started
+// listens nowhere yet. The name is in no directory, and each network namespace has
+// its own.
+func mark(port int) (net.Listener, error) {
+	return net.Listen("unix", fmt.Sprintf("@trunkline-port-%d", port))
+}
+
 // One returns a port of the loopback address 127.0.0.1 that nobody listens on
-// and that this process has not been given before. It may be called
-// concurrently.
+// and that neither this process nor another that runs has been given before. It
+// may be called concurrently. Each port costs a descriptor until the process ends.
 func One() (int, error) { return Adjacent(1) }
 
 // Adjacent returns the first of n adjacent ports as One does; those that lie
@@ -49,10 +58,7 @@ func Adjacent(n int, also ...int) (int, error) {
 		for _, d := range also {
 			ports = append(ports, adjacent(first+d, n)...)
 		}
-		if free(ports) {
-			for _, p := range ports {
-				given[p] = true
-			}
+		if take(ports) {
 			return first, nil
 		}
 	}
@@ -67,16 +73,27 @@ func adjacent(first, n int) []int {
 	return ports
 }
 
-func free(ports []int) bool {
+// take has all ports given to this process, or none.
+func take(ports []int) bool {
+	marks := map[int]net.Listener{}
+	defer func() {
+		for _, l := range marks {
+			_ = l.Close()
+		}
+	}()
 	for _, p := range ports {
-		if given[p] {
+		m, err := mark(p)
+		if err != nil {
 			return false
 		}
+		marks[p] = m
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 		if err != nil {
 			return false
 		}
 		_ = l.Close()
 	}
+	maps.Copy(given, marks)
+	clear(marks)
 	return true
 }

@@ -43,7 +43,36 @@ func TestTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if delete(given, p); free([]int{p}) {
+	given[p].Close() // as if it had never been given
+	if take([]int{p}) {
 		t.Errorf("port %d counts as free while it is listened on", p)
+	}
+}
+
+// A port that another process has been given is not given, though nobody listens
+// on it yet.
+func TestGivenElsewhere(t *testing.T) {
+	p, err := One()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if take([]int{p}) {
+		t.Errorf("port %d was given twice", p)
+	}
+	given[p].Close()
+	if !take([]int{p}) {
+		t.Errorf("port %d is not free though the process that had it has ended", p)
+	}
+	other, err := mark(p + 1)
+	if err != nil {
+		t.Skip(err) // somebody has it indeed
+	}
+	defer other.Close()
+	given[p].Close()
+	if take([]int{p, p + 1}) {
+		t.Errorf("ports %d and %d are free, of which the second is given elsewhere", p, p+1)
+	}
+	if !take([]int{p}) {
+		t.Errorf("port %d is not free after it was refused together with the next", p)
 	}
 }
