@@ -29,9 +29,10 @@ func driverTable(t *testing.T) (c *testkit.Cluster, db string, conn *pgx.Conn) {
 	return c, db, conn
 }
 
-// bounded is a context for one exchange with the cluster.
+// bounded is a context for one exchange with the cluster, or for those of a short
+// test.
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -106,6 +106,9 @@ func TestPoolCancellation(t *testing.T) {
 		"select a.name from d a, d b, d c"} {
 		for _, how := range []string{"deadline", "cancel", "transaction"} {
 			const patience = 300 * time.Millisecond
+			if err := db.PingContext(bounded(t)); err != nil { // a connection is ready
+				t.Fatal(err)
+			}
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(bounded(t), patience)
 			if how == "cancel" {
@@ -115,14 +118,12 @@ func TestPoolCancellation(t *testing.T) {
 			var err error
 			if how == "transaction" {
 				tx, berr := db.BeginTx(ctx, nil)
-				if berr != nil {
-					t.Fatal(berr)
+				if err = berr; err == nil {
+					if _, err = tx.ExecContext(ctx, "insert into d (id) values (5000)"); err == nil {
+						_, err = tx.ExecContext(ctx, sql)
+					}
+					_ = tx.Rollback()
 				}
-				_, err = tx.ExecContext(ctx, "insert into d (id) values (5000)")
-				if err == nil {
-					_, err = tx.ExecContext(ctx, sql)
-				}
-				_ = tx.Rollback()
 			} else {
 				var rows interface {
 					Next() bool
@@ -210,7 +211,8 @@ func TestPoolTransactions(t *testing.T) {
 // them, by parameters and by a batch.
 func TestPoolValues(t *testing.T) {
 	db, conn := pool(t)
-	ctx := bounded(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute) // they are large
+	defer cancel()
 	testkit.Exec(t, conn, `create table v (id int, s text, b bytea, i bigint, f float8, n numeric, ok bool, at timestamptz, day date, local timestamp,
 		doc jsonb, ints int[], words text[], u uuid) distributed by (id)`)
 	random := rand.New(rand.NewPCG(1, 2))

@@ -43,8 +43,9 @@ type Factory func(t *testing.T, n int, opt Options) []Node
 // hangs.
 const limit = 30 * time.Second
 
-// prompt is how long something may take that must not wait for anything.
-const prompt = 2 * time.Second
+// prompt is how long something may take that must not wait for anything: far less
+// than the timeouts of types, and enough for a machine that does much else.
+const prompt = 5 * time.Second
 
 // testCase is one of the tests.
 type testCase struct {
