@@ -424,7 +424,7 @@ func TestAtomicVisibility(t *testing.T) {
 // TestBeginFails wants nothing to be left of a transaction whose snapshot could not
 // be taken on one segment: what comes next must not see the others as they were.
 func TestBeginFails(t *testing.T) {
-	c := newCluster(t, Params{ConnectTimeout: 100 * time.Millisecond})
+	c := newCluster(t, Params{ConnectTimeout: time.Second})
 	c.table("txbegin")
 	g := c.gang()
 	const modes = "ISOLATION LEVEL REPEATABLE READ"
