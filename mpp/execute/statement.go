@@ -118,7 +118,7 @@ func (q *session) self() motion.Peer {
 func (st *statement) receive(in *incoming, command uint32) {
 	st.inputs = append(st.inputs, in)
 	st.q.srv.rows.Add(in.Token, rowsource.Source{
-		Columns: in.Columns, Styles: func() map[string]string { return in.Styles }, Rows: in.queue.Read,
+		Columns: in.Columns, Styles: func() map[string]string { return in.Styles }, Queue: in.queue,
 	})
 	id := motion.ID{Session: st.q.sessionID, Command: command, SendSlice: in.Slice, RecvSlice: in.into}
 	st.wg.Go(func() {

@@ -63,7 +63,7 @@ func TestQueue(t *testing.T) {
 				take() // the reader keeps up, or falls behind
 			}
 			q.mu.Lock()
-			inFile = inFile || len(q.sizes) > 0
+			inFile = inFile || q.filed > 0
 			if q.bytes > 2*queueChunk {
 				t.Fatalf("%d bytes in memory", q.bytes)
 			}

@@ -10,12 +10,15 @@ package rowsource
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +42,10 @@ type Source struct {
 	// there is one. Each reading connection calls it at most once at a time.
 	// ctx ends with the Server.
 	Rows func(ctx context.Context, sink func(row []byte) error) error
+	// Queue has the rows in place of Rows. They can be asked for in portions then;
+	// see
+	// Portions.
+	Queue *Queue
 }
 
 // Config says how a Server works.
@@ -295,12 +302,28 @@ func (c *reader) answer(ctx context.Context, query string) {
 		c.obey(query)
 		return
 	}
+	token, part, _ := strings.Cut(query, " ")
 	c.s.mu.Lock()
-	src, ok := c.s.sources[query]
+	src, ok := c.s.sources[token]
 	c.s.mu.Unlock()
-	if !ok {
+	if !ok || part != "" && src.Queue == nil {
 		c.send(c.s.cfg.Failure(&pgconn.PgError{Severity: "ERROR", Code: "34000", Message: "no such row source"}))
 		return
+	}
+	read, columns := src.Rows, src.Columns
+	if src.Queue != nil {
+		read = src.Queue.Read
+	}
+	if part != "" {
+		var name bool
+		var err error
+		if read, name, err = portion(src.Queue, token, part); err != nil {
+			c.send(c.s.cfg.Failure(err))
+			return
+		}
+		if name {
+			columns = 1
+		}
 	}
 	var styles map[string]string
 	if src.Styles != nil {
@@ -314,7 +337,7 @@ func (c *reader) answer(ctx context.Context, query string) {
 			c.send(describeText(columns))
 		}
 	}
-	err := src.Rows(ctx, func(row []byte) error {
+	err := read(ctx, func(row []byte) error {
 		columns := int(row[0])<<8 | int(row[1])
 		if columns == 0 {
 			columns, row = 1, oneNull
@@ -332,8 +355,50 @@ func (c *reader) answer(ctx context.Context, query string) {
 		c.send(c.s.cfg.Failure(err))
 		return
 	}
-	describe(src.Columns)
+	describe(columns)
 	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
+}
+
+// Portions is SQL for the rows of a Source with a Queue that reads them in portions,
+// as they come, while a query for the token alone waits for the last one. alias names
+// them, defs is their column definition list. next and recv are what stands for
+// gp_motion_recv in it; PostgreSQL supposes that it takes some ten portions. It keeps
+// the names of the portions and asks for them once more when it reads the rows again.
+func Portions(next, recv, token, alias, defs string) string {
+	return "(WITH RECURSIVE gp_portions(name) AS (SELECT '" + token + " 0' UNION ALL SELECT n.name FROM gp_portions p, LATERAL " +
+		next + "('gp_motion', p.name || '" + nextPortion + "') AS n(name text)) SELECT r.* FROM gp_portions p, LATERAL " +
+		recv + "('gp_motion', p.name) AS r(" + defs + ")) AS " + alias
+}
+
+// nextPortion ends a query for the name of a portion.
+const nextPortion = " next"
+
+// portion is what answers a query for a portion of a queue: "N" is for the rows of
+// portion N, none for 0, and "N next" for the name of the portion that follows, which
+// is there when its name is, or for nothing at the end.
+func portion(q *Queue, token, query string) (read func(context.Context, func([]byte) error) error, name bool, err error) {
+	number, next := strings.CutSuffix(query, nextPortion)
+	n, err := strconv.Atoi(number)
+	switch {
+	case err != nil || n < 0:
+		return nil, false, &pgconn.PgError{Severity: "ERROR", Code: "34000", Message: "no such portion of a row source"}
+	case next:
+		return func(ctx context.Context, sink func([]byte) error) error {
+			more, err := q.More(ctx, n+1)
+			if err != nil || !more {
+				return err
+			}
+			return sink(appendText([]byte{0, 1}, fmt.Sprintf("%s %d", token, n+1)))
+		}, true, nil
+	case n == 0:
+		return func(context.Context, func([]byte) error) error { return nil }, false, nil
+	}
+	return func(_ context.Context, sink func([]byte) error) error { return q.Portion(n, sink) }, false, nil
+}
+
+// appendText appends a value in a DataRow's form.
+func appendText(dst []byte, value string) []byte {
+	return append(binary.BigEndian.AppendUint32(dst, uint32(len(value))), value...)
 }
 
 // obey carries out an order.

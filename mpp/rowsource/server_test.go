@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,7 +30,7 @@ func row(values ...string) []byte {
 
 // listen makes a served row source that a PostgreSQL server of another user can
 // reach, and returns its folder.
-func listen(t *testing.T, cfg Config) (*Server, string) {
+func listen(t testing.TB, cfg Config) (*Server, string) {
 	t.Helper()
 	dir := t.TempDir()
 	cfg.Path = filepath.Join(dir, ".s.PGSQL.6000")
@@ -51,7 +50,7 @@ func listen(t *testing.T, cfg Config) (*Server, string) {
 		t.Errorf("the socket's mode is %v, %v", st.Mode(), err)
 	}
 	open := []string{cfg.Path}
-	for d := dir; d != filepath.Dir(d) && strings.Contains(d, "Test"); d = filepath.Dir(d) {
+	for d := dir; d != filepath.Dir(d) && d != filepath.Clean(os.TempDir()); d = filepath.Dir(d) {
 		open = append(open, d)
 	}
 	for _, path := range open {
@@ -66,7 +65,7 @@ func listen(t *testing.T, cfg Config) (*Server, string) {
 	return s, dir
 }
 
-func dial(t *testing.T, srv *pgtest.Server) *pgconn.PgConn {
+func dial(t testing.TB, srv *pgtest.Server) *pgconn.PgConn {
 	t.Helper()
 	conn, err := pgconn.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable", srv.Dir, srv.Port, pgtest.Superuser))
 	if err != nil {
