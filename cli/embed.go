@@ -12,6 +12,7 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/guc"
 	"github.com/trunkline-db/trunkline/instance"
+	"github.com/trunkline-db/trunkline/motion/proxied"
 	mppcatalog "github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/execute"
 	qd "github.com/trunkline-db/trunkline/mpp/session"
@@ -73,7 +74,7 @@ func makeServers(info instance.Info) ([]instance.Server, error) {
 // interconnects makes executors' access to motions; what its proxy knows goes
 // into the errors.
 func interconnects(info instance.Info) execute.Interconnects {
-	return execute.Interconnects{Dir: info.Dir, Content: info.Content, Address: info.Address, Log: info.Log, Cause: func(ctx context.Context, dbid uint16, lost bool) string {
+	return execute.Interconnects{Dir: info.Dir, Content: info.Content, Address: info.Address, Log: info.Log, Loops: new(proxied.Loops), Cause: func(ctx context.Context, dbid uint16, lost bool) string {
 		st, err := proxy.ReadStatus(ctx, info.Dir.ProxySocket())
 		switch {
 		case err == nil:

@@ -8,12 +8,20 @@ import (
 	"github.com/trunkline-db/trunkline/internal/local"
 )
 
-// loops are the connections of an executor with itself of which only one end
-// has been taken.
+// Loops are the connections between the executors of one instance that are in one
+// process, an executor and itself among them: what they send to each other need not
+// go through the proxy. The zero value is ready for use. Interconnects share it
+// through their Config.
+type Loops struct {
+	mu    sync.Mutex
+	other map[icwire.Key]*local.Conn // ends that have not been taken
+}
+
+// loops are an executor's share of Loops.
 type loops struct {
-	mu     sync.Mutex
+	*Loops
 	closed bool
-	other  map[icwire.Key]*local.Conn
+	left   map[icwire.Key]bool // that others, or itself, are to take
 }
 
 // take returns the end that key names, the sender's or the receiver's.
@@ -31,12 +39,7 @@ func (l *loops) take(key icwire.Key) (*local.Conn, error) {
 		return c, nil
 	}
 	// What commands before this one have left nobody will take.
-	for k, c := range l.other {
-		if k.Command != key.Command {
-			c.Close()
-			delete(l.other, k)
-		}
-	}
+	l.forget(func(k icwire.Key) bool { return k.Command != key.Command })
 	own, other, err := local.Pair()
 	if err != nil {
 		return nil, err
@@ -44,16 +47,33 @@ func (l *loops) take(key icwire.Key) (*local.Conn, error) {
 	if l.other == nil {
 		l.other = map[icwire.Key]*local.Conn{}
 	}
-	l.other[key] = other
+	if l.left == nil {
+		l.left = map[icwire.Key]bool{}
+	}
+	l.other[key], l.left[key] = other, true
 	return own, nil
 }
 
+// forget closes ends that this executor has left. l.mu is held.
+func (l *loops) forget(which func(icwire.Key) bool) {
+	for k := range l.left {
+		if !which(k) {
+			continue
+		}
+		if c := l.other[k]; c != nil {
+			c.Close()
+			delete(l.other, k)
+		}
+		delete(l.left, k)
+	}
+}
+
 func (l *loops) close() {
+	if l.Loops == nil {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	for _, c := range l.other {
-		c.Close()
-	}
-	l.other = nil
+	l.forget(func(icwire.Key) bool { return true })
 }

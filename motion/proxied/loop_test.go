@@ -14,7 +14,7 @@ import (
 // TestLoop: what an executor sends to itself needs no proxy.
 func TestLoop(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
-	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return none, nil }, Restart: -1, Loop: true})
+	ic := newIC(t, proxied.Config{Socket: func() (string, error) { return none, nil }, Restart: -1, Loops: new(proxied.Loops)})
 	here := peer(0)
 	sending := here
 	sending.Pid++
@@ -81,6 +81,53 @@ func TestLoop(t *testing.T) {
 	ic.Close()
 	if _, err := ic.Receive(t.Context(), id, here, []motion.Peer{sending}); err == nil {
 		t.Error("a closed interconnect receives")
+	}
+}
+
+// TestLoopsOfTwo: nor does what it sends to another of its process; what one of them
+// never took goes with the other.
+func TestLoopsOfTwo(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	cfg := proxied.Config{Socket: func() (string, error) { return none, nil }, Restart: -1, Loops: new(proxied.Loops)}
+	a, b := newIC(t, cfg), newIC(t, cfg)
+	reader, writer := peer(0), peer(0)
+	writer.Pid += 100
+	for n := range 3 {
+		id := id
+		id.Command += uint32(n)
+		got := make(chan error, 1)
+		go func() {
+			r, err := b.Receive(t.Context(), id, writer, []motion.Peer{reader})
+			if err == nil {
+				_, _, err = r.Receive(t.Context())
+			}
+			if err == nil {
+				err = r.Close(t.Context())
+			}
+			got <- err
+		}()
+		s, err := a.Send(t.Context(), id, reader, []motion.Peer{writer})
+		if err == nil {
+			err = s.Send(t.Context(), 0, make([]byte, 1_000_000))
+		}
+		if err == nil {
+			err = s.Close(t.Context())
+		}
+		if err = errors.Join(err, <-got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := descriptors(t)
+	id := id
+	id.Command = 100
+	s, err := a.Send(t.Context(), id, reader, []motion.Peer{writer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Abort()
+	a.Close()
+	if n := descriptors(t); n > before {
+		t.Errorf("%d descriptors, before %d", n, before)
 	}
 }
 

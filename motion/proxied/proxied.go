@@ -30,9 +30,9 @@ type Config struct {
 	// return soon after ctx has ended. The proxy's status is where to look. May
 	// be nil.
 	Cause func(ctx context.Context, dbid uint16, lost bool) string
-	// Loop says that an executor of the same instance is this one itself, so
-	// that what it sends to it need not go through the proxy.
-	Loop bool
+	// Loops, if not nil, has what goes to executors of the same instance go through
+	// it and not through the proxy: all of them have the same one.
+	Loops *Loops
 	// Whole says that the proxy is Trunkline's and takes short streams whole, in
 	// one packet. It has a meaning in the dialect Magic36 only.
 	Whole bool
@@ -81,7 +81,7 @@ func New(cfg Config) (motion.Interconnect, error) {
 	if cfg.Restart == 0 {
 		cfg.Restart = defaultRestart
 	}
-	ic := &Interconnect{cfg: cfg}
+	ic := &Interconnect{cfg: cfg, loops: loops{Loops: cfg.Loops}}
 	ic.opt = stream.Options{
 		MaxPacket: cfg.MaxPacket,
 		HandOver:  true,

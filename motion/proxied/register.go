@@ -158,9 +158,9 @@ func (ic *Interconnect) again(ctx context.Context, c *call, giveUp time.Time) er
 
 var errNotListening = errors.New("not listening")
 
-// loopsBack says whether key leads back to this executor.
+// loopsBack says whether key leads to an executor of this instance.
 func (ic *Interconnect) loopsBack(key icwire.Key) bool {
-	return ic.cfg.Loop && key.Remote.Dbid == key.Local.Dbid
+	return ic.cfg.Loops != nil && key.Remote.Dbid == key.Local.Dbid
 }
 
 // hello connects and says who it is, and writes the stream if there is one.

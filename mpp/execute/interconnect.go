@@ -34,6 +34,9 @@ type Interconnects struct {
 	// Cause says why the instance of that dbid cannot be reached through the
 	// proxy; see proxied.Config. Nil asks the status of the instance's proxy.
 	Cause func(ctx context.Context, dbid uint16, lost bool) string
+	// Loops connects the instance's executors with each other in type proxy, where
+	// they are in one process. Nil: through the proxy, as any others.
+	Loops *proxied.Loops
 	// Log takes what gp_log_interconnect and gp_interconnect_log_stats ask
 	// for. It may be nil.
 	Log *slog.Logger
@@ -79,7 +82,7 @@ func (i Interconnects) New(typ string, params map[string]string) (motion.Interco
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet,
 			Backlog: s.backlog, SlowRetry: s.slowRetry, Warn: ic.warning, Log: ic.connecting})
 	case "proxy":
-		ic.Interconnect, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(), Loop: true, Whole: true,
+		ic.Interconnect, err = proxied.New(proxied.Config{Dir: i.Dir, Cause: i.cause(), Loops: i.Loops, Whole: true,
 			SetupTimeout: s.setup, TransmitTimeout: s.transmit, MaxPacket: s.packet})
 	default:
 		return nil, &motion.Error{

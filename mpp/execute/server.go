@@ -17,6 +17,7 @@ import (
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/internal/local"
 	"github.com/trunkline-db/trunkline/motion"
+	"github.com/trunkline-db/trunkline/motion/proxied"
 	"github.com/trunkline-db/trunkline/mpp/rowsource"
 )
 
@@ -93,7 +94,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session), queues: rowsource.NewMemory(queueMemory)}
 	if s.cfg.NewInterconnect == nil {
-		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log}.New
+		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log, Loops: new(proxied.Loops)}.New
 	}
 	s.readOwn()
 	return s
