@@ -65,8 +65,9 @@ type Type uint16
 // and end in one, and the connection is there for the next. Bye as its answer
 // says that the sender has to say Hello. Wait is how a receiver gets a stream
 // whole: Bye then says that it has to say Hello, as the stream is not complete or
-// too long, Lost that the stream has gone with the connection to the peer. Both go
-// by Magic36 only.
+// too long, Lost that the stream has gone with the connection to the peer. A second
+// Wait with StopByte behind it passes that on to the sender; it has no answer. Whole
+// and Wait go by Magic36 only.
 const (
 	Data         Type = 0
 	PeerHello    Type = 1

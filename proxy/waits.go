@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunkline-db/trunkline/icwire"
 	"github.com/trunkline-db/trunkline/internal/local"
+	"github.com/trunkline-db/trunkline/proxy/trunk"
 )
 
 // A receiver gets short streams whole, as senders hand them over (whole.go), on a
@@ -51,13 +52,13 @@ func (p *Proxy) serveWaits(ctx context.Context, uc *local.Conn, h icwire.Header,
 	defer context.AfterFunc(ctx, func() { uc.Close() })()
 	w := &waits{p: p, uc: uc, d: d}
 	br := bufio.NewReaderSize(uc, waitsRead)
-	err := w.take(h)
+	err := w.take(h, br)
 	for err == nil {
 		if br.Buffered() < d.HeaderLen() {
 			w.flush()
 		}
 		if h, _, err = readHead(br); err == nil {
-			err = w.take(h)
+			err = w.take(h, br)
 		}
 	}
 	w.end()
@@ -66,12 +67,24 @@ func (p *Proxy) serveWaits(ctx context.Context, uc *local.Conn, h icwire.Header,
 	}
 }
 
-// take notes what the receiver waits for.
-func (w *waits) take(h icwire.Header) error {
-	if h.Type != icwire.Wait || int(h.Len) != w.d.HeaderLen() {
+// take notes what the receiver waits for, or that it wants no more of it.
+func (w *waits) take(h icwire.Header, br *bufio.Reader) error {
+	n := int(h.Len) - w.d.HeaderLen()
+	if h.Type != icwire.Wait || n != 0 && n != 1 {
 		return unexpected(icwire.Wait, h)
 	}
-	if pr, why := w.p.route(h, w.d); why == "" {
+	pr, why := w.p.route(h, w.d)
+	if n == 1 {
+		b, err := br.ReadByte()
+		if err == nil && b != icwire.StopByte {
+			return unexpected(icwire.Wait, h)
+		}
+		if err == nil && why == "" {
+			pr.stopAwaited(w, h.SrcKey())
+		}
+		return err
+	}
+	if why == "" {
 		pr.await(w, h.SrcKey())
 	} else {
 		w.say(icwire.Bye, h.SrcKey())
@@ -178,6 +191,24 @@ func (pr *peer) await(w *waits, key icwire.Key) {
 	pr.announce()
 	if lc.Pending() > 0 {
 		pr.arrived(c, time.Now())
+	}
+}
+
+// stopAwaited asks the sender of a stream that w waits for to send no more, as its
+// backend would. What has been settled already is not concerned.
+func (pr *peer) stopAwaited(w *waits, key icwire.Key) {
+	pr.mu.Lock()
+	defer pr.unlock()
+	c := pr.awaited[key.ID()]
+	if c == nil || c.waits != w || c.told {
+		return
+	}
+	b := trunk.Get(w.d.HeaderLen() + 1)
+	b.B = append(c.lc.Key.Header(icwire.Data, 1, w.d).Append(b.B[:0], w.d), icwire.StopByte)
+	if c.lc.Sent(1, 1) {
+		c.stream.Send(b)
+	} else {
+		b.Release()
 	}
 }
 

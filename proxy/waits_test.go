@@ -152,6 +152,51 @@ func TestWaitThenHello(t *testing.T) {
 	}
 }
 
+// Who waits can have the sender stop, whether that has come or not; the stream's end
+// comes as any other.
+func TestWaitStopped(t *testing.T) {
+	nodes := startCluster(t, 2, nil)
+	r := nodes[0].line()
+	stop := func(k icwire.Key) []byte {
+		return append(k.Header(icwire.Wait, 1, icwire.Magic36).Append(nil, icwire.Magic36), icwire.StopByte)
+	}
+	for i, first := range []bool{true, false} {
+		k := key(2, 1, 21, uint32(i))
+		mustWrite(t, r, wait(back(k)))
+		mustRead(t, r, answers(icwire.HelloAck, back(k)))
+		var s *net.UnixConn
+		say := func() {
+			var err error
+			if s, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: nodes[1].socket(), Net: "unix"}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			mustWrite(t, s, k.Header(icwire.Hello, 0, icwire.Magic36).Append(nil, icwire.Magic36))
+			mustRead(t, s, answers(icwire.HelloAck, k))
+		}
+		if first {
+			say()
+		}
+		mustWrite(t, r, stop(back(k)))
+		if !first {
+			say()
+		}
+		mustRead(t, s, []byte{icwire.StopByte})
+		stream := ictcp(1, 100, 7)
+		mustWrite(t, s, stream)
+		closeWrite(t, s)
+		mustRead(t, r, given(back(k), stream))
+		mustWrite(t, r, stop(back(k))) // it has crossed the stream
+	}
+	untilIdle(t, nodes...)
+	bad := stop(back(key(2, 1, 22, 1)))
+	bad[len(bad)-1]++
+	mustWrite(t, r, bad)
+	if _, err := io.ReadAll(r); err != nil {
+		t.Errorf("after something else than a stop: %v", err)
+	}
+}
+
 // What has no place, and who has one already, has to come with a hello, and the
 // connection is as good as before.
 func TestWaitDeclined(t *testing.T) {

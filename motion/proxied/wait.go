@@ -235,9 +235,26 @@ func (h *hearing) start() error {
 	return nil
 }
 
+// stopLimit bounds the write of what stops senders.
+const stopLimit = time.Second
+
+// stop lets the proxy tell the senders that nobody wants their rows any more; it
+// does so for streams that have not come. Those that come have their own way.
+func (h *hearing) stop() {
+	var said []byte
+	for key := range h.at {
+		said = append(key.Header(icwire.Wait, 1, icwire.Magic36).Append(said, icwire.Magic36), icwire.StopByte)
+	}
+	_ = h.ear.conn.SetWriteDeadline(time.Now().Add(stopLimit)) // then Write fails
+	_, _ = h.ear.conn.Write(said)                              // then so does reading
+}
+
 // run takes what the proxy says until all streams have come. The motion's end ends
 // it.
 func (h *hearing) run() {
+	if h.left > 0 {
+		h.r.OnStop(h.stop)
+	}
 	for h.left > 0 {
 		err := h.next()
 		if err != nil {
@@ -259,6 +276,7 @@ func (h *hearing) run() {
 			})
 		}
 		if err != nil {
+			h.r.OnStop(nil)
 			h.wg.Wait()
 			if h.r.Release(h.ear.conn) {
 				h.ear.Close()
@@ -266,6 +284,7 @@ func (h *hearing) run() {
 			return
 		}
 	}
+	h.r.OnStop(nil)
 	// The proxy keeps what has to be taken behind a HELLO as long as the connection
 	// is there.
 	h.wg.Wait()

@@ -24,6 +24,9 @@ type Receiver struct {
 	stopped  bool
 	stopping chan struct{} // closed with stopped
 
+	stopMu sync.Mutex
+	onStop func() // see OnStop
+
 	// The consumer's.
 	cur    *inStream // whose block Receive takes from
 	open   int       // streams whose end has not been reached
@@ -288,6 +291,26 @@ func (r *Receiver) Stop() {
 	r.mu.Unlock()
 	for _, in := range running {
 		in.stop(in.conn)
+	}
+	r.stopMu.Lock()
+	defer r.stopMu.Unlock()
+	if r.onStop != nil {
+		r.onStop()
+	}
+}
+
+// OnStop has f tell the senders whose streams are not attached when the motion is
+// stopped, at once if it has been; f does not wait. With nil that is over when OnStop
+// returns.
+func (r *Receiver) OnStop(f func()) {
+	r.stopMu.Lock()
+	defer r.stopMu.Unlock()
+	r.onStop = f
+	r.mu.Lock()
+	stopped := r.stopped
+	r.mu.Unlock()
+	if f != nil && stopped {
+		f()
 	}
 }
 
