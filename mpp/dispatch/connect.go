@@ -103,7 +103,9 @@ func (m *member) connect(ctx context.Context, resolving bool) error {
 		return m.connectError(ctx, err)
 	}
 	m.conn, m.pid, m.tuned = conn, conn.PID(), told(params)
-	g.setBackend(m.seg.Content, m.pid)
+	if m.reader == 0 {
+		g.setBackend(m, m.pid)
+	}
 	m.peer = motion.Peer{Content: m.seg.Content, Dbid: m.seg.Dbid, Addr: conn.ParameterStatus("gp_qe_addr")}
 	if n, err := strconv.ParseInt(conn.ParameterStatus("gp_qe_pid"), 10, 32); err == nil {
 		m.peer.Pid = int32(n)
@@ -142,12 +144,15 @@ func (m *member) connectError(ctx context.Context, err error) error {
 
 // applySettings sets the session's parameters on a new connection.
 func (m *member) applySettings(ctx context.Context) error {
-	if m.g.cfg.Settings == nil {
-		return nil
+	var set map[string]string
+	if m.g.cfg.Settings != nil {
+		var err error
+		if set, err = m.g.cfg.Settings(ctx); err != nil {
+			return err
+		}
 	}
-	set, err := m.g.cfg.Settings(ctx)
-	if err != nil {
-		return err
+	if m.reader > 0 {
+		m.has, set = set, m.g.d.readerSettings(set)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.g.d.p.ConnectTimeout)
 	defer cancel()
@@ -261,7 +266,7 @@ func (m *member) drop() {
 			cancel()
 		}
 		m.conn = nil
-		m.g.setBackend(m.seg.Content, 0)
+		m.g.setBackend(m, 0)
 	}
 	if m.begun {
 		m.lost, m.begun = true, false

@@ -127,8 +127,8 @@ func (d *Dispatcher) waits(ctx context.Context) ([]wait, error) {
 	d.mu.Lock()
 	for g := range d.gangs {
 		g.mu.Lock()
-		for content, pid := range g.backends {
-			owner[backend{content, pid}] = g
+		for m, pid := range g.backends {
+			owner[backend{m.seg.Content, pid}] = g
 		}
 		g.mu.Unlock()
 		if g.cfg.CoordinatorPID != 0 {

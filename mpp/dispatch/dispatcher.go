@@ -40,6 +40,12 @@ type Params struct {
 	// whether it waits in a circle over several segments; 1 s, PostgreSQL's
 	// deadlock_timeout.
 	DeadlockTimeout time.Duration
+	// ReaderLock is how long a reader waits for a lock before the statement is run
+	// without readers; 100 ms, well above what most locks are held.
+	ReaderLock time.Duration
+	// ReaderIdle is how long a reader's connection is kept for the session's next
+	// statement; 18 s, Greenplum's default of gp_vmem_idle_resource_timeout.
+	ReaderIdle time.Duration
 	// RecoverEvery is the pause between two attempts to resolve what is in
 	// doubt; 2 s.
 	RecoverEvery time.Duration
@@ -56,6 +62,8 @@ func (p *Params) setDefaults() {
 		{&p.CommitRetry, 10 * time.Second},
 		{&p.CancelTimeout, 10 * time.Second},
 		{&p.DeadlockTimeout, time.Second},
+		{&p.ReaderLock, 100 * time.Millisecond},
+		{&p.ReaderIdle, 18 * time.Second},
 		{&p.RecoverEvery, 2 * time.Second},
 	} {
 		if *d.v <= 0 {

@@ -22,6 +22,7 @@ const (
 	codeCannotConnectNow  = "57P03"
 	codeCanceled          = "57014"
 	codeInFailedTx        = "25P02"
+	codeLockNotAvailable  = "55P03"
 )
 
 // TimedOut says whether message is of a statement that has reached

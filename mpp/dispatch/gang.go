@@ -43,18 +43,21 @@ type Gang struct {
 	mu       sync.Mutex
 	ops      map[canceler]struct{} // what Cancel cancels
 	running  *op                   // the statement under way
-	backends map[int16]uint32      // pid on each segment connected to
+	backends map[*member]uint32    // their pids
 }
 
 // canceler is something under way.
 type canceler interface{ cancel() }
 
-// member is the gang's executor on one segment.
+// member is the gang's executor on one segment, or a reader.
 type member struct {
 	g       *Gang
 	seg     Segment
-	conn    *pgconn.PgConn // nil: not connected
-	pid     uint32         // of the segment's PostgreSQL backend
+	reader  int               // 0: the gang's own
+	beside  []*member         // the own one's readers, from 1
+	has     map[string]string // parameters of the session that a reader has
+	conn    *pgconn.PgConn    // nil: not connected
+	pid     uint32            // of the segment's PostgreSQL backend
 	peer    motion.Peer
 	onError func()            // told of an ErrorResponse; see CopyIn
 	tuned   map[string]string // parameters of motions the executor has
@@ -69,14 +72,14 @@ type member struct {
 
 // NewGang returns a gang without connections; they are made as needed.
 func (d *Dispatcher) NewGang(cfg GangConfig) *Gang {
-	return &Gang{d: d, cfg: cfg, ops: make(map[canceler]struct{}), backends: make(map[int16]uint32)}
+	return &Gang{d: d, cfg: cfg, ops: make(map[canceler]struct{}), backends: make(map[*member]uint32)}
 }
 
 // Close drops all connections; open transactions are rolled back. Nothing may
 // be running.
 func (g *Gang) Close() {
 	for _, m := range g.members {
-		m.drop()
+		m.dropAll()
 	}
 	g.members = nil
 	g.tx = txn{}
@@ -111,12 +114,12 @@ func (g *Gang) current() *op {
 }
 
 // setBackend notes the member's backend, 0 for none.
-func (g *Gang) setBackend(content int16, pid uint32) {
+func (g *Gang) setBackend(m *member, pid uint32) {
 	g.mu.Lock()
 	if pid == 0 {
-		delete(g.backends, content)
+		delete(g.backends, m)
 	} else {
-		g.backends[content] = pid
+		g.backends[m] = pid
 	}
 	g.mu.Unlock()
 	if pid != 0 {
@@ -168,7 +171,7 @@ func (g *Gang) refresh() {
 		}
 	}
 	for _, m := range old {
-		m.drop()
+		m.dropAll()
 	}
 }
 

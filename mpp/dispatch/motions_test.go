@@ -27,6 +27,8 @@ func newMotionCluster(t *testing.T, typ string) (*icCluster, *Gang) {
 		exec(t, g, []int{i}, fmt.Sprintf(`SET allow_system_table_mods = on;
 			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_recv(text, text) RETURNS SETOF record
 				LANGUAGE c STRICT PARALLEL RESTRICTED AS '$libdir/dblink', 'dblink_record';
+			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_recv_0(text, text) RETURNS SETOF record
+				LANGUAGE c STRICT PARALLEL RESTRICTED ROWS 1 AS '$libdir/dblink', 'dblink_record';
 			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_connect_u(text, text) RETURNS text
 				LANGUAGE c STRICT PARALLEL RESTRICTED AS '$libdir/dblink', 'dblink_connect';
 			CREATE OR REPLACE FUNCTION pg_catalog.gp_motion_disconnect_u(text) RETURNS text
@@ -41,8 +43,15 @@ func newMotionCluster(t *testing.T, typ string) (*icCluster, *Gang) {
 
 // onMotions runs a test in the types that executors are connected by here.
 func onMotions(t *testing.T, f func(t *testing.T, c *icCluster, g *Gang)) {
-	for _, typ := range []string{"tcp", "udpifc"} {
+	onTypes(t, []string{"tcp", "udpifc"}, f)
+}
+
+func onTypes(t *testing.T, types []string, f func(t *testing.T, c *icCluster, g *Gang)) {
+	for _, typ := range types {
 		t.Run(typ, func(t *testing.T) {
+			if typ == "proxy" {
+				startProxies(t)
+			}
 			c, g := newMotionCluster(t, typ)
 			f(t, c, g)
 		})
@@ -342,15 +351,17 @@ func TestMotionsEnd(t *testing.T) {
 	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
 		rowsOf(g, t)
 		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
-				rows, err := c.ask(testContext(t), g, tt.limit, tt.slcs...)
-				if tt.code == "" && (err != nil || len(rows) != tt.rows) || tt.code != "" && code(err) != tt.code {
-					t.Errorf("%d rows, %v", len(rows), err)
-				}
-				if rows, err := c.ask(testContext(t), g, -1, Slice{Index: 1, SQL: "SELECT content()"}); err != nil || len(rows) != nsegs {
-					t.Fatalf("afterwards: %v, %v", rows, err)
-				}
-			})
+			for by, slcs := range map[string][]Slice{"": tt.slcs, " by readers": besides(tt.slcs)} {
+				t.Run(tt.name+by, func(t *testing.T) {
+					rows, err := c.ask(testContext(t), g, tt.limit, slcs...)
+					if tt.code == "" && (err != nil || len(rows) != tt.rows) || tt.code != "" && code(err) != tt.code {
+						t.Errorf("%d rows, %v", len(rows), err)
+					}
+					if rows, err := c.ask(testContext(t), g, -1, Slice{Index: 1, SQL: "SELECT content()"}); err != nil || len(rows) != nsegs {
+						t.Fatalf("afterwards: %v, %v", rows, err)
+					}
+				})
+			}
 		}
 	})
 }

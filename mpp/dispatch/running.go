@@ -41,6 +41,12 @@ type Slice struct {
 	// Data is the token of the input that SQL, a COPY FROM STDIN, has for its
 	// data; see execute.Slice.
 	Data string
+	// Reader has another executor run the slice than the session's own, so that it
+	// runs beside the slices of those: 1 and up say which. It has a snapshot of its
+	// own, taken together with the others, and must not read temporary tables. In a
+	// transaction, which must see what it has written, it is the own one all the
+	// same. 0 for slices that Run is called for: readers are for inputs.
+	Reader int
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
 	Input *Input
@@ -130,7 +136,7 @@ type runPart struct {
 // that slice; with a single slice that makes one round trip of the whole. It
 // returns when all slices are open; when another session has committed while they
 // were being opened, which the latch does not prevent for ever, it is ErrTorn and
-// nothing has run to the end. A transaction of READ COMMITTED goes on after that: in
+// nothing has run to the end; so it is with ErrReaders. A transaction of READ COMMITTED goes on after that: in
 // it nothing is started before all slices are open. The end of ctx cancels the whole Running,
 // also after Open has returned. On success the caller must call Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
@@ -152,7 +158,14 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	default:
 		later, r.started[run.Slice] = nil, true
 	}
-	if err := g.ready(ctx, ms); err != nil {
+	own := slices.IndexFunc(ms, func(m *member) bool { return m.reader > 0 })
+	if own < 0 {
+		own = len(ms)
+	}
+	if err := g.ready(ctx, ms[:own]); err != nil {
+		return nil, err
+	}
+	if err := g.readyReaders(ctx, ms[own:]); err != nil {
 		return nil, err
 	}
 	if err := r.encode(run); err != nil {
@@ -179,6 +192,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	}
 	r.o.mu.Unlock()
 	g.busy.Store(true)
+	r.noteReaders(true)
 	r.opened = make(chan struct{}, len(ms))
 	for _, p := range r.parts {
 		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
@@ -235,6 +249,9 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			return nil, err
 		}
 		for _, m := range on {
+			if s.Reader > 0 && !r.g.tx.active {
+				m = m.besides(s.Reader)
+			}
 			p := byMember[m]
 			if p == nil {
 				p = &runPart{m: m, queue: make(chan Run, len(r.slices)), tags: make(map[int16]string, 1)}
@@ -248,7 +265,9 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 		}
 	}
 	// Whoever numbers the segments of a slice, as a hash does, does it in this order.
-	slices.SortFunc(r.parts, func(a, b *runPart) int { return cmp.Compare(a.m.seg.Content, b.m.seg.Content) })
+	slices.SortFunc(r.parts, func(a, b *runPart) int {
+		return cmp.Or(cmp.Compare(a.m.reader, b.m.reader), cmp.Compare(a.m.seg.Content, b.m.seg.Content))
+	})
 	for i, p := range r.parts {
 		p.index = i
 		ms = append(ms, p.m)
@@ -258,8 +277,13 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			return nil, newError("XX000", fmt.Sprintf("slice %d is the input of slice %d, which is not there", s.Index, s.Input.To), nil)
 		}
 	}
-	if run != nil && r.slice(run.Slice) == nil {
+	if run == nil {
+		return ms, nil
+	}
+	if s := r.slice(run.Slice); s == nil {
 		return nil, newError("XX000", fmt.Sprintf("there is no slice %d to run", run.Slice), nil)
+	} else if s.Reader > 0 {
+		return nil, newError("XX000", fmt.Sprintf("slice %d is a reader's and nobody's input", run.Slice), nil)
 	}
 	return ms, nil
 }
@@ -333,6 +357,9 @@ func (r *Running) addMotions(e *execute.Slice, s *Slice) {
 // work is the part's goroutine.
 func (p *runPart) work(r *Running) error {
 	tag, err := p.command(r, p.first, p.ran)
+	if p.m.reader > 0 && sqlState(err) == codeLockNotAvailable {
+		return errReaders(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -419,7 +446,7 @@ func (r *Running) Senders(slice int16) []motion.Peer {
 }
 
 // Run starts an open slice, and before it those it reads, on their segments and
-// returns at once. A segment runs one slice after the other, in the order of
+// returns at once. An executor runs one slice after the other, in the order of
 // the calls; a slice can be run only once.
 func (r *Running) Run(run Run) error {
 	if r.ended {
@@ -503,6 +530,7 @@ func (r *Running) end() error {
 	r.wg.Wait()
 	r.endErr = r.o.end()
 	r.stop(context.Canceled)
+	r.noteReaders(false)
 	r.g.busy.Store(false)
 	return r.endErr
 }

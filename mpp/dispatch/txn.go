@@ -161,12 +161,8 @@ func (g *Gang) waitsForLock() bool {
 	g.mu.Lock()
 	pids := maps.Clone(g.backends)
 	g.mu.Unlock()
-	for _, seg := range g.d.cfg.Segments() {
-		pid, ok := pids[seg.Content]
-		if !ok {
-			continue
-		}
-		waits, err := g.d.waitsOn(ctx, seg, pid)
+	for m, pid := range pids {
+		waits, err := g.d.waitsOn(ctx, m.seg, pid)
 		if err != nil || waits {
 			return true
 		}
