@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,10 +22,11 @@ type move struct {
 	keys      []int
 	segs      int
 
-	mark  string // stands for the source in the island's tree
-	text  string // of the source
-	typed string // of the source where nothing is read
-	slice Slice
+	mark     string // stands for the source in the island's tree
+	text     string // of the source
+	portions string // that reads it in portions, "" where it has few rows
+	typed    string // of the source where nothing is read
+	slice    Slice
 }
 
 // locus is where the rows are when they have come.
@@ -184,7 +186,11 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		return err
 	}
 	m.slice = s
-	m.text = recvText(&Slice{Token: s.Token, Rows: perSegment}, r.alias, cols)
+	from := &Slice{Token: s.Token, Rows: perSegment}
+	m.text = recvText(from, r.alias, cols)
+	if perSegment >= portionRows {
+		m.portions = portionsText(from, r.alias, cols)
+	}
 	m.typed = recvText(&Slice{}, r.alias, cols)
 	return nil
 }
@@ -211,6 +217,7 @@ func (p *planner) moved(sql string) string {
 type input struct {
 	Slice
 	second bool // To is an index of the plan's inputs
+	move   *move
 }
 
 // keepInputs takes the slices of an island's moved tables into the plan. to is
@@ -220,7 +227,7 @@ func (p *planner) keepInputs(sh *shape, to int, second bool) {
 		for _, r := range lv.rtes {
 			if m := p.moves[r]; m != nil {
 				m.slice.To = to
-				p.inputs = append(p.inputs, input{m.slice, second})
+				p.inputs = append(p.inputs, input{m.slice, second, m})
 			}
 		}
 		return true
@@ -235,6 +242,17 @@ func (p *planner) all() []Slice {
 			in.To += len(p.slices)
 		}
 		out = append(out, in.Slice)
+	}
+	if p.temp {
+		return out // no other session can read a temporary table
+	}
+	for i, in := range p.inputs {
+		from := &out[len(p.slices)+i]
+		to := &out[from.To]
+		sql := cmp.Or(to.InPortions, to.SQL)
+		if in.move.portions != "" && strings.Count(sql, in.move.text) == 1 {
+			to.InPortions, from.Large = strings.Replace(sql, in.move.text, in.move.portions, 1), true
+		}
 	}
 	return out
 }

@@ -28,6 +28,7 @@ type planner struct {
 	// describing: the text of a slice is only to be described, and should be
 	// the same whenever the query is planned.
 	describing bool
+	temp       bool // a slice reads a temporary table
 	finer      bool // see aggregateDistinct
 	folded     *level
 	fold       []Fold // of folded; see Query.Fold
@@ -76,6 +77,7 @@ func (p *planner) scanItem(r *rte) *pg.Node {
 
 // tableItem is scanItem with the rights of whoever runs it.
 func (p *planner) tableItem(r *rte) scanned {
+	p.temp = p.temp || r.rel.Temp
 	var rv *pg.RangeVar
 	if r.random {
 		rv = &pg.RangeVar{Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1}

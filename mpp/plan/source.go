@@ -50,6 +50,21 @@ func recvText(s *Slice, alias string, cols []Column) string {
 	return fmt.Sprintf("pg_catalog.%s('gp_motion', %s) AS %s(%s)", recvFunction(s.Rows), literal(s.Token), quote(alias), columnDefs(cols))
 }
 
+// portionRows is how many rows a segment has to receive to read them in portions: it
+// costs a question more, and is worth it when others can do something meanwhile.
+const portionRows = 10_000
+
+// portionsText is recvText in portions: the first rows are there while the last are
+// still to come. PostgreSQL supposes that there are some ten portions; it keeps their
+// names and asks for them once more when it reads the rows again. See
+// rowsource.Source.
+func portionsText(s *Slice, alias string, cols []Column) string {
+	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT n.name FROM gp_portions p, "+
+		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
+		"SELECT r.* FROM gp_portions p, LATERAL pg_catalog.%s('gp_motion', p.name) AS r(%s)) AS %s",
+		literal(s.Token+" 0"), recvFunction(s.Rows/10), columnDefs(cols), quote(alias))
+}
+
 // columnDefs is the column definition list of a function's rows.
 func columnDefs(cols []Column) string {
 	var b strings.Builder

@@ -208,6 +208,12 @@ type Slice struct {
 	// rows; -1 for a GatherMotion.
 	To  int
 	SQL string
+	// InPortions is SQL that has the first rows of its Large inputs while the last are
+	// still to come, which pays where the slices that send them can run at the same
+	// time, in other sessions. "": that does not pay, or cannot be.
+	InPortions string
+	// Large says that To's InPortions reads this slice's rows in portions.
+	Large bool
 	// Segments are the content ids that run it, nil for all.
 	Segments []int
 	// Columns are the result columns; nil in a Gather, whose columns are

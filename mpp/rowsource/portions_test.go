@@ -145,6 +145,11 @@ func TestPortionWaits(t *testing.T) {
 	})
 }
 
+// portions reads a source as the planner has segments do it.
+const portions = "(WITH RECURSIVE gp_portions(name) AS (SELECT 'tok 0' UNION ALL SELECT n.name FROM gp_portions p, " +
+	"LATERAL recv_0('gp_motion', p.name || ' next') AS n(name text)) " +
+	"SELECT r.* FROM gp_portions p, LATERAL recv('gp_motion', p.name) AS r(a int, b text)) AS t"
+
 // TestServerPortions has PostgreSQL read portions, before the last row is there,
 // and again in a join that looks at them for each of its rows.
 func TestServerPortions(t *testing.T) {
@@ -155,7 +160,6 @@ func TestServerPortions(t *testing.T) {
 	q := NewQueue(NewMemory(1 << 20))
 	defer q.Close()
 	s.Add("tok", Source{Columns: 2, Queue: q})
-	portions := Portions("recv_0", "recv", "tok", "t", "a int, b text")
 	if err := q.Add(appendText2("1", "one")); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +227,7 @@ func BenchmarkRead(b *testing.B) {
 	prepare(b, conn, dir)
 	ways := []struct{ name, from string }{
 		{"whole", "recv('gp_motion', 'tok') AS t(a int, b text)"},
-		{"portions", Portions("recv_0", "recv", "tok", "t", "a int, b text")},
+		{"portions", portions},
 	}
 	for _, n := range []int{100, 300_000} {
 		for _, w := range ways {

@@ -42,9 +42,11 @@ type Source struct {
 	// there is one. Each reading connection calls it at most once at a time.
 	// ctx ends with the Server.
 	Rows func(ctx context.Context, sink func(row []byte) error) error
-	// Queue has the rows in place of Rows. They can be asked for in portions then;
-	// see
-	// Portions.
+	// Queue has the rows in place of Rows. They can be asked for in portions then,
+	// as they come, while a query for the token waits for the last of them: "token N
+	// next" waits for portion N+1 and answers with its name, "token N+1", or nothing
+	// at the end, and the name is the query for its rows; portion 0 is empty. What
+	// has been read can be read again.
 	Queue *Queue
 }
 
@@ -357,17 +359,6 @@ func (c *reader) answer(ctx context.Context, query string) {
 	}
 	describe(columns)
 	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
-}
-
-// Portions is SQL for the rows of a Source with a Queue that reads them in portions,
-// as they come, while a query for the token alone waits for the last one. alias names
-// them, defs is their column definition list. next and recv are what stands for
-// gp_motion_recv in it; PostgreSQL supposes that it takes some ten portions. It keeps
-// the names of the portions and asks for them once more when it reads the rows again.
-func Portions(next, recv, token, alias, defs string) string {
-	return "(WITH RECURSIVE gp_portions(name) AS (SELECT '" + token + " 0' UNION ALL SELECT n.name FROM gp_portions p, LATERAL " +
-		next + "('gp_motion', p.name || '" + nextPortion + "') AS n(name text)) SELECT r.* FROM gp_portions p, LATERAL " +
-		recv + "('gp_motion', p.name) AS r(" + defs + ")) AS " + alias
 }
 
 // nextPortion ends a query for the name of a portion.

@@ -85,7 +85,7 @@ func (s *Session) fold(req *request, q *plan.Query) (*pgproto3.DataRow, error) {
 	}
 	f := newFolding(q.Fold)
 	begin := time.Now()
-	err := s.gatherFirst(req.ctx, s.dispatched(q.Slices, req.params), nil, req.quick != nil && req.quick.short, f.add)
+	err := s.gatherFirst(req.ctx, s.besides(q.Slices, req.params), nil, req.quick != nil && req.quick.short, f.add)
 	if req.quick != nil {
 		req.quick.short = time.Since(begin) < shortRun
 	}

@@ -385,3 +385,24 @@ func TestDispatched(t *testing.T) {
 		}
 	}
 }
+
+// TestByReaders: slices with many rows for others have readers, in turn; those that
+// read them do so in portions.
+func TestByReaders(t *testing.T) {
+	slices := []plan.Slice{{SQL: "top", InPortions: "top in portions"}, {SQL: "few"}, {SQL: "chain", InPortions: "chain in portions", Large: true}}
+	for range maxReaders {
+		slices = append(slices, plan.Slice{SQL: "many", Large: true})
+	}
+	ds := make([]dispatch.Slice, len(slices))
+	for i := range slices {
+		ds[i].SQL = slices[i].SQL
+	}
+	byReaders(slices, ds)
+	got := ""
+	for _, d := range ds {
+		got += fmt.Sprintf("%s %d, ", d.SQL, d.Reader)
+	}
+	if want := "top in portions 0, few 0, chain in portions 1, many 2, many 3, many 1, "; got != want {
+		t.Errorf("got %s", got)
+	}
+}

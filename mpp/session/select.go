@@ -289,7 +289,7 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 	if err := s.beforeDispatch(ctx); err != nil {
 		return err
 	}
-	ds := s.dispatched(slices, params)
+	ds := s.besides(slices, params)
 	order := slices[0].Merge
 	ds[0].ResultFormats = order.Formats(formats)
 	return s.gatherFirst(ctx, ds, merge.New(order, formats), false, sink)
@@ -300,11 +300,19 @@ func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []disp
 const tornTries = 10
 
 // openWhole opens slices, again if their snapshots are torn, unless the transaction
-// has failed with them.
-func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running, error)) (run *dispatch.Running, err error) {
+// has failed with them, and without readers if these are not to be had.
+func (s *Session) openWhole(ctx context.Context, slices []dispatch.Slice, open func() (*dispatch.Running, error)) (run *dispatch.Running, err error) {
 	for range tornTries {
-		if run, err = open(); !errors.Is(err, dispatch.ErrTorn) || s.gang.Failed() || ctx.Err() != nil {
-			break
+		run, err = open()
+		switch {
+		case s.gang.Failed() || ctx.Err() != nil:
+			return run, err
+		case errors.Is(err, dispatch.ErrReaders):
+			for i := range slices {
+				slices[i].Reader = 0
+			}
+		case !errors.Is(err, dispatch.ErrTorn):
+			return run, err
 		}
 	}
 	return run, err
@@ -315,7 +323,7 @@ func (s *Session) openWhole(ctx context.Context, open func() (*dispatch.Running,
 // sends some rows at most.
 func (s *Session) gatherFirst(ctx context.Context, slices []dispatch.Slice, order *merge.Merger, short bool, sink func([]byte) error) error {
 	var end *reception
-	run, err := s.openWhole(ctx, func() (run *dispatch.Running, err error) {
+	run, err := s.openWhole(ctx, slices, func() (run *dispatch.Running, err error) {
 		s.command++
 		if end, err = s.reception(s.command, slices[0].Index); err != nil {
 			return nil, err

@@ -80,10 +80,11 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, err
 	}
-	run, err := s.openWhole(ctx, func() (*dispatch.Running, error) {
+	ds := s.besides(slices, params)
+	run, err := s.openWhole(ctx, ds, func() (*dispatch.Running, error) {
 		s.command++
 		set.cmd = s.command
-		return s.gang.Open(ctx, s.command, s.dispatched(slices, params), nil)
+		return s.gang.Open(ctx, s.command, ds, nil)
 	})
 	if err != nil {
 		return nil, err
@@ -116,6 +117,35 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 		}
 	}
 	return ds
+}
+
+// maxReaders is how many executors a statement has beside the session's own on a
+// segment; more slices than that take turns. Each is a server process.
+const maxReaders = 3
+
+// besides are slices that read, as dispatched, of which those that send many rows to
+// others are run by readers, for others take these as they come. A transaction sees
+// what it has written; and what EXPLAIN ANALYZE tells of a slice is what that takes
+// without others beside it.
+func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
+	ds := s.dispatched(slices, params)
+	if s.analyzing() == nil && !s.gang.InTransaction() {
+		byReaders(slices, ds)
+	}
+	return ds
+}
+
+func byReaders(slices []plan.Slice, ds []dispatch.Slice) {
+	n := 0
+	for i := range slices {
+		if slices[i].InPortions != "" {
+			ds[i].SQL = slices[i].InPortions
+		}
+		if slices[i].Large {
+			ds[i].Reader = 1 + n%maxReaders
+			n++
+		}
+	}
 }
 
 // styles are the parameters by which values are printed now, and have to be
