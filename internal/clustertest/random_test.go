@@ -32,6 +32,7 @@ type randomRun struct {
 	hung  bool                 // a statement did not end; the cluster is down
 
 	asked, refused, slow, blocks, cursors int
+	large, beside                         int // worlds that were taken to be large, and those that readers have worked in
 }
 
 // TestRandomQueries fills the random tables of the planner's own test with the same
@@ -90,16 +91,22 @@ func TestRandomQueries(t *testing.T) {
 			w := r.world(t, int(n))
 			rapidSeed.Value.Set(fmt.Sprint(n))
 			rapid.Check(t, func(rt *rapid.T) { r.ask(t, rt, w) })
+			if w.large && !r.hung {
+				r.countReaders(t)
+			}
 		})
 		if r.hung {
 			return
 		}
 	}
 	r.close()
-	t.Logf("%d queries, %d of them refused, %d in transactions that have written, %d by cursors; %d more took too long",
-		r.asked, r.refused, r.blocks, r.cursors, r.slow)
+	t.Logf("%d queries, %d of them refused, %d in transactions that have written, %d by cursors; %d more took too long; slices side by side in %d worlds of %d large ones",
+		r.asked, r.refused, r.blocks, r.cursors, r.slow, r.beside, r.large)
 	if r.slow*20 > r.asked || r.refused*4 > r.asked {
 		t.Errorf("of %d queries %d were refused and %d took too long: the generator proves little", r.asked, r.refused, r.slow)
+	}
+	if r.large > 1 && r.beside == 0 {
+		t.Errorf("no slice ran beside others in the %d worlds of large tables", r.large)
 	}
 	limit := calmAgain
 	if early {
@@ -122,6 +129,7 @@ func (r *randomRun) close() {
 type randomWorld struct {
 	tables []randomsql.Table
 	script []string // what has made them on the cluster
+	large  bool     // the planner takes them to be
 }
 
 func (w *randomWorld) describe() string { return strings.Join(w.script, ";\n") + ";\n" }
@@ -172,9 +180,31 @@ func (r *randomRun) world(t *testing.T, seed int) *randomWorld {
 			make(v.Create, "")
 			w.tables = append(w.tables, v)
 		}
+		w.large = g.One(2)
 		return true
 	}).Example(seed)
+	if w.large {
+		r.large++
+		seg0 := r.c.Utility(t, 2, r.db)
+		defer testkit.Close(seg0)
+		const larger = "update pg_class set reltuples = 50000, relpages = greatest(relpages, 1) where relnamespace = 'public'::regnamespace and relkind = 'r'"
+		testkit.Exec(t, seg0, larger)
+		w.script = append(w.script, "-- on seg0: "+larger)
+	}
 	return w
+}
+
+// countReaders looks whether a session has more executors on a segment than one.
+func (r *randomRun) countReaders(t *testing.T) {
+	seg0 := r.c.Utility(t, 2, r.db)
+	defer testkit.Close(seg0)
+	var n int
+	if err := seg0.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if n > len(interconnectTypes) {
+		r.beside++
+	}
 }
 
 // ask asks one query in both databases and compares.
