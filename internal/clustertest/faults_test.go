@@ -85,6 +85,7 @@ func TestFaults(t *testing.T) {
 	for _, sql := range faultTables {
 		testkit.Exec(t, conn, sql)
 	}
+	lookLarge(t, w.Cluster, "postgres")
 	seed := uint64(time.Now().UnixNano())
 	r.fixed = answers(t, conn, fixedQueries())
 	if n := len(fixedQueries()); len(r.fixed) != n {

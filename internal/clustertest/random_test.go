@@ -185,18 +185,14 @@ func (r *randomRun) world(t *testing.T, seed int) *randomWorld {
 	}).Example(seed)
 	if w.large {
 		r.large++
-		seg0 := r.c.Utility(t, 2, r.db)
-		defer testkit.Close(seg0)
-		const larger = "update pg_class set reltuples = 50000, relpages = greatest(relpages, 1) where relnamespace = 'public'::regnamespace and relkind = 'r'"
-		testkit.Exec(t, seg0, larger)
-		w.script = append(w.script, "-- on seg0: "+larger)
+		w.script = append(w.script, "-- on seg0: "+lookLarge(t, r.c, r.db))
 	}
 	return w
 }
 
 // countReaders looks whether a session has more executors on a segment than one.
 func (r *randomRun) countReaders(t *testing.T) {
-	seg0 := r.c.Utility(t, 2, r.db)
+	seg0 := backendOf(t, r.c, 2, r.db)
 	defer testkit.Close(seg0)
 	var n int
 	if err := seg0.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()").Scan(&n); err != nil {

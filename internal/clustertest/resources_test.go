@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/instance"
 	"github.com/trunkline-db/trunkline/internal/testkit"
@@ -136,4 +138,29 @@ func deleted(pid int) (files []string) {
 		}
 	}
 	return files
+}
+
+// backendOf opens a session on an instance's PostgreSQL itself, wherever its network
+// is.
+func backendOf(t *testing.T, c *testkit.Cluster, dbid uint16, db string) *pgx.Conn {
+	t.Helper()
+	i := c.Instance(t, dbid)
+	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=%s dbname=%s", datadir.Dir(i.Datadir).SocketDir(), i.Port, instance.Superuser, db))
+	if err != nil {
+		t.Fatalf("PostgreSQL of dbid %d: %v", dbid, err)
+	}
+	t.Cleanup(func() { testkit.Close(conn) })
+	return conn
+}
+
+// lookLarge has the planner take the tables of the schema public to be large, so that
+// slices run beside each other, until they are analyzed. It returns what it has done
+// on seg0, which the planner asks.
+func lookLarge(t *testing.T, c *testkit.Cluster, db string) string {
+	t.Helper()
+	const sql = "update pg_class set reltuples = greatest(reltuples, 50) * 1000, relpages = greatest(relpages, 1) where relnamespace = 'public'::regnamespace and relkind = 'r'"
+	seg0 := backendOf(t, c, 2, db)
+	defer testkit.Close(seg0)
+	testkit.Exec(t, seg0, sql)
+	return sql
 }

@@ -304,11 +304,17 @@ func (c *reader) answer(ctx context.Context, query string) {
 		c.obey(query)
 		return
 	}
-	token, part, _ := strings.Cut(query, " ")
+	token, part := query, ""
 	c.s.mu.Lock()
 	src, ok := c.s.sources[token]
+	if !ok {
+		token, part, _ = strings.Cut(query, " ")
+		if src, ok = c.s.sources[token]; src.Queue == nil {
+			ok = false
+		}
+	}
 	c.s.mu.Unlock()
-	if !ok || part != "" && src.Queue == nil {
+	if !ok {
 		c.send(c.s.cfg.Failure(&pgconn.PgError{Severity: "ERROR", Code: "34000", Message: "no such row source"}))
 		return
 	}

@@ -1,0 +1,105 @@
+package clustertest
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trunkline-db/trunkline/internal/testkit"
+)
+
+// TestSideBySide has slices run in executors beside the session's own: they see and
+// do what the session would.
+func TestSideBySide(t *testing.T) {
+	c := shared(t)
+	db := c.Database(t)
+	setup := c.Connect(t, db)
+	testkit.Exec(t, setup, "create table a (i int, k int, d date) distributed by (i); create table b (i int, k int, d date) distributed by (i);"+
+		"insert into a select g, g * 7 % 1000, '2020-02-01'::date + g from generate_series(0, 999) g; insert into b select i, k, d from a; analyze a; analyze b")
+	lookLarge(t, c, db)
+	const join = "select count(*), sum(a.i - b.i), max(b.d) from a join b using (k)"
+	seg0 := backendOf(t, c, 2, db)
+	executors := func(of *pgx.Conn) string {
+		t.Helper()
+		return testkit.Value(t, seg0, fmt.Sprintf("select count(*) from pg_stat_activity where backend_type = 'client backend' and application_name = '%s'",
+			testkit.Value(t, of, "show application_name")))
+	}
+	for _, typ := range interconnectTypes {
+		t.Run(typ, func(t *testing.T) {
+			conn := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=beside_"+typ)
+			ask := func(want string) {
+				t.Helper()
+				if got := testkit.Value(t, conn, join); got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+			}
+			const all = "1000|0|2022-10-27"
+			testkit.Eventually(t, 10*time.Second, func() error { // guesses live a second
+				ask(all)
+				if executors(conn) < "2" {
+					return errors.New("nobody works on seg0 beside the session's own executor")
+				}
+				return nil
+			})
+			testkit.Exec(t, conn, "set datestyle = 'SQL, DMY'")
+			ask("1000|0|27/10/2022")
+			testkit.Exec(t, conn, "reset datestyle")
+
+			// Its own changes, also those of a savepoint, and temporary tables.
+			testkit.Exec(t, conn, "begin; update b set d = d + 1")
+			ask("1000|0|2022-10-28")
+			testkit.Exec(t, conn, "savepoint s; delete from a where i >= 500")
+			ask("500|0|2021-06-15")
+			testkit.Exec(t, conn, "rollback to s")
+			ask("1000|0|2022-10-28")
+			testkit.Exec(t, conn, "rollback; create temp table b (i int, k int, d date) distributed by (i); insert into b select i, k, d + 2 from public.b; analyze b")
+			ask("1000|0|2022-10-29")
+			testkit.Exec(t, conn, "drop table b")
+			ask(all)
+
+			// Locks on segments are waited for, a reader's like the session's own.
+			other := backendOf(t, c, 2, db)
+			for _, table := range []string{"a", "b"} {
+				testkit.Exec(t, other, "begin; lock table "+table)
+				done := make(chan string, 1)
+				go func() {
+					var n int
+					err := conn.QueryRow(t.Context(), "select count(*) from a join b using (k)").Scan(&n)
+					done <- fmt.Sprint(n, " ", err)
+				}()
+				testkit.Eventually(t, 20*time.Second, func() error {
+					if n := testkit.Value(t, seg0, "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'beside_"+typ+"'"); n == "0" {
+						return errors.New("nobody waits for " + table)
+					}
+					return nil
+				})
+				select {
+				case got := <-done:
+					t.Errorf("with %s locked: %s", table, got)
+				case <-time.After(300 * time.Millisecond): // a reader's patience, and more
+				}
+				testkit.Exec(t, other, "commit")
+				if got := <-done; got != "1000 <nil>" {
+					t.Errorf("after the lock of %s: %s", table, got)
+				}
+			}
+
+			// Rights are those of now.
+			testkit.Exec(t, conn, "create role reads_"+typ+"; grant select on a to reads_"+typ+"; set role reads_"+typ)
+			var pe *pgconn.PgError
+			if err := testkit.TryExec(conn, join); !errors.As(err, &pe) || pe.Code != "42501" {
+				t.Errorf("as a role without rights: %v", err)
+			}
+			testkit.Exec(t, conn, "reset role; set statement_timeout = 100")
+			if err := testkit.TryExec(conn, "select count(*) from a, b where a.k + b.k > length(repeat('x', a.k % 10))::int + (select count(*) from a x join b y on x.k < y.k)"); !errors.As(err, &pe) || pe.Code != "57014" {
+				t.Errorf("a statement's time: %v", err)
+			}
+			testkit.Exec(t, conn, "reset statement_timeout; drop owned by reads_"+typ+"; drop role reads_"+typ)
+			ask(all)
+		})
+	}
+}
