@@ -54,15 +54,18 @@ func recvText(s *Slice, alias string, cols []Column) string {
 // costs a question more, and is worth it when others can do something meanwhile.
 const portionRows = 10_000
 
+// portionsGuess is how many portions PostgreSQL takes there to be: a first, and ten
+// for each of ten that it takes the recursive query to start with.
+const portionsGuess = 100
+
 // portionsText is recvText in portions: the first rows are there while the last are
-// still to come. PostgreSQL supposes that there are some ten portions; it keeps their
-// names and asks for them once more when it reads the rows again. See
-// rowsource.Source.
+// still to come. PostgreSQL keeps the names of the portions and asks for them once more
+// when it reads the rows again. See rowsource.Source.
 func portionsText(s *Slice, alias string, cols []Column) string {
 	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT n.name FROM gp_portions p, "+
 		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
 		"SELECT r.* FROM gp_portions p, LATERAL pg_catalog.%s('gp_motion', p.name) AS r(%s)) AS %s",
-		literal(s.Token+" 0"), recvFunction(s.Rows/10), columnDefs(cols), quote(alias))
+		literal(s.Token+" 0"), recvFunction(s.Rows/portionsGuess), columnDefs(cols), quote(alias))
 }
 
 // columnDefs is the column definition list of a function's rows.

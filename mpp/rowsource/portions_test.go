@@ -201,6 +201,10 @@ func TestServerPortions(t *testing.T) {
 	if _, err := value(conn, "SELECT count(*) FROM "+portions); code(err) != "XX000" || !strings.Contains(err.Error(), ErrReadTwice.Error()) {
 		t.Errorf("in portions after it was read whole: %v", err)
 	}
+	// The planner counts on so many portions.
+	if got, err := value(conn, "EXPLAIN SELECT * FROM "+portions); err != nil || !strings.Contains(got, " rows=1010000 ") {
+		t.Errorf("101 portions of 10000 rows each are expected to be %s, %v", got, err)
+	}
 	for _, bad := range []string{"tok x", "tok -1", "tok 1 last", "tok 7", "nix 0"} {
 		if _, err := value(conn, "SELECT a FROM recv('gp_motion', '"+bad+"') AS t(a int)"); err == nil {
 			t.Errorf("%q was answered", bad)
