@@ -293,8 +293,13 @@ func (m *maker) confLines(inst topology.Instance) string {
 	fmt.Fprintf(&b, "\n# Added when the cluster was made. Greenplum's parameters may be set in this\n"+
 		"# file like PostgreSQL's own; see gpconfig.\nport=%d\ngp_contentid=%d\n", inst.Port, inst.Content)
 	// Each session of the coordinator may have one connection to each segment,
-	// and a transaction prepared there.
-	b.WriteString("max_connections=250\nmax_prepared_transactions=250\n")
+	// and a transaction prepared there. The others are for readers; see
+	// mpp/dispatch.
+	connections := 750
+	if inst.IsCoordinator() {
+		connections = 250
+	}
+	fmt.Fprintf(&b, "max_connections=%d\nmax_prepared_transactions=250\n", connections)
 	if inst.IsCoordinator() {
 		// What motions bring has no statistics: guesses by the row count make
 		// the planner compile queries for nothing.

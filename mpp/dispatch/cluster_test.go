@@ -48,17 +48,17 @@ func testMain(m *testing.M) int {
 		fmt.Println(err)
 		return 1
 	}
-	start := func(name string, port int) *executetest.Postgres {
+	start := func(name string, port int, lines ...string) *executetest.Postgres {
 		if err != nil {
 			return nil
 		}
 		var p *executetest.Postgres
-		p, err = executetest.Start(template, filepath.Join(base, name), port)
+		p, err = executetest.Start(template, filepath.Join(base, name), port, lines...)
 		return p
 	}
 	shared.coord = start("c", 15432)
 	for i := range shared.segs {
-		shared.segs[i] = start(fmt.Sprintf("s%d", i), 15433+i)
+		shared.segs[i] = start(fmt.Sprintf("s%d", i), 15433+i, "max_connections = 120") // some for readers
 	}
 	if err == nil {
 		err = addEra(shared.coord)

@@ -267,6 +267,11 @@ func (m *member) drop() {
 		}
 		m.conn = nil
 		m.g.setBackend(m, 0)
+		if m.reader > 0 {
+			m.g.d.mu.Lock()
+			delete(m.g.d.readers, m)
+			m.g.d.mu.Unlock()
+		}
 	}
 	if m.begun {
 		m.lost, m.begun = true, false

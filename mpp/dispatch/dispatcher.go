@@ -99,10 +99,12 @@ type Dispatcher struct {
 	live    map[string]bool     // gids whose session is at work on them
 	state   map[int16]*segState // by content
 	waiting map[Segment]*lockWaits
-	blocks  uint64             // times that block has run
-	eras    map[int64]uint64   // of the coordinator's PostgreSQL: first transaction ids
-	gangs   map[*Gang]struct{} // those with connections
-	kick    chan struct{}      // wakes Recover
+	blocks  uint64                 // times that block has run
+	eras    map[int64]uint64       // of the coordinator's PostgreSQL: first transaction ids
+	gangs   map[*Gang]struct{}     // those with connections
+	readers map[*member]time.Time  // until when they are kept; zero: they are at work
+	rooms   map[Segment]readerRoom // for readers
+	kick    chan struct{}          // wakes Recover
 }
 
 // New returns a Dispatcher. It connects to nothing yet.
@@ -116,6 +118,7 @@ func New(cfg Config) *Dispatcher {
 	cfg.Params.setDefaults()
 	return &Dispatcher{
 		cfg: cfg, log: cfg.Log, p: cfg.Params,
-		live: make(map[string]bool), state: make(map[int16]*segState), eras: make(map[int64]uint64), waiting: make(map[Segment]*lockWaits), gangs: make(map[*Gang]struct{}), kick: make(chan struct{}, 1),
+		live: make(map[string]bool), state: make(map[int16]*segState), eras: make(map[int64]uint64), waiting: make(map[Segment]*lockWaits), gangs: make(map[*Gang]struct{}),
+		readers: make(map[*member]time.Time), rooms: make(map[Segment]readerRoom), kick: make(chan struct{}, 1),
 	}
 }

@@ -3,8 +3,10 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -73,6 +75,13 @@ func (g *Gang) readyReaders(ctx context.Context, readers []*member) error {
 		if m.conn != nil && !maps.Equal(m.has, now) {
 			m.drop()
 		}
+		if m.alive() || g.d.admitReader(ctx, m) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return canceled(ctx)
+		}
+		return errReaders(newError("53300", fmt.Sprintf("seg%d has no connection to spare for a reader", m.seg.Content), nil))
 	}
 	if err := g.ready(ctx, readers); err != nil {
 		if ctx.Err() != nil || sqlState(err) == codeCanceled {
@@ -97,11 +106,86 @@ func (d *Dispatcher) readerSettings(set map[string]string) map[string]string {
 // noteReaders has those who look for deadlocks know of the statement's readers, or
 // forget them.
 func (r *Running) noteReaders(there bool) {
+	d := r.g.d
 	for _, p := range r.parts {
-		if p.m.reader > 0 && there {
-			r.g.setBackend(p.m, p.m.pid)
-		} else if p.m.reader > 0 {
-			r.g.setBackend(p.m, 0)
+		m := p.m
+		if m.reader == 0 {
+			continue
+		}
+		pid, until := m.pid, time.Time{}
+		if !there {
+			pid, until = 0, time.Now().Add(d.p.ReaderIdle)
+		}
+		r.g.setBackend(m, pid)
+		d.mu.Lock()
+		if _, ok := d.readers[m]; ok {
+			d.readers[m] = until
+		}
+		d.mu.Unlock()
+	}
+}
+
+const (
+	// keptConnections are those of a segment that neither readers nor sessions' own
+	// executors have: recovery's, the look for locks, PostgreSQL's reserve.
+	keptConnections = 12
+	// roomAge is how long it is not asked again how many connections servers take:
+	// they have to be restarted to take more.
+	roomAge = time.Minute
+)
+
+// readerRoom is how many readers a segment can have.
+type readerRoom struct {
+	n  int
+	at time.Time
+}
+
+// admitReader says whether a segment has a connection to spare for m, and takes it:
+// so many as the coordinator takes are for the sessions' own executors.
+func (d *Dispatcher) admitReader(ctx context.Context, m *member) bool {
+	d.mu.Lock()
+	room := d.rooms[m.seg]
+	d.mu.Unlock()
+	if time.Since(room.at) > roomAge {
+		segment, err := d.connectionLimit(ctx, func() (*pgconn.PgConn, error) { return d.connectSegment(ctx, m.seg, "postgres") })
+		if err != nil {
+			return false
+		}
+		sessions, err := d.connectionLimit(ctx, func() (*pgconn.PgConn, error) { return d.connectCoordinator(ctx) })
+		if err != nil {
+			return false
+		}
+		room = readerRoom{segment - sessions - keptConnections, time.Now()}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rooms[m.seg] = room
+	n, now := 0, time.Now()
+	for r, until := range d.readers {
+		switch {
+		case r == m || !until.IsZero() && until.Before(now):
+			delete(d.readers, r) // its server has ended it
+		case r.seg == m.seg:
+			n++
 		}
 	}
+	if n >= room.n {
+		return false
+	}
+	d.readers[m] = now.Add(d.p.ReaderIdle)
+	return true
+}
+
+// connectionLimit is the max_connections of a server.
+func (d *Dispatcher) connectionLimit(ctx context.Context, connect func() (*pgconn.PgConn, error)) (int, error) {
+	conn, err := connect()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := query(ctx, conn, "SHOW max_connections")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(rows[0][0]))
 }

@@ -235,3 +235,34 @@ func TestReadersLost(t *testing.T) {
 		}
 	})
 }
+
+// TestReadersRoom leaves the connections of a segment to the sessions that the
+// coordinator may have.
+func TestReadersRoom(t *testing.T) {
+	c, g := newMotionCluster(t, "tcp")
+	slcs := besides([]Slice{{Index: 1, SQL: "SELECT 1"}, input(2, rowsOf(g, t))})
+	if _, err := c.ask(testContext(t), g, -1, slcs...); err != nil {
+		t.Fatal(err)
+	}
+	seg := g.members[2].seg
+	if n := c.rooms[seg].n; n != 120-60-keptConnections {
+		t.Errorf("room for %d readers", n)
+	}
+	c.rooms[seg] = readerRoom{1, time.Now()}
+	cfg := g.cfg
+	cfg.SessionID++
+	other := c.NewGang(cfg)
+	defer other.Close()
+	for range 2 {
+		if _, err := c.ask(testContext(t), g, -1, slcs...); err != nil {
+			t.Fatalf("a reader that is there: %v", err)
+		}
+		if _, err := c.ask(testContext(t), other, -1, slcs...); !errors.Is(err, ErrReaders) || !strings.Contains(err.Error(), "seg2 has no connection to spare") {
+			t.Errorf("another: %v", err)
+		}
+	}
+	g.Close()
+	if _, err := c.ask(testContext(t), other, -1, slcs...); err != nil {
+		t.Errorf("the only one: %v", err)
+	}
+}

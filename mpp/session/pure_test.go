@@ -390,14 +390,14 @@ func TestDispatched(t *testing.T) {
 // read them do so in portions.
 func TestByReaders(t *testing.T) {
 	slices := []plan.Slice{{SQL: "top", InPortions: "top in portions"}, {SQL: "few"}, {SQL: "chain", InPortions: "chain in portions", Large: true}}
-	for range maxReaders {
+	for range 3 {
 		slices = append(slices, plan.Slice{SQL: "many", Large: true})
 	}
 	ds := make([]dispatch.Slice, len(slices))
 	for i := range slices {
 		ds[i].SQL = slices[i].SQL
 	}
-	byReaders(slices, ds)
+	byReaders(slices, ds, 3)
 	got := ""
 	for _, d := range ds {
 		got += fmt.Sprintf("%s %d, ", d.SQL, d.Reader)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -119,9 +120,15 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	return ds
 }
 
-// maxReaders is how many executors a statement has beside the session's own on a
-// segment; more slices than that take turns. Each is a server process.
+// maxReaders is how many executors a statement has at most beside the session's own
+// on a segment; more slices than that take turns. Each is a server process, and more
+// of them than there are processors to run on only get in each other's way.
 const maxReaders = 3
+
+// readers is how many there are where segments share this machine.
+func readers(segments int) int {
+	return min(max(1, runtime.GOMAXPROCS(0)/max(1, segments)), maxReaders)
+}
 
 // besides are slices that read, as dispatched, of which those that send many rows to
 // others are run by readers, for others take these as they come. A transaction sees
@@ -130,19 +137,19 @@ const maxReaders = 3
 func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	ds := s.dispatched(slices, params)
 	if s.analyzing() == nil && !s.gang.InTransaction() {
-		byReaders(slices, ds)
+		byReaders(slices, ds, readers(s.numSegments()))
 	}
 	return ds
 }
 
-func byReaders(slices []plan.Slice, ds []dispatch.Slice) {
+func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
 	n := 0
 	for i := range slices {
 		if slices[i].InPortions != "" {
 			ds[i].SQL = slices[i].InPortions
 		}
 		if slices[i].Large {
-			ds[i].Reader = 1 + n%maxReaders
+			ds[i].Reader = 1 + n%most
 			n++
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -67,8 +68,9 @@ func Template(base string) (string, error) {
 	return dir, nil
 }
 
-// Start copies the template to dir and starts a server there.
-func Start(template, dir string, port int) (*Postgres, error) {
+// Start copies the template to dir and starts a server there. lines are for its
+// postgresql.conf, where the last of a name counts.
+func Start(template, dir string, port int, lines ...string) (*Postgres, error) {
 	cp := exec.Command("cp", "-a", template, dir)
 	if out, err := cp.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cp: %w\n%s", err, out)
@@ -94,7 +96,7 @@ log_min_messages = fatal
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteString(conf)
+	_, err = f.WriteString(conf + strings.Join(lines, "\n"))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
