@@ -37,6 +37,19 @@ func (g *Gang) Exec(ctx context.Context, segs []int, sql string) ([]Result, erro
 	})
 }
 
+// ExecLocking is Exec for a statement that takes a lock which readers must wait for.
+// It is sent when no statement is in the middle of opening its slices, and none is
+// opened until it has had time to come to its lock on every segment: or a statement
+// could be before it on one segment and behind it on another, a deadlock.
+func (g *Gang) ExecLocking(ctx context.Context, segs []int, sql string) ([]Result, error) {
+	h, err := g.d.latch.acquire(ctx, committing, g.d.p.LatchShared, nil)
+	if err != nil {
+		return nil, canceled(ctx)
+	}
+	defer h.release()
+	return g.Exec(ctx, segs, sql)
+}
+
 // ExecParams is Exec for one statement in the extended protocol.
 func (g *Gang) ExecParams(ctx context.Context, segs []int, sql string, params []Param, resultFormats []int16) ([]Result, error) {
 	values := make([][]byte, len(params))

@@ -232,3 +232,55 @@ func TestConnectErrors(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestExecLocking: what locks out readers comes before or behind the opening of a
+// statement's slices on all segments, and waits for neither for long.
+func TestExecLocking(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("strong")
+	g, other := c.gang(), c.gang()
+	exec(t, g, nil, "SELECT 1")
+	h, err := other.latchReading(testContext(t)) // in the middle of opening
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := g.Begin(testContext(t), "")
+		if err == nil {
+			_, err = g.ExecLocking(testContext(t), nil, "LOCK TABLE strong")
+		}
+		done <- err
+	}()
+	for limit := time.Now().Add(10 * time.Second); !c.latch.wanted(committing); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the latch is not waited for")
+		}
+	}
+	if n := string(exec(t, other, []int{0}, "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")[0].Rows[0][0]); n != "0" {
+		t.Errorf("%s locks are taken or waited for already", n)
+	}
+	h.release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// Who waits for a lock keeps nobody out: others open and commit.
+	go func() {
+		_, err := other.ExecLocking(testContext(t), nil, "BEGIN; LOCK TABLE strong; COMMIT")
+		done <- err
+	}()
+	for limit := time.Now().Add(10 * time.Second); !other.waitsForLock(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the lock is not waited for")
+		}
+	}
+	if n, err := c.query(testContext(t), c.gang(), Slice{Index: 1, SQL: "SELECT 1"}, -1); n != nsegs || err != nil {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	if err := g.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

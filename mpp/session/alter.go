@@ -184,7 +184,7 @@ func (s *Session) redistribute(req *request, r *relation) error {
 	if err := s.markWrite(req.ctx, r, nil); err != nil {
 		return err
 	}
-	if _, err := s.gang.Exec(req.ctx, nil, "TRUNCATE "+r.name()); err != nil {
+	if _, err := s.gang.ExecLocking(req.ctx, nil, "TRUNCATE "+r.name()); err != nil {
 		return err
 	}
 	if err := w.start(); err != nil {

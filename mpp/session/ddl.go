@@ -166,7 +166,7 @@ func (s *Session) onSegments(ctx context.Context, n *pg.Node, text string, targe
 		text = sql
 	}
 	defer s.hush()()
-	_, err := s.gang.Exec(ctx, nil, text)
+	_, err := s.gang.ExecLocking(ctx, nil, text)
 	return err
 }
 
