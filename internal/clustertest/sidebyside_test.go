@@ -49,6 +49,25 @@ func TestSideBySide(t *testing.T) {
 			ask("1000|0|27/10/2022")
 			testkit.Exec(t, conn, "reset datestyle")
 
+			// What the coordinator finishes reads no further than it needs, in a
+			// block as well as outside; an error behind that is none.
+			for _, block := range []string{"", "begin"} {
+				testkit.Exec(t, conn, block)
+				if got := testkit.Value(t, conn, "select count(*) from (select 1 / (1000 - i) from a where random() < 2 limit 3) x"); got != "3" {
+					t.Errorf("%s: a LIMIT of 3 has %s rows", block, got)
+				}
+				if got := testkit.Value(t, conn, "select count(*), sum(i) from (select i from a where random() < 2 limit 1000000) x"); got != "1000|499500" {
+					t.Errorf("%s: all rows are %s", block, got)
+				}
+				if block != "" {
+					testkit.Exec(t, conn, "commit")
+				}
+			}
+			var pe *pgconn.PgError
+			if err := testkit.TryExec(conn, "select count(*) from (select 1 / (i - 500) as q from a where random() < 2 limit 1000000) x where q < 9"); !errors.As(err, &pe) || pe.Code != "22012" {
+				t.Errorf("a division by zero: %v", err)
+			}
+
 			// Its own changes, also those of a savepoint, and temporary tables.
 			testkit.Exec(t, conn, "begin; update b set d = d + 1")
 			ask("1000|0|2022-10-28")
@@ -90,7 +109,6 @@ func TestSideBySide(t *testing.T) {
 
 			// Rights are those of now.
 			testkit.Exec(t, conn, "create role reads_"+typ+"; grant select on a to reads_"+typ+"; set role reads_"+typ)
-			var pe *pgconn.PgError
 			if err := testkit.TryExec(conn, join); !errors.As(err, &pe) || pe.Code != "42501" {
 				t.Errorf("as a role without rights: %v", err)
 			}

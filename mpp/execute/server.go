@@ -27,11 +27,6 @@ const (
 	startupTimeout = 10 * time.Second
 	// cancelTimeout bounds a cancel request to the local PostgreSQL.
 	cancelTimeout = 5 * time.Second
-	// queueMemory is how many bytes of rows that motions between segments have
-	// brought may wait in memory in all sessions of an instance. An instance's
-	// process is otherwise some 20 MB; files beyond it are in the page cache
-	// while there is room.
-	queueMemory = 64 << 20
 )
 
 // lastPid numbers the executors of the process, two for each; see
@@ -92,7 +87,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session), queues: rowsource.NewMemory(queueMemory)}
+	s := &Server{cfg: cfg, log: cfg.Log, sessions: make(map[string]*session), queues: rowsource.NewMemory(rowsource.InstanceMemory)}
 	if s.cfg.NewInterconnect == nil {
 		s.cfg.NewInterconnect = Interconnects{Dir: cfg.Dir, Content: cfg.Content, Address: cfg.Address, Cause: cfg.Cause, Log: cfg.Log, Loops: new(proxied.Loops)}.New
 	}

@@ -163,7 +163,7 @@ func (p *planner) pushTwoStage(sh *shape, root bool) (bool, string, error) {
 	if err := p.addSlice(slice, st.first); err != nil {
 		return false, "", err
 	}
-	sel.FromClause = []*pg.Node{p.addSource(recvText(slice, topAlias, cols))}
+	sel.FromClause = []*pg.Node{p.addSource(p.recv(slice, topAlias, cols))}
 	sel.WhereClause, sel.LockingClause = nil, nil
 	return true, "", nil
 }

@@ -252,9 +252,9 @@ func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
 	}
 	text := ""
 	if !wrap {
-		text = recvText(&s, r.alias, cols)
+		text = p.recv(&s, r.alias, cols)
 	} else {
-		text = wrapSource(r, &s, cols)
+		text = p.wrapSource(r, &s, cols)
 	}
 	r.node.Node = p.addSource(text).Node
 	return nil
@@ -295,7 +295,7 @@ func replaceSegmentRefs(n *pg.Node) {
 
 // wrapSource is a source with its row as a value, or with columns that were
 // gathered as something else.
-func wrapSource(r *rte, s *Slice, cols []Column) string {
+func (p *planner) wrapSource(r *rte, s *Slice, cols []Column) string {
 	list, row := "", ""
 	for _, c := range cols {
 		if list != "" {
@@ -320,5 +320,5 @@ func wrapSource(r *rte, s *Slice, cols []Column) string {
 		}
 		list += "ROW(" + row + ")::" + quote(relSchema(r.rel)) + "." + quote(r.rel.Name) + " AS " + quote(wholeRow)
 	}
-	return "(SELECT " + list + " FROM " + recvText(s, "s", cols) + ") AS " + quote(r.alias)
+	return "(SELECT " + list + " FROM " + p.recv(s, "s", cols) + ") AS " + quote(r.alias)
 }

@@ -215,7 +215,7 @@ func (p *planner) replaceLevel(sh *shape, s *pg.SelectStmt, cols []Column, shown
 		return false, "", err
 	}
 	top.TargetList = targets
-	top.FromClause = []*pg.Node{p.addSource(recvText(slice, topAlias, cols))}
+	top.FromClause = []*pg.Node{p.addSource(p.recv(slice, topAlias, cols))}
 	setSelect(sh.lv.sel, top)
 	return true, "", nil
 }

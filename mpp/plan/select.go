@@ -114,6 +114,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	q.Kind, q.Top, q.Slices, q.Reason = Top, top, p.all(), p.reason
+	q.TopInPortions = p.inPortions(top, q.Slices)
 	if p.folded == lv && len(p.slices) == 1 {
 		q.Fold = p.fold
 	}

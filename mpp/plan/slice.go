@@ -29,6 +29,7 @@ type planner struct {
 	// the same whenever the query is planned.
 	describing bool
 	temp       bool // a slice reads a temporary table
+	large      []largeSource
 	finer      bool // see aggregateDistinct
 	folded     *level
 	fold       []Fold // of folded; see Query.Fold

@@ -50,7 +50,7 @@ func recvText(s *Slice, alias string, cols []Column) string {
 	return fmt.Sprintf("pg_catalog.%s('gp_motion', %s) AS %s(%s)", recvFunction(s.Rows), literal(s.Token), quote(alias), columnDefs(cols))
 }
 
-// portionRows is how many rows a segment has to receive to read them in portions: it
+// portionRows is how many rows a server has to receive to read them in portions: it
 // costs a question more, and is worth it when others can do something meanwhile.
 const portionRows = 10_000
 
@@ -81,6 +81,38 @@ func columnDefs(cols []Column) string {
 		}
 	}
 	return b.String()
+}
+
+// recv is recvText for the coordinator's statement, which may read the slice in
+// portions.
+func (p *planner) recv(s *Slice, alias string, cols []Column) string {
+	text := recvText(s, alias, cols)
+	if s.Rows >= portionRows {
+		p.large = append(p.large, largeSource{s.Token, text, portionsText(s, alias, cols)})
+	}
+	return text
+}
+
+// largeSource is what reads a slice of many rows, whole and in portions.
+type largeSource struct{ token, whole, portions string }
+
+// inPortions is the coordinator's statement with its large sources read in portions,
+// and marks their slices; "" when there are none.
+func (p *planner) inPortions(top string, slices []Slice) string {
+	out := top
+	for _, l := range p.large {
+		if strings.Count(out, l.whole) != 1 {
+			continue
+		}
+		out = strings.Replace(out, l.whole, l.portions, 1)
+		for i := range slices {
+			slices[i].Large = slices[i].Large || slices[i].Token == l.token
+		}
+	}
+	if out == top {
+		return ""
+	}
+	return out
 }
 
 // addSource notes a source and returns what stands for it in the tree.

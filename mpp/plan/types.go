@@ -132,6 +132,9 @@ type Query struct {
 	Kind   Kind
 	Slices []Slice
 	Top    string
+	// TopInPortions is Top that has the first rows of its Large sources while the
+	// last are still to come; "": none is large.
+	TopInPortions string
 	// Describe is what the coordinator's PostgreSQL can parse and describe
 	// to learn the result columns and parameter types; "" when the client's
 	// own text will do.
@@ -212,7 +215,8 @@ type Slice struct {
 	// still to come, which pays where the slices that send them can run at the same
 	// time, in other sessions. "": that does not pay, or cannot be.
 	InPortions string
-	// Large says that To's InPortions reads this slice's rows in portions.
+	// Large says that To's InPortions, or TopInPortions, reads this slice's rows in
+	// portions.
 	Large bool
 	// Segments are the content ids that run it, nil for all.
 	Segments []int

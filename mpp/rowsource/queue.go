@@ -15,6 +15,11 @@ import (
 // queueChunk is how many bytes go to a reader, or to the file, at a time.
 const queueChunk = 64 << 10
 
+// InstanceMemory is how many bytes of rows that motions have brought may wait in
+// memory in all sessions of an instance. An instance's process is otherwise some
+// 20 MB; files beyond it are in the page cache while there is room.
+const InstanceMemory = 64 << 20
+
 // Memory is what the queues of an instance may keep in memory together, beside
 // a chunk or two each; what is more goes to files. It may be used concurrently.
 type Memory struct {

@@ -46,8 +46,11 @@ type Source struct {
 	// as they come, while a query for the token waits for the last of them: "token N
 	// next" waits for portion N+1 and answers with its name, "token N+1", or nothing
 	// at the end, and the name is the query for its rows; portion 0 is empty. What
-	// has been read can be read again.
+	// has been read can be read again. With Rows as well, which a query for the token
+	// alone is answered by, Fill has them put into the queue: it is called before
+	// each portion and does not wait.
 	Queue *Queue
+	Fill  func(ctx context.Context)
 }
 
 // Config says how a Server works.
@@ -319,7 +322,7 @@ func (c *reader) answer(ctx context.Context, query string) {
 		return
 	}
 	read, columns := src.Rows, src.Columns
-	if src.Queue != nil {
+	if read == nil {
 		read = src.Queue.Read
 	}
 	if part != "" {
@@ -331,6 +334,9 @@ func (c *reader) answer(ctx context.Context, query string) {
 		}
 		if name {
 			columns = 1
+		}
+		if src.Fill != nil {
+			src.Fill(ctx)
 		}
 	}
 	var styles map[string]string

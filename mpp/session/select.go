@@ -260,12 +260,22 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 		if err != nil {
 			return err
 		}
-		err = s.runExtended(q.Top, req, func(m pgproto3.BackendMessage) { s.out.send(m) })
+		err = s.runExtended(s.topNow(q), req, func(m pgproto3.BackendMessage) { s.out.send(m) })
 		if cerr := set.close(); cerr != nil {
 			return cerr
 		}
 		return err
 	}
+}
+
+// topNow is the statement that the coordinator's server runs when the sources are
+// open. In a transaction block it reads them whole: a slice that is broken off would
+// break off the transaction.
+func (s *Session) topNow(q *plan.Query) string {
+	if q.TopInPortions == "" || s.analyzing() != nil || s.gang.InTransaction() {
+		return q.Top
+	}
+	return q.TopInPortions
 }
 
 func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3.FieldDescription {

@@ -55,6 +55,7 @@ type Server struct {
 	auth      *auth.Authenticator
 	dispatch  *dispatch.Dispatcher // coordinator only
 	rows      *rowsource.Server    // coordinator only, while it serves
+	queues    *rowsource.Memory    // of sources that are read in portions
 	encodings encodings            // coordinator only
 	tls       encryption
 
@@ -82,7 +83,7 @@ func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, sessions: map[uint32]*Session{}, relays: map[uint32]*relay{}, idle: make(chan struct{})}
+	s := &Server{cfg: cfg, queues: rowsource.NewMemory(rowsource.InstanceMemory), sessions: map[uint32]*Session{}, relays: map[uint32]*relay{}, idle: make(chan struct{})}
 	s.auth = s.newAuthenticator()
 	if cfg.Role == Coordinator {
 		s.dispatch = dispatch.New(dispatch.Config{Segments: s.segments, Coordinator: cfg.Dir, Log: cfg.Log})

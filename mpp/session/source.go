@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,73 @@ type source struct {
 	taken  atomic.Bool // the slice has run, or runs
 	spool  *rowsource.Spool
 	failed error
+	pump   *pump // nil: it is never read in portions
+}
+
+// pump brings the rows of a source into its queue, once somebody has asked for a
+// portion.
+type pump struct {
+	queue *rowsource.Queue
+	wg    sync.WaitGroup
+
+	mu       sync.Mutex
+	started  bool
+	finished bool
+	ended    bool // nobody asks any more
+}
+
+// errEnough ends a source that nobody reads any more.
+var errEnough = errors.New("nobody reads the rows any more")
+
+// fill starts the pump of a source, unless it runs.
+func (src *source) fill(ctx context.Context) {
+	p := src.pump
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started || p.ended {
+		return
+	}
+	p.started = true
+	p.wg.Go(func() {
+		if err := src.serve(ctx, p.queue.Add); err != nil {
+			p.queue.Fail(err)
+		} else {
+			p.queue.End()
+		}
+		p.mu.Lock()
+		p.finished = true
+		p.mu.Unlock()
+	})
+}
+
+// end has the pump, which may be nil, bring no more, and says whether it was at work.
+func (p *pump) end() bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.queue.Fail(errEnough)
+	return p.started && !p.finished
+}
+
+// enough says whether nobody reads any more, so that a failure is none.
+func (p *pump) enough() bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
+// close frees the queue of a pump that has been ended.
+func (p *pump) close() {
+	if p != nil {
+		p.wg.Wait()
+		p.queue.Close()
+	}
 }
 
 // openCursor is openSources for slices that are read by later statements: the
@@ -193,9 +261,12 @@ func (s *Session) connectRows() error {
 // the styles that the session has now.
 func (src *source) publish() {
 	styles := src.set.s.styles()
-	src.set.s.srv.rows.Add(src.slice.Token, rowsource.Source{
-		Columns: max(len(src.slice.Columns), 1), Styles: func() map[string]string { return styles }, Rows: src.serve,
-	})
+	from := rowsource.Source{Columns: max(len(src.slice.Columns), 1), Styles: func() map[string]string { return styles }, Rows: src.serve}
+	if src.slice.Large {
+		src.pump = &pump{queue: rowsource.NewQueue(src.set.s.srv.queues)}
+		from.Queue, from.Fill = src.pump.queue, src.fill
+	}
+	src.set.s.srv.rows.Add(src.slice.Token, from)
 }
 
 // serve gives the source's rows to a reader of the row server.
@@ -236,7 +307,7 @@ func (src *source) gather(sink func([]byte) error) error {
 		run.Fail(err)
 		end.abort()
 	}
-	if err != nil && set.err == nil {
+	if err != nil && set.err == nil && !src.pump.enough() {
 		set.err = err
 	}
 	return err
@@ -313,14 +384,15 @@ func (set *sources) close() error {
 	}
 	if set.run != nil {
 		for _, src := range set.list {
-			if !src.taken.Load() || set.s.link.broken != nil {
+			if working := src.pump.end(); working || !src.taken.Load() || set.s.link.broken != nil {
 				set.run.Cancel()
-				break
 			}
 		}
 	}
 	err := set.finishRun()
 	for _, src := range set.list {
+		src.pump.end()
+		src.pump.close()
 		src.mu.Lock()
 		if src.spool != nil {
 			src.spool.Close()
