@@ -15,7 +15,7 @@ import (
 // TestSideBySide has slices run in executors beside the session's own: they see and
 // do what the session would.
 func TestSideBySide(t *testing.T) {
-	c := shared(t)
+	c := beside(t)
 	db := c.Database(t)
 	setup := c.Connect(t, db)
 	testkit.Exec(t, setup, "create table a (i int, k int, d date) distributed by (i); create table b (i int, k int, d date) distributed by (i);"+
