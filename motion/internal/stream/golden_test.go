@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -95,35 +96,39 @@ func TestGreenplumStreams(t *testing.T) {
 			}
 			tuples = got
 		}
-		here, there := net.Pipe()
-		var g Group
-		s := NewSender(&g, Options{}, []motion.Peer{seg0}, []net.Conn{here})
-		read := make(chan []byte)
-		go func() {
-			// Read the end, then close as a receiver does.
-			b := make([]byte, 0, len(want)+100)
-			for !bytes.HasSuffix(b, endChunk) || len(b) < len(want) {
-				n, err := there.Read(b[len(b):cap(b)])
-				b = b[:len(b)+n]
-				if err != nil {
-					break
+		// In fake time: a sender that is kept from the processor does not think that
+		// its producer pauses.
+		synctest.Test(t, func(t *testing.T) {
+			here, there := net.Pipe()
+			var g Group
+			s := NewSender(&g, Options{}, []motion.Peer{seg0}, []net.Conn{here})
+			read := make(chan []byte)
+			go func() {
+				// Read the end, then close as a receiver does.
+				b := make([]byte, 0, len(want)+100)
+				for !bytes.HasSuffix(b, endChunk) || len(b) < len(want) {
+					n, err := there.Read(b[len(b):cap(b)])
+					b = b[:len(b)+n]
+					if err != nil {
+						break
+					}
+				}
+				there.Close()
+				read <- b
+			}()
+			for _, tuple := range tuples {
+				if err := s.Send(t.Context(), 0, tuple); err != nil {
+					t.Fatal(err)
 				}
 			}
-			there.Close()
-			read <- b
-		}()
-		for _, tuple := range tuples {
-			if err := s.Send(t.Context(), 0, tuple); err != nil {
+			if err := s.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := s.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := <-read; !bytes.Equal(got, want) {
-			t.Errorf("%s: sent\n%x, Greenplum sent\n%x", name, got, want)
-		}
-		g.Close()
+			if got := <-read; !bytes.Equal(got, want) {
+				t.Errorf("%s: sent\n%x, Greenplum sent\n%x", name, got, want)
+			}
+			g.Close()
+		})
 	}
 }
 
