@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
@@ -238,6 +239,69 @@ func TestInsertSelectWaits(t *testing.T) {
 			t.Errorf("%s: %s rows, expected 90", tc[0], got)
 		}
 	}
+}
+
+// TestInsertSelectInBatch: a batch of the extended protocol is a READ COMMITTED
+// transaction, also behind an INSERT … SELECT: what comes next in it sees what has
+// been committed since. One that is the whole batch is made on the segments.
+func TestInsertSelectInBatch(t *testing.T) {
+	c := shared(t)
+	modes(t, func(t *testing.T, mode string) {
+		db := c.Database(t)
+		conn, other := c.Connect(t, db, mode), c.Connect(t, db, mode)
+		testkit.Exec(t, conn, `create table src (k int) distributed by (k); create table t (k int) distributed by (k);
+			insert into src select generate_series(1, 90)`)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		defer cancel()
+		batch := conn.PgConn().StartPipeline(ctx)
+		ask := func(sql string) string {
+			t.Helper()
+			batch.SendQueryParams(sql, nil, nil, nil, nil)
+			batch.SendFlushRequest()
+			if err := batch.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := batch.GetResults()
+			if err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			res := r.(*pgconn.ResultReader).Read()
+			if res.Err != nil {
+				t.Fatalf("%s: %v", sql, res.Err)
+			}
+			if len(res.Rows) == 0 {
+				return res.CommandTag.String()
+			}
+			return string(res.Rows[0][0])
+		}
+		for i, want := range []string{"INSERT 0 90", "90", "90", "INSERT 0 91", "91", "181"} {
+			if i == 3 {
+				testkit.Exec(t, other, "insert into src values (1000)")
+			}
+			sql := []string{"insert into t select k from src", "select count(*) from src", "select count(*) from t"}[i%3]
+			if got := ask(sql); got != want {
+				t.Errorf("%s: %s, expected %s", sql, got, want)
+			}
+		}
+		if err := batch.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if err := batch.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := testkit.Value(t, other, "select count(*) from t"); got != "181" {
+			t.Errorf("%s rows, expected 181", got)
+		}
+		plan := conn.PgConn().ExecParams(ctx, "explain insert into t select k from src", nil, nil, nil, nil).Read()
+		if plan.Err != nil {
+			t.Fatal(plan.Err)
+		}
+		for _, row := range plan.Rows {
+			if strings.Contains(string(row[0]), "Motion") {
+				t.Errorf("the rows of a whole batch go elsewhere: %s", row[0])
+			}
+		}
+	})
 }
 
 // TestInsertSelectSeesWhole copies accounts while money moves between them, and

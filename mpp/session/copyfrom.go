@@ -218,7 +218,7 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 	s.out.flush()
 	var failed error
 	for {
-		m, err := s.client.Backend.Receive()
+		m, err := s.receive()
 		if err != nil {
 			in.Abort(err)
 			return err

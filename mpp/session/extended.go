@@ -37,6 +37,8 @@ func (s *Session) extended(m pgproto3.FrontendMessage) {
 	if s.skipToSync {
 		return
 	}
+	s.inBatch = true
+	defer func() { s.inBatch = false }()
 	ctx, end := s.statementContext()
 	defer end()
 	err := s.fromClient(m)

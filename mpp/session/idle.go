@@ -68,7 +68,7 @@ func (s *Session) receiveIdle() (pgproto3.FrontendMessage, error) {
 		defer close(done)
 		s.watchLink()
 	}()
-	m, err := s.client.Backend.Receive()
+	m, err := s.receive()
 	_ = s.link.conn.SetReadDeadline(time.Unix(1, 0))
 	<-done
 	_ = s.link.conn.SetReadDeadline(time.Time{})

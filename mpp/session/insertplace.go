@@ -129,12 +129,6 @@ func (s *Session) segmentInsert(r *relation, p *plan.Insertion) (in *segmentInse
 	return in, "", nil
 }
 
-// alone says whether the statement is a transaction of its own that has not
-// done anything yet, so that the session may choose how isolated it is.
-func (s *Session) alone() bool {
-	return s.link.status == 'I' && !s.link.unsynced && !s.txn.implicit && !s.gang.InTransaction()
-}
-
 // errOutdated says that what a statement was planned with has changed since,
 // and nothing has been done yet.
 var errOutdated = errors.New("the catalog has changed")

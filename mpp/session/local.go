@@ -121,7 +121,7 @@ func (s *Session) passCall(ctx context.Context, m *pgproto3.FunctionCall) error 
 func (s *Session) passCopyIn() error {
 	s.out.flush()
 	for n := 0; ; {
-		m, err := s.client.Backend.Receive()
+		m, err := s.receive()
 		if err != nil {
 			s.link.send(&pgproto3.CopyFail{Message: "the client has gone"})
 			_ = s.link.flush()

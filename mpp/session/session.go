@@ -49,14 +49,17 @@ type Session struct {
 	// pending is the CommandComplete that is held back until it is known
 	// whether the implicit transaction can be committed.
 	pending       *pgproto3.CommandComplete
-	skipToSync    bool              // an extended-protocol error: ignore up to Sync
-	unnamedLost   bool              // the link's unnamed statement is not the client's any more
-	rowsConnected bool              // the link's row source connection is open
-	path          uint64            // counts what may have changed the meaning of names
-	settingsDirty bool              // parameters may differ from the gang's
-	reloads       uint64            // of the server, when they were last read
-	settingsLost  bool              // applied is not what the gang's connections have
-	applied       map[string]string // what the gang's connections were given; nil: there is none yet
+	inBatch       bool                     // a message of the extended protocol is being handled
+	ahead         pgproto3.FrontendMessage // that has come and was only looked at; see lastOfBatch
+	aheadErr      error                    // in place of it
+	skipToSync    bool                     // an extended-protocol error: ignore up to Sync
+	unnamedLost   bool                     // the link's unnamed statement is not the client's any more
+	rowsConnected bool                     // the link's row source connection is open
+	path          uint64                   // counts what may have changed the meaning of names
+	settingsDirty bool                     // parameters may differ from the gang's
+	reloads       uint64                   // of the server, when they were last read
+	settingsLost  bool                     // applied is not what the gang's connections have
+	applied       map[string]string        // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
 	encoding      clientEncoding
 	unsteady      int    // counts what makes a plan good for one run only
@@ -120,7 +123,7 @@ func (s *Session) serve() {
 	defer s.close()
 	idle := true // the client was told ReadyForQuery
 	for s.out.err == nil {
-		receive := s.client.Backend.Receive
+		receive := s.receive
 		if idle {
 			s.restoreIdle()
 			receive = s.receiveIdle
