@@ -26,12 +26,12 @@
 // # Atomic visibility
 //
 // The dispatcher's latch has two kinds of holders that exclude each other:
-// statements that take their snapshots on several segments (Gang.Open), and
-// commits in their second phase. A statement therefore sees a distributed
-// commit on all segments or on none. The locks of DDL are sent off between the two
-// as commits are (Gang.ExecLocking), so that the segments see them in one order with
-// the statements. A statement that takes long is looked at:
-// when it waits for a lock it lets go of the latch, or the lock's owner could
-// not commit, and may then see that one transaction on some segments only. Both
-// kinds of holders are limited in time at any rate.
+// statements that take their snapshots on several segments (Gang.Open,
+// Gang.ExecAlone), and commits in their second phase. A statement therefore
+// sees a distributed commit on all segments or on none. The locks of DDL are sent
+// off between the two as commits are (Gang.ExecLocking), so that the segments see
+// them in one order with the statements. A statement that takes long is looked at:
+// when it waits for a lock it lets go of the latch, or the lock's owner could not
+// commit; if somebody has committed by the time its snapshots are there, it is
+// ErrTorn. Both kinds of holders are limited in time at any rate.
 package dispatch

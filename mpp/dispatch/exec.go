@@ -52,12 +52,7 @@ func (g *Gang) ExecLocking(ctx context.Context, segs []int, sql string) ([]Resul
 
 // ExecParams is Exec for one statement in the extended protocol.
 func (g *Gang) ExecParams(ctx context.Context, segs []int, sql string, params []Param, resultFormats []int16) ([]Result, error) {
-	values := make([][]byte, len(params))
-	oids := make([]uint32, len(params))
-	formats := make([]int16, len(params))
-	for i, p := range params {
-		values[i], oids[i], formats[i] = p.Value, p.OID, p.Format
-	}
+	values, oids, formats := split(params)
 	begin := g.tx.beginSQL()
 	return g.exec(ctx, segs, func(m *member) (Result, error) {
 		var b pgconn.Batch
@@ -67,6 +62,17 @@ func (g *Gang) ExecParams(ctx context.Context, segs []int, sql string, params []
 		b.ExecParams(sql, values, oids, formats, resultFormats)
 		return m.collect(m.conn.ExecBatch(context.Background(), &b), "")
 	})
+}
+
+// split are parameters as pgconn takes them.
+func split(params []Param) (values [][]byte, oids []uint32, formats []int16) {
+	values = make([][]byte, len(params))
+	oids = make([]uint32, len(params))
+	formats = make([]int16, len(params))
+	for i, p := range params {
+		values[i], oids[i], formats[i] = p.Value, p.OID, p.Format
+	}
+	return values, oids, formats
 }
 
 func (g *Gang) exec(ctx context.Context, segs []int, f func(m *member) (Result, error)) ([]Result, error) {
@@ -96,13 +102,7 @@ func (m *member) collect(mrr *pgconn.MultiResultReader, prefix string) (Result, 
 	res := Result{Seg: int(m.seg.Content)}
 	for mrr.NextResult() {
 		rr := mrr.ResultReader()
-		res.Fields, res.Rows = nil, nil
-		if fd := rr.FieldDescriptions(); len(fd) > 0 {
-			res.Fields = append([]pgconn.FieldDescription(nil), fd...)
-		}
-		for rr.NextRow() {
-			res.Rows = append(res.Rows, copyRow(rr.Values()))
-		}
+		res.read(rr)
 		tag, err := rr.Close()
 		if err != nil {
 			break // Close below says the same
@@ -115,6 +115,17 @@ func (m *member) collect(mrr *pgconn.MultiResultReader, prefix string) (Result, 
 		return res, m.fail(err, 0, prefix)
 	}
 	return res, nil
+}
+
+// read takes over what is in rr.
+func (r *Result) read(rr *pgconn.ResultReader) {
+	r.Fields, r.Rows = nil, nil
+	if fd := rr.FieldDescriptions(); len(fd) > 0 {
+		r.Fields = append([]pgconn.FieldDescription(nil), fd...)
+	}
+	for rr.NextRow() {
+		r.Rows = append(r.Rows, copyRow(rr.Values()))
+	}
 }
 
 // copyRow copies a row out of the read buffer, all values into one piece.

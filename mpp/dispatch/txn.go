@@ -62,19 +62,9 @@ func (g *Gang) Begin(ctx context.Context, modes string) error { return g.BeginLo
 // transactions that lock the same wait there for each other and not crosswise.
 // An error that is ErrTorn says that it may be tried again.
 func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
-	if g.busy.Load() {
-		return errBusy()
-	}
-	if g.tx.active {
-		return newError("25001", "there is already a transaction in progress", nil)
-	}
-	if _, err := g.pick(nil); err != nil {
+	if err := g.newTx(modes); err != nil {
 		return err
 	}
-	for _, m := range g.members {
-		m.forgetTx()
-	}
-	g.tx = txn{active: true, modes: modes}
 	if lock != "" {
 		for _, segs := range [][]int{{int(g.members[0].seg.Content)}, nil} {
 			if _, err := g.Exec(ctx, segs, lock); err != nil {
@@ -92,6 +82,24 @@ func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 		}
 		g.tx.fixed = true
 	}
+	return nil
+}
+
+// newTx notes that a transaction begins, of which the segments hear later.
+func (g *Gang) newTx(modes string) error {
+	if g.busy.Load() {
+		return errBusy()
+	}
+	if g.tx.active {
+		return newError("25001", "there is already a transaction in progress", nil)
+	}
+	if _, err := g.pick(nil); err != nil {
+		return err
+	}
+	for _, m := range g.members {
+		m.forgetTx()
+	}
+	g.tx = txn{active: true, modes: modes}
 	return nil
 }
 

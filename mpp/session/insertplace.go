@@ -135,28 +135,37 @@ var errOutdated = errors.New("the catalog has changed")
 
 // steadyLocks are the statements that keep DDL from what node reads, and from
 // r, which is nil for none.
-func (s *Session) steadyLocks(node *pg.Node, r *relation) (string, error) {
+func (s *Session) steadyLocks(node *pg.Node, r *relation) (locks []string, err error) {
 	var reads []string
 	for _, name := range plan.Relations(node) {
 		from, err := s.relation(name.Schema, name.Name)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if from != nil && strings.IndexByte("rpv", from.Kind) >= 0 && !slices.Contains(reads, from.name()) && from.Schema != "pg_catalog" {
 			reads = append(reads, from.name())
 		}
 	}
-	sql := ""
 	if len(reads) > 0 {
-		sql = "LOCK TABLE " + strings.Join(reads, ", ") + " IN ACCESS SHARE MODE"
+		locks = append(locks, "LOCK TABLE "+strings.Join(reads, ", ")+" IN ACCESS SHARE MODE")
 	}
 	if r != nil {
-		if sql != "" {
-			sql += "; "
-		}
-		sql += "LOCK TABLE " + r.name() + " IN ROW EXCLUSIVE MODE"
+		locks = append(locks, "LOCK TABLE "+r.name()+" IN ROW EXCLUSIVE MODE")
 	}
-	return sql, nil
+	return locks, nil
+}
+
+// steadyIsolation is what a statement's transaction has to be for one snapshot of
+// all segments, and whether the user has asked for as much: then he expects
+// 40001. The settings must be the session's; see beforeDispatch.
+func (s *Session) steadyIsolation() (level string, wanted bool) {
+	switch s.applied[defaultIsolation] {
+	case "serializable":
+		return "SERIALIZABLE", true
+	case "repeatable read":
+		return "REPEATABLE READ", true
+	}
+	return "REPEATABLE READ", false
 }
 
 // beginSteady begins a transaction on the segments with one snapshot for all,
@@ -172,16 +181,9 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (
 	if err := s.beforeDispatch(ctx); err != nil {
 		return false, err
 	}
-	res, err := s.local("SELECT pg_catalog.current_setting('default_transaction_isolation')")
-	if err != nil {
-		return false, err
-	}
-	modes := "ISOLATION LEVEL REPEATABLE READ"
-	if string(res.value()) == "serializable" {
-		modes = "ISOLATION LEVEL SERIALIZABLE"
-	}
+	level, _ := s.steadyIsolation()
 	for range tornTries {
-		if err = s.gang.BeginLocked(ctx, modes, locks); !errors.Is(err, dispatch.ErrTorn) || ctx.Err() != nil {
+		if err = s.gang.BeginLocked(ctx, "ISOLATION LEVEL "+level, strings.Join(locks, "; ")); !errors.Is(err, dispatch.ErrTorn) || ctx.Err() != nil {
 			break
 		}
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,6 +19,8 @@ type modification struct {
 	*plan.Modification
 	r    *relation
 	done int64 // rows changed
+	// head is the description of RETURNING's rows, until it is sent.
+	head *pgproto3.RowDescription
 }
 
 // planModify plans an UPDATE or DELETE of a distributed table, and returns the
@@ -70,6 +73,17 @@ func (m *modification) operation() string {
 
 // runModify runs UPDATE, DELETE and MERGE.
 func (s *Session) runModify(req *request) error {
+	for range tornTries {
+		if err := s.tryModify(req); !errors.Is(err, errOutdated) {
+			return err
+		}
+		s.freshCache()
+	}
+	target, _ := modifyTarget(req.node)
+	return sqlError("40001", "the definition of table %q, or of one that is read, has changed again and again: try again", target.Relname)
+}
+
+func (s *Session) tryModify(req *request) error {
 	m, fields, err := s.planModify(req)
 	if err != nil {
 		return err
@@ -81,10 +95,7 @@ func (s *Session) runModify(req *request) error {
 		a.op, a.r, a.reason = m.operation(), m.r, m.Reason
 	}
 	if m.Returning && req.describe {
-		s.out.send(&pgproto3.RowDescription{Fields: withFormats(fields, req.formats)})
-	}
-	if err := s.beginWrite(); err != nil {
-		return err
+		m.head = &pgproto3.RowDescription{Fields: withFormats(fields, req.formats)}
 	}
 	switch m.Kind {
 	case plan.ModifyDirect:
@@ -97,8 +108,19 @@ func (s *Session) runModify(req *request) error {
 	if err != nil {
 		return err
 	}
+	s.describeReturning(m)
 	s.complete(fmt.Sprintf("%s %d", strings.ToUpper(m.operation()), m.done))
 	return nil
+}
+
+// describeReturning tells the client what RETURNING's rows look like, once. It
+// comes as late as possible: until something is sent the statement can be planned
+// anew.
+func (s *Session) describeReturning(m *modification) {
+	if m.head != nil {
+		s.out.send(m.head)
+		m.head = nil
+	}
 }
 
 // spellDefaults returns an UPDATE with the columns' defaults in the place of
@@ -150,13 +172,26 @@ func modifyTarget(n *pg.Node) (*pg.RangeVar, *pg.WithClause) {
 
 // modifyDirect runs the statement on the segments that may have its rows.
 func (s *Session) modifyDirect(req *request, m *modification) error {
+	segs, params := m.Slice.Segments, pick(req.params, m.Slice.Params)
+	n := len(segs)
+	if segs == nil {
+		n = s.numSegments()
+	}
+	if n > 1 && s.analyzing() == nil && s.alone() {
+		if done, err := s.modifyAlone(req, m, params); done || err != nil {
+			return err
+		}
+	}
+	if err := s.beginWrite(); err != nil {
+		return err
+	}
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
-	if err := s.markWrite(req.ctx, m.r, m.Slice.Segments); err != nil {
+	if err := s.markWrite(req.ctx, m.r, segs); err != nil {
 		return err
 	}
-	return s.modifyOn(req, m, m.Slice.Segments, m.Slice.SQL, pick(req.params, m.Slice.Params))
+	return s.modifyOn(req, m, segs, m.Slice.SQL, params)
 }
 
 // modifyOn runs a statement that changes rows on segments, passes RETURNING's
@@ -177,6 +212,13 @@ func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string
 	if done(res); err != nil {
 		return err
 	}
+	s.modified(m, res)
+	return nil
+}
+
+// modified passes on what segments have returned, and counts.
+func (s *Session) modified(m *modification, res []dispatch.Result) {
+	s.describeReturning(m)
 	for i, r := range res {
 		if m.Replicated && i > 0 {
 			break // every segment says the same
@@ -186,7 +228,6 @@ func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string
 			s.out.send(&pgproto3.DataRow{Values: row})
 		}
 	}
-	return nil
 }
 
 // modifyRows finds the rows first, as any SELECT does, with their new values,
@@ -200,6 +241,9 @@ func (s *Session) modifyRows(req *request, m *modification, returning int) error
 	}
 	cols, err := s.columnsOf(m.Rows, q, req.types)
 	if err != nil {
+		return err
+	}
+	if err := s.beginWrite(); err != nil {
 		return err
 	}
 	if err := s.beforeDispatch(req.ctx); err != nil {

@@ -38,6 +38,13 @@ func (s *Session) hush() func() {
 	return func() { set(false) }
 }
 
+// dropNotices forgets what segments have said of a run that is not to be heard of.
+func (s *Session) dropNotices() {
+	s.mu.Lock()
+	s.notices = nil
+	s.mu.Unlock()
+}
+
 // passNotices sends the client what segments have said.
 func (s *Session) passNotices() {
 	s.mu.Lock()

@@ -64,6 +64,7 @@ type Server struct {
 	catalogTick atomic.Uint64 // counts DDL; sessions drop what they know of relations
 	reloads     atomic.Uint64 // sessions look at their parameters again
 	hidden      hiddenCalls   // coordinator only
+	lines       lines         // coordinator only
 	byteLocales sync.Map      // names of locales to whether they compare bytes, of those that were asked for
 
 	mu        sync.Mutex

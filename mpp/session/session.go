@@ -209,6 +209,7 @@ func (s *Session) close() {
 	s.endSources()
 	s.link.close()
 	s.gang.Close()
+	s.leaveLine()
 	if s.ic != nil {
 		s.ic.Close()
 	}

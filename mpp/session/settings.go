@@ -26,11 +26,18 @@ const unsent = "'client_encoding','session_replication_role'," + idleNames + ","
 // as the session has them.
 const printing = "'DateStyle','IntervalStyle','TimeZone','extra_float_digits','bytea_output'"
 
+// These are asked for once, rather than for each statement whose transaction the
+// session makes more isolated or whose locks it does not wait for.
+const (
+	defaultIsolation = "default_transaction_isolation"
+	lockTimeout      = "lock_timeout"
+)
+
 // settings are the parameters this session has that a fresh one would not
-// have, those that values are printed by, and those of its motions; the gang's
-// connections take them over.
+// have, those that values are printed by, those of its motions, and those that it
+// needs itself; the gang's connections take them over.
 func (s *Session) settings() (map[string]string, error) {
-	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE (source IN ('client', 'session') OR name IN (" + printing + ")) " +
+	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE (source IN ('client', 'session') OR name IN (" + printing + ",'" + defaultIsolation + "','" + lockTimeout + "')) " +
 		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT LIKE 'auto_explain.%' AND name NOT IN (" + unsent + ") " +
 		"UNION ALL SELECT '" + idlePrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN (" + idleNames + ") " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +

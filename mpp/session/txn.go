@@ -24,6 +24,8 @@ type txn struct {
 	settings bool
 	// ddl: relations may look different when it ends.
 	ddl bool
+	// leave, if not nil, lets go of the line that the session is in.
+	leave func()
 	// functions: functions of the user's have run, which may have opened
 	// cursors.
 	functions bool
@@ -205,8 +207,17 @@ func (s *Session) transactionEnded() {
 		s.settingsChanged() // SET LOCAL has ended, or SET was rolled back
 		s.settingsLost = true
 	}
+	s.leaveLine()
 	s.txn = txn{}
 	s.idle.blockEnds()
+}
+
+// leaveLine lets the next one in the line have his turn.
+func (s *Session) leaveLine() {
+	if s.txn.leave != nil {
+		s.txn.leave()
+		s.txn.leave = nil
+	}
 }
 
 // finishImplicit ends the block that the session opened itself.

@@ -1,0 +1,243 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// rowsChanged is how many rows the segments have changed together.
+func rowsChanged(res []Result) (n int64) {
+	for _, r := range res {
+		n += r.Tag.RowsAffected()
+	}
+	return n
+}
+
+// oneThere makes the tables of a test: NAME has a 1 on segment 0 and a 0 on
+// segment 1, NAME_seen a row on each.
+func (c *cluster) oneThere(name string) {
+	c.t.Helper()
+	c.table(name)
+	c.table(name + "_seen")
+	g := c.gang()
+	exec(c.t, g, []int{0}, "INSERT INTO "+name+" VALUES (1)")
+	exec(c.t, g, []int{1}, "INSERT INTO "+name+" VALUES (0)")
+	exec(c.t, g, []int{0, 1}, "INSERT INTO "+name+"_seen VALUES (0)")
+}
+
+// waitFor fails the test when f does not become true.
+func waitFor(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+// TestAloneSeesWhole changes rows by a condition that holds on exactly one segment,
+// while a commit moves what it looks for from one to the other and is not done yet
+// on the second.
+func TestAloneSeesWhole(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.oneThere("alhalf")
+	g, w := c.gang(), c.gang()
+	exec(t, g, nil, "SELECT 1")
+	if err := w.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, w, []int{0, 1}, "UPDATE alhalf SET a = 1 - a")
+	w.MarkWrite([]int{0, 1})
+	second := int(w.members[1].pid)
+	thaw := func() { _ = syscall.Kill(second, syscall.SIGCONT) }
+	defer thaw()
+	x := newCoordTxn(t)
+	x.commit = func(ctx context.Context) error {
+		if err := syscall.Kill(second, syscall.SIGSTOP); err != nil {
+			t.Error(err)
+		}
+		return x.plainCommit(ctx)
+	}
+	committed := make(chan error, 1)
+	go func() { committed <- w.CommitDistributed(testContext(t), x) }()
+	const update = "UPDATE alhalf_seen SET a = alhalf_seen.a + 1 FROM alhalf WHERE alhalf.a = 1"
+	waitFor(t, "a commit is half done", func() bool {
+		return string(exec(t, g, []int{0}, "SELECT a FROM alhalf")[0].Rows[0][0]) == "0"
+	})
+	if n := rowsChanged(exec(t, g, []int{0, 1}, update)); n != 0 {
+		t.Fatalf("%d rows were changed in the middle of the commit, so that nothing is tested", n)
+	}
+	type outcome struct {
+		res []Result
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		res, err := g.ExecAlone(testContext(t), &Alone{Segments: []int{0, 1}, Isolation: "REPEATABLE READ", SQL: update,
+			Locks: []string{"LOCK TABLE alhalf IN ACCESS SHARE MODE", "LOCK TABLE alhalf_seen IN ROW EXCLUSIVE MODE"}})
+		done <- outcome{res, err}
+	}()
+	waitFor(t, "the statement waits for the commit", func() bool { return c.latch.wanted(reading) })
+	thaw()
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if n := rowsChanged(o.res); n != 1 {
+		t.Errorf("%d rows were changed, want 1", n)
+	}
+	if !g.InTransaction() || !g.Wrote() || g.members[2].begun {
+		t.Error("the transaction is not what it should be")
+	}
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.values(c.gang(), "SELECT a FROM alhalf_seen WHERE a > 0"); len(got) != 1 {
+		t.Errorf("rows that were changed: %v", got)
+	}
+}
+
+// TestAnalysisTakesSnapshot is what ExecAlone relies on: in a transaction of
+// REPEATABLE READ the answer to Parse says that the snapshot is there.
+func TestAnalysisTakesSnapshot(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.oneThere("alparse")
+	for _, sql := range []string{"UPDATE alparse_seen SET a = 1 FROM alparse WHERE alparse.a = 1", "DELETE FROM alparse_seen USING alparse WHERE alparse.a = 1"} {
+		conn, err := shared.segs[0].Connect(testContext(t), "postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := query(testContext(t), conn, "BEGIN ISOLATION LEVEL REPEATABLE READ"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Prepare(testContext(t), "", sql, nil); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, c.gang(), []int{0}, "UPDATE alparse SET a = 0")
+		r := conn.ExecPrepared(testContext(t), "", nil, nil, nil).Read()
+		if r.Err != nil || r.CommandTag.RowsAffected() != 1 {
+			t.Errorf("%s: %s, %v: it has seen what was committed after its analysis", sql, r.CommandTag, r.Err)
+		}
+		_ = conn.Close(context.Background())
+		exec(t, c.gang(), []int{0}, "UPDATE alparse SET a = 1")
+	}
+}
+
+// TestAloneLetsCommit: a statement that waits for a lock on one segment must not keep
+// others from committing, and is torn when it has waited before its snapshots were
+// there, but not when after that.
+func TestAloneLetsCommit(t *testing.T) {
+	c := newCluster(t, Params{})
+	for _, tc := range []struct {
+		lock string
+		torn bool
+	}{
+		{"LOCK TABLE allock IN ACCESS EXCLUSIVE MODE", true},
+		{"SELECT a FROM allock FOR UPDATE", false},
+	} {
+		c.table("allock")
+		c.table("albeside")
+		exec(t, c.gang(), []int{0, 1}, "INSERT INTO allock VALUES (1)")
+		locker := c.gang()
+		if err := locker.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, locker, []int{0}, tc.lock)
+		g := c.gang()
+		st := &Alone{Segments: []int{0, 1}, Isolation: "REPEATABLE READ", SQL: "UPDATE allock SET a = a + 1", Locks: []string{"LOCK TABLE allock IN ROW EXCLUSIVE MODE"}}
+		done := make(chan error, 1)
+		go func() {
+			_, err := g.ExecAlone(testContext(t), st)
+			done <- err
+		}()
+		waitFor(t, "the statement waits", g.waitsForLock)
+		w := c.gang()
+		write(t, w, "albeside", 0, 1)
+		begun := time.Now()
+		if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begun); d > 2*time.Second {
+			t.Errorf("%s: the commit of another took %v", tc.lock, d)
+		}
+		if err := locker.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		err := <-done
+		if errors.Is(err, ErrTorn) != tc.torn || err != nil && !tc.torn {
+			t.Errorf("%s: %v", tc.lock, err)
+		}
+		if tc.torn {
+			if g.InTransaction() || g.Failed() {
+				t.Error("the transaction is there")
+			}
+			st.Ahead = true
+			if _, err := g.ExecAlone(testContext(t), st); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.values(c.gang(), "SELECT a FROM allock"); len(got) != 2 || got[0] != "2" || got[1] != "2" {
+			t.Errorf("%s: rows are %v", tc.lock, got)
+		}
+	}
+}
+
+// TestAloneFails: an error anywhere leaves nothing, and connections that can be
+// used.
+func TestAloneFails(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("alfail")
+	exec(t, c.gang(), []int{0, 1}, "INSERT INTO alfail VALUES (0)")
+	exec(t, c.gang(), []int{2}, "INSERT INTO alfail VALUES (1)")
+	g := c.gang()
+	for _, tc := range []struct{ sql, lock, code string }{
+		{"UPDATE alfail SET a = 1 / a", "LOCK TABLE alfail IN ROW EXCLUSIVE MODE", "22012"},
+		{"UPDATE alfail SET b = 1", "LOCK TABLE alfail IN ROW EXCLUSIVE MODE", "42703"},
+		{"UPDATE alfail SET a = 2", "LOCK TABLE nothere IN ROW EXCLUSIVE MODE", "42P01"},
+	} {
+		_, err := g.ExecAlone(testContext(t), &Alone{Isolation: "REPEATABLE READ", SQL: tc.sql, Locks: []string{tc.lock}})
+		if code(err) != tc.code || g.InTransaction() {
+			t.Errorf("%s: %v, want %s; in a transaction: %t", tc.sql, err, tc.code, g.InTransaction())
+		}
+	}
+	// Somebody else is first.
+	w := c.gang()
+	if err := w.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, w, []int{1}, "UPDATE alfail SET a = 5")
+	w.MarkWrite([]int{1})
+	done := make(chan error, 1)
+	go func() {
+		_, err := g.ExecAlone(testContext(t), &Alone{Isolation: "REPEATABLE READ", SQL: "UPDATE alfail SET a = $1::int + a RETURNING a", Params: []Param{{Value: []byte("7")}}})
+		done <- err
+	}()
+	waitFor(t, "the statement waits", g.waitsForLock)
+	if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; code(err) != "40001" || errors.Is(err, ErrTorn) {
+		t.Errorf("a row that was changed: %v", err)
+	}
+	res, err := g.ExecAlone(testContext(t), &Alone{Isolation: "REPEATABLE READ", SQL: "UPDATE alfail SET a = $1::int + a RETURNING a", Params: []Param{{Value: []byte("7")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"7", "12", "8"} {
+		if res[i].Seg != i || len(res[i].Rows) != 1 || string(res[i].Rows[0][0]) != want {
+			t.Errorf("seg%d: %q, want %s", res[i].Seg, res[i].Rows, want)
+		}
+	}
+	if err := g.Rollback(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
