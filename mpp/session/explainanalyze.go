@@ -150,7 +150,7 @@ func (a *analysis) statistics() (lines []string) {
 		if n == 0 {
 			line += "never executed"
 		} else {
-			line += spread("Rows out", n, rows, most, at) + fmt.Sprintf("  Sent: %d bytes in %d packets.", bytes, packets)
+			line += spread("Rows out", n, rows, most, at) + fmt.Sprintf("  Sent: %s in %s.", plural(bytes, "byte"), plural(packets, "packet"))
 		}
 		lines = append(lines, line)
 	}
