@@ -201,7 +201,7 @@ func (m *modifier) applyStmt(returning []*pg.Node) *pg.Node {
 		conds = append(conds, &pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{Kind: pg.A_Expr_Kind_AEXPR_NOT_DISTINCT,
 			Name: names("="), Lexpr: old, Rexpr: is, Location: -1}}})
 	}
-	if m.m.identity == 0 {
+	if m.m.identity == 0 && !m.m.Replicated { // the copies of a table without columns have no rows that differ
 		conds = []*pg.Node{equals(colRef(alias, "ctid"), colRef(SourceMark, "c2"))}
 	}
 	if m.m.HasTable {

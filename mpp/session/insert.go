@@ -207,7 +207,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		if err != nil {
 			return nil, err
 		}
-		from = "(" + text + ") AS s(" + numbered(width) + ")"
+		from = "(" + text + ") AS s" + numbered(width)
 		cell = func(i int, c *column) string { return fmt.Sprintf("s.c%d", i) }
 	default:
 		// Its WITH is the source's, where the planner looks through it.
@@ -220,7 +220,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 		if err != nil {
 			return nil, err
 		}
-		from = "(" + text + ") AS s(" + numbered(width) + ")"
+		from = "(" + text + ") AS s" + numbered(width)
 	}
 	var b strings.Builder
 	if with != nil {
@@ -283,7 +283,11 @@ func withSQL(w *pg.WithClause) (string, error) {
 	return strings.TrimSuffix(strings.TrimSpace(text), "SELECT") + " ", err
 }
 
+// numbered is a list of n column names for an alias, "" when there are none.
 func numbered(n int) string {
+	if n == 0 {
+		return ""
+	}
 	var b strings.Builder
 	for i := range n {
 		if i > 0 {
@@ -291,7 +295,7 @@ func numbered(n int) string {
 		}
 		fmt.Fprintf(&b, "c%d", i)
 	}
-	return b.String()
+	return "(" + b.String() + ")"
 }
 
 // castType is the type a value is cast to before it is placed: where a cast

@@ -286,7 +286,11 @@ func (b *batch) cut() error {
 
 // statement is the INSERT of rows, a list of them in parentheses.
 func (w *rowWriter) statement(rows []byte) string {
-	return strings.Replace(w.template, "VALUES ('"+rowsMark+"')", "VALUES "+string(rows), 1)
+	source := "VALUES " + string(rows)
+	if w.width == 0 { // which VALUES cannot say
+		source = "SELECT FROM (VALUES " + strings.ReplaceAll(string(rows), "()", "(NULL)") + ") AS v"
+	}
+	return strings.Replace(w.template, "VALUES ('"+rowsMark+"')", source, 1)
 }
 
 // send runs a segment's INSERTs.
