@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/elliptic"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/trunkline-db/trunkline/datadir"
 	"github.com/trunkline-db/trunkline/internal/testkit"
@@ -328,6 +330,36 @@ func (s *secured) traffic(t *testing.T, mode string) {
 	}
 	if tag, err := conn.Exec(ctx, "delete from d where id < 0"); err != nil || tag.RowsAffected() != 20000 {
 		t.Errorf("%v, %v", tag, err)
+	}
+	// A batch whose next message comes when the session has stopped waiting for it.
+	batch := conn.PgConn().StartPipeline(ctx)
+	batch.SendQueryParams("update d set pad = pad || 'u' where id between 1 and 9", nil, nil, nil, nil)
+	if err := batch.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	seg := s.Utility(t, firstSegment, s.db)
+	defer testkit.Close(seg)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if testkit.Value(t, seg, "select count(*) from pg_locks where relation = 'd'::regclass and mode = 'RowExclusiveLock'") == "0" {
+			return errors.New("the statement does not run before the batch ends")
+		}
+		return nil
+	})
+	batch.SendQueryParams("update d set pad = rtrim(pad, 'u') where id between 1 and 9", nil, nil, nil, nil)
+	if err := batch.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, err := batch.GetResults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tag, err := r.(*pgconn.ResultReader).Close(); err != nil || tag.RowsAffected() != 9 {
+			t.Errorf("in a batch: %v, %v", tag, err)
+		}
+	}
+	if err := batch.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

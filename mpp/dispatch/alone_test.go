@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -209,7 +210,8 @@ func TestAloneFails(t *testing.T) {
 			t.Errorf("%s: %v, want %s; in a transaction: %t", tc.sql, err, tc.code, g.InTransaction())
 		}
 	}
-	// Somebody else is first.
+	// It is cancelled, or loses a segment, or waits too long, for a row that somebody
+	// else has changed, who is first in the end.
 	w := c.gang()
 	if err := w.Begin(testContext(t), ""); err != nil {
 		t.Fatal(err)
@@ -217,6 +219,32 @@ func TestAloneFails(t *testing.T) {
 	exec(t, w, []int{1}, "UPDATE alfail SET a = 5")
 	w.MarkWrite([]int{1})
 	done := make(chan error, 1)
+	for want, end := range map[string]func(){
+		"57014": g.Cancel,
+		"57P01": func() {
+			g.mu.Lock()
+			pid := g.backends[1]
+			g.mu.Unlock()
+			exec(t, w, []int{1}, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+		},
+		"55P03": nil,
+	} {
+		st := &Alone{Isolation: "REPEATABLE READ", SQL: "UPDATE alfail SET a = 9"}
+		if end == nil {
+			st.LockTimeout = 5 * time.Millisecond
+		}
+		go func() {
+			_, err := g.ExecAlone(testContext(t), st)
+			done <- err
+		}()
+		if end != nil {
+			waitFor(t, "the statement waits", g.waitsForLock)
+			end()
+		}
+		if err := <-done; code(err) != want || g.InTransaction() || g.Failed() {
+			t.Errorf("%v, want %s; in a transaction: %t", err, want, g.InTransaction())
+		}
+	}
 	go func() {
 		_, err := g.ExecAlone(testContext(t), &Alone{Isolation: "REPEATABLE READ", SQL: "UPDATE alfail SET a = $1::int + a RETURNING a", Params: []Param{{Value: []byte("7")}}})
 		done <- err

@@ -7,7 +7,8 @@ import (
 )
 
 // lineLimit bounds the wait in a line: whoever is in front may wait for the lock of
-// somebody who does nothing at all.
+// somebody who does nothing at all, and the timeouts of statements and locks, which
+// are the segments', do not run meanwhile.
 const lineLimit = 2 * time.Second
 
 // lines are where statements that change rows of one table on several segments
