@@ -216,6 +216,15 @@ func TestModifyWaits(t *testing.T) {
 				return errors.New("nobody waits for " + what)
 			})
 		}
+		waitsLong := func(interval string) {
+			t.Helper()
+			testkit.Eventually(t, 20*time.Second, func() error {
+				if testkit.Value(t, servers[1], "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query_start < now() - interval '"+interval+"'") == "0" {
+					return errors.New("nobody waits for a row")
+				}
+				return nil
+			})
+		}
 		start := func(sql string) <-chan error {
 			done := make(chan error, 1)
 			go func() {
@@ -239,6 +248,24 @@ func TestModifyWaits(t *testing.T) {
 		}
 		if got := testkit.Value(t, conn, "select count(*) from t where n = id + 2 + case when id between 3 and 6 then 1000 else 0 end"); got != "90" {
 			t.Errorf("%s rows are right, expected 90", got)
+		}
+		// What has waited so long runs with a snapshot of each segment, and a replicated
+		// table is locked for it.
+		testkit.Exec(t, conn, "create table rep (id int, n int) distributed replicated; insert into rep select i, i from generate_series(1, 90) i; create table before as select * from t distributed by (id)")
+		for _, table := range []string{"t", "rep"} {
+			testkit.Exec(t, other, "begin; update "+table+" set n = n + 1000")
+			done := start("update " + table + " set n = n * 2 where n > 1000 or n < 10000")
+			waitsLong("1200 ms")
+			testkit.Exec(t, other, "commit")
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", table, err)
+			}
+		}
+		if got := testkit.Value(t, conn, "select count(*) from t join before b using (id) where t.n = (b.n + 1000) * 2"); got != "90" {
+			t.Errorf("%s rows are right after a long wait, expected 90", got)
+		}
+		if got := testkit.Value(t, conn, "select count(*), count(distinct gp_segment_id) from gp_dist_random('rep') where n = (id + 1000) * 2"); got != "270|3" {
+			t.Errorf("%s rows in copies are right after a long wait, expected 270|3", got)
 		}
 		// One segment's part of the table is written anew: a snapshot of before would
 		// see no rows there.
@@ -276,12 +303,7 @@ func TestModifyWaits(t *testing.T) {
 		pair := crossing(t, conn, 1)[0]
 		testkit.Exec(t, other, fmt.Sprintf("begin; update t set n = 0 where id = %d", pair[0]))
 		done = start("update t set n = n + 1")
-		testkit.Eventually(t, 20*time.Second, func() error { // longer than it does before it begins again
-			if testkit.Value(t, servers[1], "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query_start < now() - interval '200 ms'") == "0" {
-				return errors.New("nobody waits for a row")
-			}
-			return nil
-		})
+		waitsLong("200 ms") // longer than it does before it begins again
 		if err := testkit.TryExec(other, fmt.Sprintf("update t set n = 0 where id = %d", pair[1])); testkit.SQLState(err) != "40P01" {
 			t.Errorf("who waits crosswise: %v", err)
 		}
