@@ -311,16 +311,26 @@ func TestModifyWaits(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("who was waited for crosswise: %v", err)
 		}
-		// The user's own limits.
-		testkit.Exec(t, other, "begin; update t set n = 0 where id in (3, 4, 5, 6)")
-		for set, state := range map[string]string{"lock_timeout = 100": "55P03", "statement_timeout = 300": "57014"} {
-			testkit.Exec(t, conn, "set "+set)
-			if err := testkit.TryExec(conn, "update t set n = n + 1"); testkit.SQLState(err) != state {
-				t.Errorf("%s: %v", set, err)
+		// The user's own limits, for rows and behind another who waits for them.
+		testkit.Exec(t, other, fmt.Sprintf("begin; update t set n = 0 where id = %d", pair[0]))
+		third := c.Connect(t, db, mode)
+		for _, behind := range []bool{false, true} {
+			if behind {
+				done = start("update t set n = n + 1")
+				waitsLong("200 ms")
 			}
-			testkit.Exec(t, conn, "reset lock_timeout; reset statement_timeout")
+			for set, state := range map[string]string{"lock_timeout = 100": "55P03", "statement_timeout = 300": "57014"} {
+				testkit.Exec(t, third, "set "+set)
+				if err := testkit.TryExec(third, "update t set n = n + 1"); testkit.SQLState(err) != state {
+					t.Errorf("%s: %v", set, err)
+				}
+				testkit.Exec(t, third, "reset lock_timeout; reset statement_timeout")
+			}
 		}
 		testkit.Exec(t, other, "rollback")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		// He has asked for more, and hears of it.
 		testkit.Exec(t, conn, "set default_transaction_isolation = 'repeatable read'; update t set n = n + 1")
 		testkit.Exec(t, conn, "begin; select count(*) from t")

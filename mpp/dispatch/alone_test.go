@@ -223,7 +223,7 @@ func TestAloneFails(t *testing.T) {
 		"57014": g.Cancel,
 		"57P01": func() {
 			g.mu.Lock()
-			pid := g.backends[1]
+			pid := g.backends[g.members[1]]
 			g.mu.Unlock()
 			exec(t, w, []int{1}, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
 		},

@@ -7,9 +7,8 @@ import (
 )
 
 // lineLimit bounds the wait in a line: whoever is in front may wait for the lock of
-// somebody who does nothing at all, and the timeouts of statements and locks, which
-// are the segments', do not run meanwhile.
-const lineLimit = 2 * time.Second
+// somebody who does nothing at all.
+const lineLimit = time.Minute
 
 // lines are where statements that change rows of one table on several segments
 // wait for each other. Each segment locks rows in an order of its own, so two of
@@ -39,8 +38,8 @@ func (l *lines) formed(of lineOf) bool {
 }
 
 // wait waits for the caller's turn, which lasts until leave is called, once. When
-// ctx or lineLimit ends first there is no turn, and leave does nothing.
-func (l *lines) wait(ctx context.Context, of lineOf) (leave func()) {
+// ctx or limit ends first there is no turn, and leave is nil.
+func (l *lines) wait(ctx context.Context, of lineOf, limit time.Duration) (leave func()) {
 	l.mu.Lock()
 	here := l.all[of]
 	if here == nil {
@@ -58,7 +57,7 @@ func (l *lines) wait(ctx context.Context, of lineOf) (leave func()) {
 			delete(l.all, of)
 		}
 	}
-	t := time.NewTimer(lineLimit)
+	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
 	case here.turn <- struct{}{}:
@@ -70,5 +69,24 @@ func (l *lines) wait(ctx context.Context, of lineOf) (leave func()) {
 	case <-t.C:
 	}
 	out()
-	return func() {}
+	return nil
+}
+
+// enterLine has the session wait for its turn in a line, as long as it may wait for
+// a lock. Without an error it may have none all the same, after lineLimit.
+func (s *Session) enterLine(ctx context.Context, of lineOf) error {
+	limit, why := lineLimit, error(nil)
+	if d := s.waits[lockTimeout]; d > 0 && d < limit {
+		limit, why = d, sqlError("55P03", "canceling statement due to lock timeout")
+	}
+	if d := s.waits[statementTimeout]; d > 0 && d < limit {
+		limit, why = d, sqlError("57014", "canceling statement due to statement timeout")
+	}
+	if s.txn.leave = s.srv.lines.wait(ctx, of, limit); s.txn.leave != nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return why
 }

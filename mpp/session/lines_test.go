@@ -11,18 +11,20 @@ import (
 func TestLines(t *testing.T) {
 	var l lines
 	a, b := lineOf{"db", 1}, lineOf{"db", 2}
-	leave := l.wait(context.Background(), a)
+	leave := l.wait(context.Background(), a, time.Minute)
 	if !l.formed(a) || l.formed(b) {
 		t.Error("the line is not where it should be")
 	}
-	l.wait(context.Background(), b)() // does not wait for the other table's
+	l.wait(context.Background(), b, time.Minute)() // does not wait for the other table's
 	ctx, cancel := context.WithCancel(context.Background())
 	gone := make(chan func())
-	go func() { gone <- l.wait(ctx, a) }()
+	go func() { gone <- l.wait(ctx, a, time.Minute) }()
 	next := make(chan func())
-	go func() { next <- l.wait(context.Background(), a) }()
+	go func() { next <- l.wait(context.Background(), a, time.Minute) }()
 	cancel()
-	(<-gone)() // has no turn to leave
+	if (<-gone) != nil || l.wait(context.Background(), a, time.Millisecond) != nil {
+		t.Error("two have their turn")
+	}
 	select {
 	case <-next:
 		t.Fatal("two have their turn")

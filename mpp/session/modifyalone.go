@@ -17,7 +17,8 @@ import (
 // somebody else changes a row that the statement is to change, which a user of READ
 // COMMITTED does not expect. Nothing has come of it then, so it is begun again: in
 // a line with others that change the table in the same way, so that it meets none
-// of them. The first time it is not in that line, and does not wait for them.
+// of them. The first time it is not in that line, and does not wait for them. The
+// victim of a deadlock is begun again, too.
 
 const (
 	// aloneTries is how often a statement is begun before each segment takes its own
@@ -56,8 +57,10 @@ func (s *Session) modifyAlone(req *request, m *modification, params []dispatch.P
 		}
 	}()
 	if s.srv.lines.formed(of) {
-		s.txn.leave = s.srv.lines.wait(req.ctx, of)
-	} else if s.applied[lockTimeout] == "0" {
+		if err := s.enterLine(req.ctx, of); err != nil {
+			return false, err
+		}
+	} else if s.waits[lockTimeout] == 0 {
 		st.LockTimeout = aloneWait
 	}
 	only := false // nobody else can change the table
@@ -82,7 +85,7 @@ func (s *Session) modifyAlone(req *request, m *modification, params []dispatch.P
 			return false, nil // if it was not for a lock, the user hears it again
 		case code == "55P03" && st.LockTimeout > 0:
 			torn = true // it may be a table's
-		case code != "40001":
+		case code != "40001" && code != "40P01":
 			return false, err
 		}
 		s.dropNotices()
@@ -90,7 +93,9 @@ func (s *Session) modifyAlone(req *request, m *modification, params []dispatch.P
 			return false, errOutdated
 		}
 		if st.LockTimeout = 0; s.txn.leave == nil {
-			s.txn.leave = s.srv.lines.wait(req.ctx, of)
+			if err := s.enterLine(req.ctx, of); err != nil {
+				return false, err
+			}
 		}
 		st.Ahead = st.Ahead || torn
 		switch {

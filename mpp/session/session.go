@@ -59,6 +59,7 @@ type Session struct {
 	settingsDirty bool                     // parameters may differ from the gang's
 	reloads       uint64                   // of the server, when they were last read
 	settingsLost  bool                     // applied is not what the gang's connections have
+	waits         map[string]time.Duration // lockTimeout and statementTimeout, 0 for none
 	applied       map[string]string        // what the gang's connections were given; nil: there is none yet
 	typeNames     map[uint32]string
 	encoding      clientEncoding

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -26,20 +27,26 @@ const unsent = "'client_encoding','session_replication_role'," + idleNames + ","
 // as the session has them.
 const printing = "'DateStyle','IntervalStyle','TimeZone','extra_float_digits','bytea_output'"
 
-// These are asked for once, rather than for each statement whose transaction the
-// session makes more isolated or whose locks it does not wait for.
+// defaultIsolation is asked for once, rather than for each statement whose
+// transaction the session makes more isolated.
+const defaultIsolation = "default_transaction_isolation"
+
+// The session's own waits end with these, too.
 const (
-	defaultIsolation = "default_transaction_isolation"
 	lockTimeout      = "lock_timeout"
+	statementTimeout = "statement_timeout"
+	// waitPrefix marks them among the session's settings, in milliseconds.
+	waitPrefix = "wait:"
 )
 
 // settings are the parameters this session has that a fresh one would not
 // have, those that values are printed by, those of its motions, and those that it
 // needs itself; the gang's connections take them over.
 func (s *Session) settings() (map[string]string, error) {
-	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE (source IN ('client', 'session') OR name IN (" + printing + ",'" + defaultIsolation + "','" + lockTimeout + "')) " +
+	res, err := s.local(motionSettings(s.motionParams) + " UNION ALL SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE (source IN ('client', 'session') OR name IN (" + printing + ",'" + defaultIsolation + "')) " +
 		"AND context IN ('user', 'superuser') AND name NOT LIKE 'trunkline.%' AND name NOT LIKE 'auto_explain.%' AND name NOT IN (" + unsent + ") " +
 		"UNION ALL SELECT '" + idlePrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN (" + idleNames + ") " +
+		"UNION ALL SELECT '" + waitPrefix + "' || name, setting FROM pg_catalog.pg_settings WHERE name IN ('" + lockTimeout + "','" + statementTimeout + "') " +
 		"UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' " +
 		"UNION ALL SELECT 'session_authorization', session_user WHERE session_user <> " + catalog.Literal(s.client.User))
 	if err != nil {
@@ -48,11 +55,15 @@ func (s *Session) settings() (map[string]string, error) {
 	m := make(map[string]string, len(res.rows)+1)
 	m[encodingParameter] = "UTF8" // whatever the role's or the database's is
 	motions := make(map[string]string, len(guc.Motions()))
+	s.waits = map[string]time.Duration{}
 	for _, r := range res.rows {
 		if name, ok := strings.CutPrefix(string(r[0]), gucPrefix); ok {
 			motions[name] = string(r[1])
 		} else if name, ok := strings.CutPrefix(string(r[0]), idlePrefix); ok {
 			s.idle.note(name, string(r[1]))
+		} else if name, ok := strings.CutPrefix(string(r[0]), waitPrefix); ok {
+			n, _ := strconv.Atoi(string(r[1]))
+			s.waits[name] = time.Duration(n) * time.Millisecond
 		} else {
 			m[string(r[0])] = string(r[1])
 		}
