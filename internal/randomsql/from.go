@@ -7,6 +7,11 @@ import (
 
 // from draws a FROM clause.
 func (g *Generator) from(outer *scope, depth int) (string, *scope) {
+	if g.chains && !g.One(4) {
+		text, sc := g.chain(3 + g.N(2))
+		sc.outer = outer
+		return " from " + text, sc
+	}
 	n := 1 + g.N(3)
 	if depth <= 0 && n > 2 {
 		n = 2
@@ -71,6 +76,57 @@ func (g *Generator) joins(n, depth int) (string, *scope) {
 		return "(" + text + ") as " + j + "(" + strings.Join(list, ", ") + ")", named
 	}
 	return text, both
+}
+
+// chain draws a join of n tables, each joined with one before it.
+func (g *Generator) chain(n int) (string, *scope) {
+	text, all := g.tableItem(g.alias())
+	scopes := []*scope{all}
+	comma := g.One(4)
+	where := ""
+	for range n - 1 {
+		item, sc := g.tableItem(g.alias())
+		if g.One(6) {
+			item, sc = g.grouped(g.alias())
+		}
+		before := scopes[len(scopes)-1]
+		if g.One(4) {
+			before = scopes[g.N(len(scopes))]
+		}
+		var on []string
+		for _, a := range before.cols {
+			for _, b := range sc.cols {
+				if a.kind == b.kind {
+					on = append(on, a.ref+" = "+b.ref)
+				}
+			}
+		}
+		both := all.with(sc)
+		switch {
+		case len(on) == 0:
+			text += " cross join " + item
+		case comma:
+			if where != "" {
+				where += " and "
+			}
+			where += on[g.N(len(on))]
+			text += ", " + item
+		default:
+			names := commonNames(before, sc)
+			if join := g.pick("join", "join", "join", "join", "left join"); len(scopes) == 1 && len(names) > 0 && g.One(5) {
+				text += " " + join + " " + item + " using (" + names[g.N(len(names))] + ")"
+			} else {
+				text += " " + join + " " + item + " on " + on[g.N(len(on))]
+				if g.One(4) {
+					text += " and " + g.cond(both, 0)
+				}
+			}
+		}
+		all = both
+		scopes = append(scopes, sc)
+	}
+	all.commaJoin = where
+	return text, all
 }
 
 // commonNames are the columns of the same name and kind on both sides.

@@ -18,6 +18,10 @@ type Generator struct {
 	focus bool
 	// params are the values of the query's parameters, with their types.
 	params [][2]string
+	// large: all tables are taken for large ones, of whose columns much is known.
+	large bool
+	// chains: what levels read are joins of tables, most by another column each.
+	chains bool
 	// counted is what most aggregates with DISTINCT of a level are of, "" where each
 	// has its own.
 	counted string

@@ -50,6 +50,7 @@ func (g *Generator) Query() Query {
 func (g *Generator) query() (sql string, ordered, any bool) {
 	g.aliases, g.focus, g.params, g.used = 0, g.One(2), nil, false
 	g.segment, g.counts = g.segments > 0 && g.One(8), g.One(6)
+	g.chains = g.focus && (g.large && !g.One(5) || g.One(6))
 	saved := g.tables
 	defer func() { g.tables = saved }()
 	with := ""

@@ -38,6 +38,9 @@ func (t Table) All() []Relation { return append([]Relation{t.Relation}, t.More..
 
 // Table draws a table named t<i>.
 func (g *Generator) Table(i int) (t Table) {
+	if i == 0 {
+		g.large = g.One(2)
+	}
 	t = Table{Relation: Relation{Name: fmt.Sprintf("t%d", i)}, base: true, Segments: g.segments, spread: true}
 	names := strings.Split("abcdefghkulmvw", "")
 	count := 2 + g.N(4)
@@ -103,6 +106,12 @@ func (g *Generator) Table(i int) (t Table) {
 		}
 		for _, c := range t.cols {
 			t.Distinct[c.ref] = []float64{0, 3, 50, 50, 1e4, 1e6}[g.N(6)]
+		}
+	}
+	if g.large {
+		t.Size, t.Distinct = []float64{1e5, 1e6, 1e6}[g.N(3)], map[string]float64{}
+		for _, c := range t.cols {
+			t.Distinct[c.ref] = []float64{t.Size, t.Size, 1e4}[g.N(3)]
 		}
 	}
 	series := func(from, to int) string {

@@ -69,6 +69,43 @@ type firstStage struct {
 	segments []int // that run it, nil for all
 	// exact: the second stage makes the same of its rows in whatever order.
 	exact bool
+	// join: it aggregates nothing, see cutJoin. alone is how many bytes
+	// gathering its tables would take.
+	join  bool
+	alone float64
+	// sh is the level that makes it, and moves are those that this takes; nil:
+	// none.
+	sh    *shape
+	moves map[*rte]*move
+}
+
+// stand makes a name for a table that is a first stage.
+func (p *planner) stand(f *firstStage, rel *Relation) *pg.RangeVar {
+	name := Name{Name: p.newMark()}
+	p.look.rels[name] = rel
+	if p.firsts == nil {
+		p.firsts = map[string]*firstStage{}
+	}
+	p.firsts[name.Name] = f
+	return &pg.RangeVar{Relname: name.Name, Inh: true, Relpersistence: "p", Location: -1}
+}
+
+// bind is a level of its own, which may read first stages.
+func (p *planner) bind(sel *pg.SelectStmt) (*level, error) {
+	b := &binder{look: p.look}
+	lv := b.selectStmt(sel, nil, nil, nil)
+	if b.err != nil {
+		return nil, b.err
+	}
+	lv.each(func(l *level) bool {
+		for _, r := range l.rtes {
+			if r.rv != nil {
+				r.first = p.firsts[r.rv.Relname]
+			}
+		}
+		return true
+	})
+	return lv, nil
 }
 
 // over is the second stage as a level of its own, over a table of so many rows
@@ -81,26 +118,19 @@ func (st *stages) over(rows float64) (*level, error) {
 		undo()
 	}
 	st.undo = nil
-	name := Name{Name: p.newMark()}
-	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{Relname: name.Name, Inh: true, Relpersistence: "p",
-		Alias: &pg.Alias{Aliasname: topAlias}, Location: -1}}}}
-	sel.WhereClause, sel.LockingClause = nil, nil
 	tables, _ := st.sh.scans()
-	p.look.rels[name] = &Relation{Name: tables, Kind: 'r', Columns: st.cols, Rows: rows, Policy: &Policy{Kind: Random}}
-	defer delete(p.look.rels, name)
-	b := &binder{look: p.look}
-	lv := b.selectStmt(sel, nil, nil, nil)
-	if b.err != nil {
-		return nil, b.err
-	}
-	lv.rtes[0].first = &firstStage{sel: st.first, segments: p.islandSegments(st.sh), exact: st.exact()}
-	return lv, nil
+	from := p.stand(&firstStage{sel: st.first, segments: p.islandSegments(st.sh), exact: st.exact(false)},
+		&Relation{Name: tables, Kind: 'r', Columns: st.cols, Rows: rows, Policy: &Policy{Kind: Random}})
+	from.Alias = &pg.Alias{Aliasname: topAlias}
+	sel.FromClause = []*pg.Node{{Node: &pg.Node_RangeVar{RangeVar: from}}}
+	sel.WhereClause, sel.LockingClause = nil, nil
+	return p.bind(sel)
 }
 
 // exact says whether the second stage makes the same of the first one's rows in
 // whatever order they come: not so sums of floats, and of equal values that do not
-// look the same it shows any.
-func (st *stages) exact() bool {
+// look the same it shows any, which is all the same where they are compared only.
+func (st *stages) exact(compared bool) bool {
 	sums := map[int]bool{}
 	for _, a := range st.aggs {
 		if !a.once && (a.name == "sum" || a.name == "avg") {
@@ -108,7 +138,9 @@ func (st *stages) exact() bool {
 		}
 	}
 	for i := range st.cols {
-		if f := family(&st.cols[i]); !alikeFamilies[f] && !(f == "numeric" && sums[i]) {
+		switch f := family(&st.cols[i]); {
+		case alikeFamilies[f], f == "numeric" && sums[i], compared && f != "" && !sums[i]:
+		default:
 			return false
 		}
 	}

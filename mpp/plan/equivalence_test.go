@@ -70,6 +70,8 @@ func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
 	// Of aggregateDistinct, and of cutGroups.
 	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere int }
+	// Of cutJoin: parts of joins that are redistributed, broadcast, and made of others.
+	var parts struct{ sent, everywhere, nested, left, below int }
 	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
 	slow := 0
 	eachWorld(t, func(rt *rapid.T, w *world, g *randomsql.Generator, script []string) {
@@ -129,6 +131,20 @@ func TestEquivalence(t *testing.T) {
 								once.everywhere++
 							}
 						}
+						if s.To >= 0 && readsPart.MatchString(q.Slices[s.To].SQL) && strings.Contains(s.Columns[0].Name, ".") {
+							switch parts.sent++; {
+							case s.Motion == BroadcastMotion:
+								parts.everywhere++
+							case readsPart.MatchString(s.SQL):
+								parts.nested++
+							}
+							if strings.Contains(s.SQL, "LEFT JOIN") {
+								parts.left++
+							}
+							if partBelow.MatchString(q.Slices[s.To].SQL) {
+								parts.below++
+							}
+						}
 						switch grouped := strings.Contains(s.SQL, "GROUP BY"); {
 						case !countsOnce(s.SQL):
 						case q.Kind == Top && strings.Contains(q.Top, "sum(s.c"):
@@ -157,7 +173,7 @@ func TestEquivalence(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%+v, counted once: %+v, redistributed by %v, set operations on segments: %v, not pushed down: %v", stats, once, keys, sets, reasons)
+	t.Logf("%+v, counted once: %+v, parts of joins: %+v, redistributed by %v, set operations on segments: %v, not pushed down: %v", stats, once, parts, keys, sets, reasons)
 	if slow*50 > stats.queries {
 		t.Errorf("%d answers of %d queries took too long", slow, stats.queries)
 	}
@@ -166,6 +182,9 @@ func TestEquivalence(t *testing.T) {
 	}
 	if stats.queries > 1000 && (once.gathered < 5 || once.byGroups < 5 || once.byValue < 5 || once.chained == 0 || once.groups < 5 || once.everywhere < 5) {
 		t.Errorf("counted once: %+v: the generator proves little", once)
+	}
+	if stats.queries > 1000 && (parts.sent < 20 || parts.everywhere == 0 || parts.nested == 0 || parts.left == 0 || parts.below == 0) {
+		t.Errorf("parts of joins: %+v: the generator proves little", parts)
 	}
 	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
@@ -205,6 +224,13 @@ func countsOnce(sql string) bool { return strings.Contains(sql, "(DISTINCT s.c")
 
 // secondStage is a sub-select over the first stages of others.
 var secondStage = regexp.MustCompile(`\(SELECT .* AS "s"\("c1"`)
+
+// readsPart is a slice that reads a part of a join, partBelow one whose sub-select
+// does.
+var (
+	readsPart = regexp.MustCompile(`AS "\?join`)
+	partBelow = regexp.MustCompile(`\(SELECT [^()]* FROM .* AS "\?join`)
+)
 
 var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 

@@ -170,7 +170,7 @@ func (p *planner) impliedBy(lv *level) map[*rte][]implied {
 
 // imply notes what follows for one table.
 func (p *planner) imply(lv *level, r *rte, f facts) {
-	if r.kind != rteGather || r.hidden || r.owner != "" || r.filtered {
+	if r.kind != rteGather || r.first != nil || r.hidden || r.owner != "" || r.filtered {
 		return
 	}
 	for i := range r.rel.Columns {

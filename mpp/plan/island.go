@@ -34,9 +34,25 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	if p.opt.NoPushdown || p.opt.noIslands || lv.untyped() {
 		return false, nil
 	}
+	done, why, err := p.placeAndPush(lv, root)
+	if !done && err == nil && p.cutsJoins {
+		// In one slice perhaps.
+		p.plain = true
+		done, why, err = p.placeAndPush(lv, root)
+		p.plain = false
+	}
+	if root && !done {
+		p.because(why)
+	}
+	return done, err
+}
+
+// placeAndPush finds out where the rows of a level are, and makes it an island.
+func (p *planner) placeAndPush(lv *level, root bool) (done bool, why string, err error) {
+	p.cutsJoins = false
 	sh, why, err := p.placed(lv)
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	if sh != nil {
 		done, why, err = p.pushWith(sh, root)
@@ -48,7 +64,7 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 		}
 		if !done && err == nil && sh.aggregates {
 			// Perhaps when the rows of each group are on one segment.
-			if again := p.regroup(lv, sh); again != nil {
+			if again := p.regroup(sh.lv, sh); again != nil {
 				sh = again
 				done, _, err = p.pushWith(sh, root)
 			}
@@ -56,14 +72,18 @@ func (p *planner) island(lv *level, root bool) (done bool, err error) {
 	}
 	if done {
 		p.keepInputs(sh, len(p.slices)-1, false)
+		if over := sh.lv; over != lv {
+			setSelect(lv.sel, over.sel)
+			lv.kept = over.kept
+			if p.folded == over {
+				p.folded = lv
+			}
+		}
 	} else {
 		p.uncut()
 	}
 	p.moves, p.undo = nil, nil
-	if root && !done {
-		p.because(why)
-	}
-	return done, err
+	return done, why, err
 }
 
 // pushWith is push with the inputs that the planner's moves need.

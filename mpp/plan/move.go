@@ -141,7 +141,8 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 	var sel *pg.SelectStmt
 	var cols []Column
 	if f := r.first; f != nil {
-		// A second stage has no WHERE.
+		// It has left out what it can.
+		where = nil
 		sel, cols, s.Segments = proto.CloneOf(f.sel), r.rel.Columns, f.segments
 	} else {
 		sel, cols, _ = p.scan(r)
@@ -182,7 +183,13 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		sel.LimitCount, sel.LimitOption = intConst(1), pg.LimitOption_LIMIT_OPTION_COUNT
 		s.Rows = min(s.Rows, float64(p.opt.NumSegments))
 	}
-	if err := p.sliceOf(&s, sel); err != nil {
+	moves := p.moves
+	if r.first != nil && r.first.moves != nil {
+		p.moves = r.first.moves
+	}
+	err := p.sliceOf(&s, sel)
+	p.moves = moves
+	if err != nil {
 		return err
 	}
 	m.slice = s
@@ -228,6 +235,12 @@ func (p *planner) keepInputs(sh *shape, to int, second bool) {
 			if m := p.moves[r]; m != nil {
 				m.slice.To = to
 				p.inputs = append(p.inputs, input{m.slice, second, m})
+				if f := r.first; f != nil && f.moves != nil {
+					moves := p.moves
+					p.moves = f.moves
+					p.keepInputs(f.sh, len(p.inputs)-1, true)
+					p.moves = moves
+				}
 			}
 		}
 		return true

@@ -48,6 +48,7 @@ type leaf struct {
 	// makes one row.
 	asked bool
 	set   *level // the outermost set operation it is in, in FROM or the island itself
+	link  bool   // of a sub-select in an expression
 }
 
 // choice is what to do with a leaf; a nil move leaves it where it is.
@@ -237,8 +238,11 @@ func (mv *mover) collect(lv *level) bool {
 				l.bytes, l.rows = l.bytes/l.rows*float64(p.opt.NumSegments), float64(p.opt.NumSegments)
 			}
 			l.alone = l.bytes
+			if r.first != nil && r.first.join {
+				l.alone = r.first.alone
+			}
 			l.home, _ = p.tableLocus(r)
-			l.asked = r.first != nil && len(lv.sel.GroupClause) == 0
+			l.asked = r.first != nil && !r.first.join && len(lv.sel.GroupClause) == 0
 			mv.leaves = append(mv.leaves, l)
 			for _, key := range l.home.keys {
 				mv.note(key[0])
@@ -278,7 +282,7 @@ func (mv *mover) collect(lv *level) bool {
 			return false
 		}
 		for _, l := range mv.leaves[before:] {
-			l.asked = true
+			l.asked, l.link = true, true
 		}
 		ln.equate(ln.test(), refs, mv.same)
 	}
@@ -304,7 +308,7 @@ func (mv *mover) collectBelow(lv *level) bool {
 	if sh, _ := mv.p.shapeOf(lv); sh != nil && (sh.aggregates || len(lv.sel.DistinctClause) > 0) {
 		// It can aggregate its rows where they are, in two stages.
 		for _, l := range mv.leaves[before:] {
-			if l.rte.first == nil { // else it has
+			if l.rte.first == nil || l.rte.first.join { // else it has
 				l.alone = l.bytes * groupsShare
 			}
 		}
@@ -428,10 +432,9 @@ type placing struct {
 	stays   *leaf // with no classes: the one that is not moved
 }
 
-// start makes the first candidate of each target.
-func (mv *mover) start() candidates {
+// targets are the ways to place rows that may be worth while.
+func (mv *mover) targets() (targets []placing) {
 	n := mv.p.opt.NumSegments
-	var targets []placing
 	add := func(t placing) {
 		for _, o := range targets {
 			if o.segs == t.segs && o.stays == t.stays && slices.Equal(o.classes, t.classes) {
@@ -460,8 +463,13 @@ func (mv *mover) start() candidates {
 			add(placing{segs: n, classes: []colID{mv.eq.root(c)}})
 		}
 	}
+	return targets
+}
+
+// start makes the first candidate of each target.
+func (mv *mover) start() candidates {
 	var out candidates
-	for _, t := range targets {
+	for _, t := range mv.targets() {
 		if c := mv.candidate(t); c != nil {
 			out = append(out, c)
 		}
@@ -476,8 +484,7 @@ func (mv *mover) candidate(t placing) *candidate {
 	others := float64(t.segs - 1)
 	for _, l := range mv.leaves {
 		var list []choice
-		switch {
-		case l == t.stays, t.stays != nil && l.set != nil && l.set == t.stays.set, l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil, mv.fits(l, t):
+		if mv.stays(l, t) {
 			list = append(list, choice{})
 		}
 		if l.fixed == "" {
@@ -505,6 +512,26 @@ func (mv *mover) candidate(t placing) *candidate {
 		c.choices = append(c.choices, list)
 	}
 	return c
+}
+
+// stays says whether a table is where a target wants it.
+func (mv *mover) stays(l *leaf, t placing) bool {
+	return l == t.stays || t.stays != nil && l.set != nil && l.set == t.stays.set ||
+		l.home.kind == locusReplicated && l.home.segs >= t.segs && l.rte.sample == nil || mv.fits(l, t)
+}
+
+// least is how many bytes bring a table to where a target wants it, at least.
+func (mv *mover) least(l *leaf, t placing) float64 {
+	others := float64(t.segs - 1)
+	switch {
+	case mv.stays(l, t):
+		return 0
+	case l.fixed != "":
+		return math.Inf(1)
+	case mv.keys(l, t) != nil:
+		return l.bytes * others / float64(t.segs)
+	}
+	return l.bytes * others
 }
 
 // spread is how many different values a key of a table has at least; where it is

@@ -201,7 +201,7 @@ func (p *planner) baseConditions(lv *level) map[*rte][]*pg.Node {
 				refs = lv.refsByNode()
 			}
 			s := safety{p: p, refs: refs, okRef: func(r *ref) bool {
-				if r.kind != refColumn && r.kind != refSystem || r.rte.kind != rteGather || r.rte.hidden || only != nil && only != r.rte {
+				if r.kind != refColumn && r.kind != refSystem || r.rte.kind != rteGather || r.rte.first != nil || r.rte.hidden || only != nil && only != r.rte {
 					return false
 				}
 				if r.kind == refSystem && r.name != "ctid" && r.name != segmentID || r.kind == refColumn && r.name == segmentID {

@@ -10,21 +10,24 @@ import (
 
 // planner makes the plan of one statement.
 type planner struct {
-	look     *lookup
-	opt      Options
-	slices   []Slice
-	inputs   []input // of islands, see move
-	moves    map[*rte]*move
-	undo     []func() // see cutGroups
-	marks    int
-	sources  []source
-	salt     string // keeps the marks of sources apart from the user's names
-	reason   string
-	read     *Read             // of the slice that is being made
-	direct   bool              // the one slice's rows go to the client
-	gathered *shape            // of the island whose rows they are
-	whole    bool              // the outermost level is an island
-	values   map[string]string // what opt.Eval said
+	look      *lookup
+	opt       Options
+	slices    []Slice
+	inputs    []input // of islands, see move
+	moves     map[*rte]*move
+	undo      []func()               // see cutGroups
+	firsts    map[string]*firstStage // by what stands for them in a tree
+	plain     bool                   // joins are made in one slice, see cutJoin
+	cutsJoins bool                   // some are not, in the level that is planned
+	marks     int
+	sources   []source
+	salt      string // keeps the marks of sources apart from the user's names
+	reason    string
+	read      *Read             // of the slice that is being made
+	direct    bool              // the one slice's rows go to the client
+	gathered  *shape            // of the island whose rows they are
+	whole     bool              // the outermost level is an island
+	values    map[string]string // what opt.Eval said
 	// describing: the text of a slice is only to be described, and should be
 	// the same whenever the query is planned.
 	describing bool

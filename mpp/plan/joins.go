@@ -1,0 +1,730 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// Joins in several slices. Each table of an island is moved once at most. Where
+// others are joined by other columns, a part of what FROM joins becomes a table of
+// its own, as if it stood there as a sub-select: a first stage, an island with
+// moves of its own, whose rows are moved once more. Inner joins are the same in
+// any order, and a LEFT JOIN adds its columns wherever the rows are that its
+// condition is on.
+
+// unit is one of the things that FROM joins: a table, a sub-select, or a join that
+// is not taken apart.
+type unit struct {
+	it   *fromItem
+	rtes []*rte // of the level, in it
+	// on is the condition of the LEFT JOIN that adds it to rows of the units
+	// needs; nil: an inner join does.
+	on     *pg.Node
+	needs  units
+	whole  bool // it is in no part
+	leaves []*leaf
+	rows   float64 // guess
+}
+
+// units is a set of them.
+type units uint32
+
+func (s units) has(i int) bool { return s>>i&1 != 0 }
+
+// everywhere is where a result is needed.
+const everywhere = ^units(0)
+
+// joinCond is a condition of WHERE, or ON of an inner join.
+type joinCond struct {
+	expr  *pg.Node
+	on    units // whose columns it uses
+	stays bool  // it is tested over all of the join
+}
+
+// equated are columns of two units that are joined by =.
+type equated struct {
+	cols [2]colID
+	on   units
+	left bool // by a LEFT JOIN
+}
+
+// joinParts is a level's FROM and WHERE taken apart.
+type joinParts struct {
+	p      *planner
+	lv     *level
+	mv     *mover
+	refs   map[*pg.Node]*ref // also those of the levels below
+	units  []*unit
+	of     map[*rte]int // of the level's sources, which unit they are in
+	inside map[*pg.Node]bool
+	conds  []joinCond
+	equal  []equated
+	using  map[*mergedCol]colID // what is merged in joins that are taken apart
+	uses   map[colID][]units    // what a column is needed with
+	links  []*leaf              // of sub-selects in expressions
+	sizes  []float64            // rows of each set; 0: not looked for, -1: not known
+}
+
+// maxUnits bounds what FROM may join for it to be taken apart: the search looks at
+// all parts.
+const maxUnits = 8
+
+// joinsOf takes a level's joins apart; nil where that is not certain to be right,
+// or no use.
+func (p *planner) joinsOf(lv *level) *joinParts {
+	sel := lv.sel
+	if p.plain || lv.isSet() || lv.outer || !lv.known || len(lv.outs) != len(lv.vals) || sel.WithClause != nil || len(sel.LockingClause) > 0 ||
+		len(sel.FromClause) == 0 {
+		return nil
+	}
+	ok := true
+	lv.each(func(l *level) bool {
+		ok = ok && !slices.ContainsFunc(l.rtes, func(r *rte) bool { return r.owner != "" || r.filtered })
+		for _, s := range l.stars {
+			if l == lv {
+				ok = ok && s.list == &sel.TargetList
+			} else {
+				ok = ok && (s.rte == nil || s.rte.scope.level != lv)
+			}
+		}
+		return ok
+	})
+	names := map[string]bool{}
+	for _, r := range lv.rtes {
+		ok = ok && (r.kind == rteGather || r.kind == rteSub && r.sub != nil && !r.node.GetRangeSubselect().GetLateral())
+		if !r.hidden {
+			ok = ok && !names[r.alias]
+			names[r.alias] = true
+		}
+	}
+	if !ok {
+		return nil
+	}
+	j := &joinParts{p: p, lv: lv, mv: &mover{p: p, lv: lv}, refs: map[*pg.Node]*ref{}, of: map[*rte]int{}, inside: map[*pg.Node]bool{},
+		using: map[*mergedCol]colID{}, uses: map[colID][]units{}}
+	for _, it := range lv.items {
+		j.add(it)
+	}
+	n := len(j.units)
+	compound := slices.ContainsFunc(j.units, func(u *unit) bool { return !u.table() })
+	if n < 2 || n > maxUnits || n == 2 && !compound || !j.mv.collect(lv) || len(j.mv.leaves) < 3 || !j.bind() {
+		return nil
+	}
+	return j
+}
+
+func (u *unit) table() bool { return u.it.rte != nil && u.it.rte.kind == rteGather }
+
+// add takes a FROM item apart.
+func (j *joinParts) add(it *fromItem) {
+	if e := it.join; e != nil && it.left != nil && e.Alias == nil && e.JoinUsingAlias == nil {
+		switch {
+		case e.Jointype == pg.JoinType_JOIN_INNER && j.merges(it):
+			j.add(it.left)
+			j.add(it.right)
+			j.demand(e.Quals)
+			return
+		case e.Jointype == pg.JoinType_JOIN_LEFT && e.Quals != nil && !slices.ContainsFunc(it.merged, it.owns):
+			j.add(it.left)
+			j.unit(it.right).on = e.Quals
+			return
+		}
+	}
+	j.unit(it)
+}
+
+func (j *joinParts) demand(cond *pg.Node) {
+	for _, c := range conjuncts(cond) {
+		j.conds = append(j.conds, joinCond{expr: c})
+	}
+}
+
+func (j *joinParts) unit(it *fromItem) *unit {
+	u := &unit{it: it}
+	var look func(it *fromItem)
+	look = func(it *fromItem) {
+		if it.rte != nil {
+			u.rtes = append(u.rtes, it.rte)
+		}
+		if it.join != nil && it.left != nil {
+			u.whole = u.whole || it.rte != nil || it.join.JoinUsingAlias != nil || len(it.merged) > 0
+			look(it.left)
+			look(it.right)
+		}
+	}
+	look(it)
+	for _, r := range u.rtes {
+		j.of[r] = len(j.units)
+	}
+	if !u.table() {
+		walk(it.node, func(m any) bool {
+			if n, ok := m.(*pg.Node); ok {
+				j.inside[n] = true
+			}
+			return true
+		})
+	}
+	j.units = append(j.units, u)
+	return u
+}
+
+// merges notes the columns that an inner join merges, if they are just those of
+// its left side.
+func (j *joinParts) merges(it *fromItem) bool {
+	if it.join.IsNatural && !it.known {
+		return false
+	}
+	own := map[*mergedCol][2]colID{}
+	for _, m := range it.merged {
+		if !it.owns(m) {
+			continue
+		}
+		l, ok1 := m.left.id()
+		r, ok2 := m.right.id()
+		a, b := baseColumn(l), baseColumn(r)
+		if !ok1 || !ok2 || a == nil || b == nil || a.TypeOID != b.TypeOID || a.Type != b.Type || a.Collation != b.Collation {
+			return false
+		}
+		for _, in := range []*mergedCol{m.left.merged, m.right.merged} {
+			if in != nil && in.join != pg.JoinType_JOIN_INNER {
+				return false
+			}
+		}
+		own[m] = [2]colID{l, r}
+	}
+	for _, m := range it.merged {
+		if ids, ok := own[m]; ok {
+			j.using[m] = ids[0]
+			j.conds = append(j.conds, joinCond{expr: equals(j.column(ids[0]), j.column(ids[1]))})
+		}
+	}
+	return true
+}
+
+// column is a reference to a column of the level's sources.
+func (j *joinParts) column(id colID) *pg.Node {
+	name := id.rte.cols[id.col]
+	n := colRef(id.rte.alias, name)
+	j.refs[n] = &ref{kind: refColumn, node: n, cr: n.GetColumnRef(), rte: id.rte, col: id.col, name: name, scope: j.lv.scope, level: j.lv}
+	return n
+}
+
+// meant is the column of the level's sources that a reference means. ok is false
+// when it means something else.
+func (j *joinParts) meant(r *ref) (id colID, ok bool) {
+	switch {
+	case r.scope == nil || r.scope.level != j.lv || j.inside[r.node] && r.level == j.lv:
+	case r.kind == refColumn:
+		return colID{r.rte, r.col}, true
+	case r.kind == refMerged:
+		id, ok = j.using[r.merged]
+	}
+	return id, ok
+}
+
+// bind finds out what belongs to which units, and says false when something is
+// not understood.
+func (j *joinParts) bind() bool {
+	lv := j.lv
+	j.demand(lv.sel.WhereClause)
+	ok := true
+	lv.each(func(l *level) bool {
+		for _, r := range l.refs {
+			j.refs[r.node] = r
+			ok = ok && j.understood(r)
+		}
+		return ok
+	})
+	if !ok {
+		return false
+	}
+	j.place()
+	seen := map[*pg.Node]bool{}
+	look := func(expr *pg.Node) (on units, stays bool) {
+		walk(expr, func(m any) bool {
+			switch v := m.(type) {
+			case *pg.SubLink:
+				stays = true
+			case *pg.Node:
+				if r := j.refs[v]; r != nil {
+					seen[v] = true
+					if id, ok := j.meant(r); ok {
+						on |= 1 << j.of[id.rte]
+					} else if i, ok := j.of[r.rte]; ok && r.rte != nil {
+						on |= 1 << i
+					} else if r.kind == refMerged {
+						stays = true
+					}
+				}
+			}
+			return true
+		})
+		return on, stays
+	}
+	use := func(expr *pg.Node, on units) {
+		walk(expr, func(m any) bool {
+			if n, ok := m.(*pg.Node); ok && j.refs[n] != nil {
+				if id, ok := j.meant(j.refs[n]); ok {
+					j.uses[id] = append(j.uses[id], on)
+				}
+			}
+			return true
+		})
+	}
+	for i, u := range j.units {
+		if u.on == nil {
+			continue
+		}
+		on, stays := look(u.on)
+		if u.needs = on &^ (1 << i); u.needs == 0 || u.needs >= 1<<i || stays {
+			return false
+		}
+		use(u.on, on)
+		for _, c := range conjuncts(u.on) {
+			j.equate(c, true)
+		}
+	}
+	for i := range j.conds {
+		c := &j.conds[i]
+		if c.on, c.stays = look(c.expr); c.stays {
+			use(c.expr, everywhere)
+		} else {
+			use(c.expr, c.on)
+		}
+		j.equate(c.expr, false)
+	}
+	for _, list := range j.p.impliedBy(lv) {
+		for _, m := range list {
+			look(m.cond) // nobody needs it
+		}
+	}
+	for n, r := range j.refs {
+		if id, ok := j.meant(r); ok && !seen[n] {
+			j.uses[id] = append(j.uses[id], everywhere)
+		}
+	}
+	for _, v := range lv.vals {
+		if v.star == nil {
+			continue
+		}
+		id, ok := j.shown(v.star)
+		if !ok {
+			return false
+		}
+		j.uses[id] = append(j.uses[id], everywhere)
+	}
+	return true
+}
+
+// shown is the column that a star shows.
+func (j *joinParts) shown(s *starCol) (colID, bool) {
+	if s.merged != nil {
+		id, ok := j.using[s.merged]
+		return id, ok
+	}
+	return colID{s.rte, s.col}, s.rte != nil
+}
+
+// understood looks at a reference.
+func (j *joinParts) understood(r *ref) bool {
+	switch {
+	case r.kind == refUncertain || r.kind == refAttribute:
+		return false
+	case r.kind == refOutput || r.scope == nil || r.scope.level != j.lv:
+		return true
+	case r.kind == refMerged:
+		_, using := j.using[r.merged]
+		return !using || r.level == j.lv
+	}
+	i, ok := j.of[r.rte]
+	if ok && r.kind != refColumn {
+		j.units[i].whole = true
+	}
+	return ok
+}
+
+// place finds the tables of each unit.
+func (j *joinParts) place() {
+	below := map[*level]int{}
+	for i, u := range j.units {
+		for _, r := range u.rtes {
+			u.whole = u.whole || r.whole || !r.known || r.hidden || r.kind == rteGather && r.first == nil && j.p.movable(j.lv, r) != ""
+			if r.kind == rteSub {
+				r.sub.each(func(l *level) bool { below[l] = i; return true })
+			}
+		}
+	}
+	for _, l := range j.mv.leaves {
+		i, ok := j.of[l.rte]
+		if !ok {
+			i, ok = below[l.lv]
+		}
+		if l.link && l.lv == j.lv || !ok {
+			j.links = append(j.links, l)
+			continue
+		}
+		j.units[i].leaves = append(j.units[i].leaves, l)
+	}
+	for _, u := range j.units {
+		u.rows = 1
+		for _, l := range u.leaves {
+			if !l.asked {
+				u.rows = max(u.rows, l.rows)
+			}
+		}
+		if r := u.it.rte; r != nil && r.kind == rteSub {
+			u.rows = min(u.rows, r.sub.groupRows(u.rows))
+		}
+	}
+}
+
+// groupRows guesses how many groups a level makes of so many rows; it is rows
+// where it makes none.
+func (lv *level) groupRows(rows float64) float64 {
+	if lv.isSet() || len(lv.sel.GroupClause) == 0 {
+		return rows
+	}
+	refs := lv.refsByNode()
+	groups := 1.0
+	for _, n := range lv.sel.GroupClause {
+		e, _ := lv.position(n)
+		if r := refs[e]; r != nil && r.kind == refOutput && r.col >= 0 && r.col < len(lv.vals) {
+			e = lv.vals[r.col].expr
+		}
+		r := refs[e]
+		if r == nil {
+			return rows
+		}
+		id, ok := r.columnID()
+		d := distinct(id)
+		if !ok || d == 0 {
+			return rows
+		}
+		groups *= d
+	}
+	return min(groups, rows)
+}
+
+// distinct is how many different values a column of a source has, 0 when that is
+// not known.
+func distinct(id colID) (n float64) {
+	for _, b := range inner(id) {
+		c := baseColumn(b)
+		if c == nil || c.Distinct <= 0 {
+			return 0
+		}
+		n += c.Distinct
+	}
+	return n
+}
+
+// equate notes columns that a condition equates.
+func (j *joinParts) equate(cond *pg.Node, left bool) {
+	x := cond.GetAExpr()
+	if x == nil || !isEquals(x) || j.refs[x.Lexpr] == nil || j.refs[x.Rexpr] == nil {
+		return
+	}
+	a, ok1 := j.meant(j.refs[x.Lexpr])
+	b, ok2 := j.meant(j.refs[x.Rexpr])
+	if ok1 && ok2 && j.of[a.rte] != j.of[b.rte] && familyOf(a) != "" && familyOf(a) == familyOf(b) {
+		j.equal = append(j.equal, equated{[2]colID{a, b}, 1<<j.of[a.rte] | 1<<j.of[b.rte], left})
+	}
+}
+
+// needed are the columns of a part that are needed outside it.
+func (j *joinParts) needed(part units) (ids []colID) {
+	for id, uses := range j.uses {
+		if part.has(j.of[id.rte]) && slices.ContainsFunc(uses, func(on units) bool { return on&^part != 0 }) {
+			ids = append(ids, id)
+		}
+	}
+	at := func(id colID) int { return slices.Index(j.units[j.of[id.rte]].rtes, id.rte) }
+	slices.SortFunc(ids, func(a, b colID) int {
+		return cmp.Or(j.of[a.rte]-j.of[b.rte], at(a)-at(b), a.col-b.col)
+	})
+	return ids
+}
+
+// within says whether a condition can be tested in a part.
+func (c *joinCond) within(part units) bool { return !c.stays && c.on != 0 && c.on&^part == 0 }
+
+// from is a FROM clause of some units, and of another item.
+func (j *joinParts) from(of units, item *pg.Node) []*pg.Node {
+	var list []*pg.Node
+	added := false
+	for i, u := range j.units {
+		if of.has(i) && u.on == nil {
+			list = append(list, u.it.node)
+		}
+		added = added || of.has(i) && u.on != nil
+	}
+	if item != nil {
+		list = append(list, item)
+	}
+	if !added {
+		return list
+	}
+	join := func(typ pg.JoinType, l, r, on *pg.Node) *pg.Node {
+		return &pg.Node{Node: &pg.Node_JoinExpr{JoinExpr: &pg.JoinExpr{Jointype: typ, Larg: l, Rarg: r, Quals: on}}}
+	}
+	all := list[0]
+	for _, n := range list[1:] {
+		all = join(pg.JoinType_JOIN_INNER, all, n, nil)
+	}
+	for i, u := range j.units {
+		if of.has(i) && u.on != nil {
+			all = join(pg.JoinType_JOIN_LEFT, all, u.it.node, u.on)
+		}
+	}
+	return []*pg.Node{all}
+}
+
+// rewritten calls f while each reference of the level to its sources says whose
+// column it is: of a part's, what is given for it.
+func (j *joinParts) rewritten(part units, given map[colID]*pg.Node, f func()) {
+	var undo []func()
+	named := map[*level]bool{}
+	for n, r := range j.refs {
+		id, ok := j.meant(r)
+		if !ok {
+			continue
+		}
+		with := given[id]
+		switch {
+		case with == nil && part.has(j.of[id.rte]):
+			continue // it stands in the part alone
+		case with != nil:
+			if l := r.level; l != j.lv && !named[l] {
+				named[l] = true
+				for _, n := range l.sel.TargetList {
+					if t := n.GetResTarget(); t != nil {
+						old := t.Name
+						undo = append(undo, func() { t.Name = old })
+					}
+				}
+				nameAll(l.sel.TargetList)
+			}
+		case r.level == j.lv:
+			with = colRef(id.rte.alias, id.rte.cols[id.col])
+		default:
+			continue
+		}
+		old := n.Node
+		undo = append(undo, func() { n.Node = old })
+		n.Node = with.Node
+	}
+	f()
+	for _, u := range slices.Backward(undo) {
+		u()
+	}
+}
+
+// part is the level of a part of a join, whose result columns are those needed.
+func (j *joinParts) part(of units) (*level, error) {
+	sel := newSelect()
+	j.rewritten(0, nil, func() {
+		for _, id := range j.needed(of) {
+			sel.TargetList = append(sel.TargetList, target(partColumn(id), colRef(id.rte.alias, id.rte.cols[id.col])))
+		}
+		sel.FromClause = j.from(of, nil)
+		var where, done []*pg.Node
+		for i := range j.conds {
+			if c := &j.conds[i]; c.within(of) {
+				where = append(where, c.expr)
+			}
+		}
+		for i, u := range j.units {
+			if !of.has(i) || !u.table() || u.on != nil {
+				continue
+			}
+			for _, m := range j.p.impliedBy(j.lv)[u.it.rte] {
+				if !slices.Contains(where, m.from) && !slices.Contains(done, m.cond) {
+					done = append(done, m.cond)
+				}
+			}
+		}
+		if where = append(where, done...); len(where) > 0 {
+			sel.WhereClause = and(where)
+		}
+		sel = proto.CloneOf(sel)
+	})
+	return j.p.bind(sel)
+}
+
+// partColumn names a column of a part.
+func partColumn(id colID) string { return id.rte.alias + "." + id.rte.cols[id.col] }
+
+// over is the level over a part that rv stands for.
+func (j *joinParts) over(part units, rv *pg.RangeVar) (*level, error) {
+	lv := j.lv
+	given := map[colID]*pg.Node{}
+	names := map[string]bool{}
+	for _, id := range j.needed(part) {
+		given[id] = colRef(rv.Alias.Aliasname, partColumn(id))
+		names[partColumn(id)] = true
+	}
+	for _, r := range j.refs {
+		if names[r.name] && len(r.cr.Fields) == 1 {
+			return nil, nil // it would mean something else
+		}
+	}
+	sel := newSelect()
+	setSelect(sel, lv.sel)
+	j.rewritten(part, given, func() {
+		sel.TargetList = nil
+		for i, v := range lv.vals {
+			e := v.expr
+			if v.star != nil {
+				id, _ := j.shown(v.star)
+				if e = given[id]; e == nil {
+					e = colRef(id.rte.alias, id.rte.cols[id.col])
+				}
+			}
+			sel.TargetList = append(sel.TargetList, target(lv.outs[i], e))
+		}
+		sel.FromClause = j.from(everywhere&^part, &pg.Node{Node: &pg.Node_RangeVar{RangeVar: rv}})
+		var where []*pg.Node
+		for i := range j.conds {
+			if c := &j.conds[i]; !c.within(part) {
+				where = append(where, c.expr)
+			}
+		}
+		sel.WhereClause = and(where)
+		sel = proto.CloneOf(sel)
+	})
+	over, err := j.p.bind(sel)
+	if err == nil {
+		over.parent, over.exists = lv.parent, lv.exists
+	}
+	return over, err
+}
+
+// partAlias is a name for a part that nothing in the level has.
+func (j *joinParts) partAlias() string {
+	names := map[string]bool{}
+	j.lv.each(func(l *level) bool {
+		for _, r := range append(slices.Clone(l.rtes), l.joins...) {
+			names[r.alias] = true
+		}
+		return true
+	})
+	for k := 1; ; k++ {
+		if name := "?join" + strconv.Itoa(k); !names[name] {
+			return name
+		}
+	}
+}
+
+// cut makes a first stage of a part of a level's join, and the level over it. cost
+// is what the moves of the part move; over is nil when the part is no island.
+func (j *joinParts) cut(part units) (over *level, cost float64, err error) {
+	p := j.p
+	lv, err := j.part(part)
+	if err != nil {
+		return nil, 0, err
+	}
+	moves, undo, plain := p.moves, p.undo, p.plain
+	p.moves, p.undo, p.plain = nil, nil, true
+	defer func() {
+		p.moves, p.plain = moves, plain
+		p.undo = append(undo, p.undo...)
+	}()
+	sh, why := p.shapeOf(lv)
+	if sh == nil {
+		if sh, cost, _, err = p.placedByMoves(lv, why); sh == nil || err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := p.makeInputs(sh); err != nil {
+		return nil, 0, err
+	}
+	f := &firstStage{sel: p.segmentCopy(lv, lv.sel), segments: p.islandSegments(sh), join: true, sh: sh, moves: p.moves}
+	if seg, ok := p.single(sh); ok {
+		f.segments = []int{seg}
+	}
+	cols, why, err := p.typeColumns(sh, f.sel, lv.vals, lv.outs)
+	if why != "" || err != nil {
+		return nil, 0, err
+	}
+	rows := j.rows(part)
+	for i, id := range j.needed(part) {
+		c := &cols[i]
+		if family(c) == "float" && !p.sends(c) {
+			return nil, 0, nil // it comes rounded
+		}
+		c.NotNull, c.Generated, c.Distinct = false, false, min(rows, distinct(id))
+	}
+	for i, u := range j.units {
+		for _, l := range u.leaves {
+			if part.has(i) {
+				f.alone += l.alone
+			}
+		}
+	}
+	tables, _ := sh.scans()
+	rv := p.stand(f, &Relation{Name: tables, Kind: 'r', Columns: cols, Rows: rows, Policy: &Policy{Kind: Random}})
+	rv.Alias = &pg.Alias{Aliasname: j.partAlias()}
+	over, err = j.over(part, rv)
+	return over, cost, err
+}
+
+// cutJoin is how a level's rows are where they have to be when a part of what it
+// joins, or of what one of its sub-selects in FROM does, is made first, if that
+// moves clearly less than cost; the planner's moves are those of that. Else the
+// shape is nil, and all is as it was.
+func (p *planner) cutJoin(lv *level, reason string, cost float64) (sh *shape, less float64, err error) {
+	levels := []*level{lv}
+	for _, r := range lv.rtes {
+		if r.kind == rteSub && r.sub != nil && r.node.GetRangeSubselect() != nil {
+			levels = append(levels, r.sub)
+		}
+	}
+	for _, l := range levels {
+		if sh, less, err = p.cutJoinOf(lv, l, reason, cost); sh != nil || err != nil {
+			return sh, less, err
+		}
+	}
+	return nil, 0, nil
+}
+
+// cutJoinOf is cutJoin for the join of one level, at, lv's own or one in its FROM.
+func (p *planner) cutJoinOf(lv, at *level, reason string, cost float64) (*shape, float64, error) {
+	j := p.joinsOf(at)
+	if j == nil {
+		return nil, 0, nil
+	}
+	part, guess, one := j.best()
+	if part == 0 || !j.worth(guess, one) || at == lv && !j.worth(guess, cost) {
+		return nil, 0, nil
+	}
+	over, first, err := j.cut(part)
+	if over == nil || err != nil {
+		return nil, 0, err
+	}
+	p.moves, p.undo = nil, nil
+	top := over
+	if at != lv {
+		r := lv.rtes[slices.IndexFunc(lv.rtes, func(r *rte) bool { return r.sub == at })]
+		rs, i := r.node.GetRangeSubselect(), slices.Index(lv.subs, at)
+		query := rs.Subquery
+		put := func(l *level, q *pg.Node) { r.sub, lv.subs[i], rs.Subquery = l, l, q }
+		put(over, selectNode(over.sel))
+		over.parent = lv
+		p.undo = append(p.undo, func() { put(at, query) })
+		top = lv
+	}
+	sh, rest, _, err := p.placedByMoves(top, reason)
+	if err != nil {
+		return nil, 0, err
+	}
+	if sh == nil || !j.worth(first+rest, cost) || sh.windows && !sh.windowsByKey() && !sh.aggregates {
+		p.uncut()
+		return nil, 0, nil
+	}
+	p.cutsJoins = true
+	return sh, first + rest, nil
+}
