@@ -248,6 +248,37 @@ func (g *Generator) grouped(a string) (string, *scope) {
 	return "(select " + strings.Join(outs, ", ") + " from " + from + tail + ") " + a, sc
 }
 
+// twice draws a SELECT that names a WITH query twice: it joins a table with it, and
+// compares with a value of it.
+func (g *Generator) twice(w Table) (string, []byte) {
+	saved := g.focus
+	g.focus = true
+	item, sc := g.tableItem(g.alias())
+	g.focus = saved
+	a := g.alias()
+	in := &scope{}
+	for _, c := range w.cols {
+		in.cols = append(in.cols, column{a + "." + c.ref, c.kind})
+	}
+	where := g.joinCond(sc, in)
+	if where == "" {
+		where = "true"
+	}
+	if c := w.cols[g.N(len(w.cols))]; c.kind != kindBool && c.kind != kindUUID && c.kind != kindBytes {
+		where += fmt.Sprintf(" and %s.%s %s (select %s(%[2]s) from %[5]s)", a, c.ref, g.pick("=", "<", ">=", "<>"), g.pick("min", "max"), w.Name)
+	} else {
+		where += " and exists (select from " + w.Name + " where " + c.ref + " is not null)"
+	}
+	var outs []string
+	var kinds []byte
+	both := sc.with(in)
+	for i := range 1 + g.N(3) {
+		c := both.cols[g.N(len(both.cols))]
+		outs, kinds = append(outs, fmt.Sprintf("%s as o%d", c.ref, i+1)), append(kinds, c.kind)
+	}
+	return "select " + strings.Join(outs, ", ") + " from " + item + ", " + w.Name + " " + a + " where " + where, kinds
+}
+
 func (g *Generator) tableItem(a string) (string, *scope) {
 	t := g.tables[g.N(len(g.tables))]
 	for g.focus && !t.base {

@@ -53,10 +53,20 @@ func (g *Generator) query() (sql string, ordered, any bool) {
 	g.chains = g.focus && (g.large && !g.One(5) || g.One(6))
 	saved := g.tables
 	defer func() { g.tables = saved }()
-	with := ""
-	if g.One(10) {
+	with, shared := "", false
+	if g.One(8) {
 		name := "w" + g.alias()
-		body, kinds := g.rows(1)
+		shared = g.One(2)
+		body, kinds := "", []byte(nil)
+		if shared {
+			item, sc := g.grouped("x")
+			body = item[1:strings.LastIndexByte(item, ')')]
+			for _, c := range sc.cols {
+				kinds = append(kinds, c.kind)
+			}
+		} else {
+			body, kinds = g.rows(1)
+		}
 		var cols []column
 		var list []string
 		for i, k := range kinds {
@@ -70,7 +80,13 @@ func (g *Generator) query() (sql string, ordered, any bool) {
 	if g.focus {
 		depth = 0
 	}
-	body, kinds := g.sel(nil, depth)
+	var body string
+	var kinds []byte
+	if shared {
+		body, kinds = g.twice(g.tables[len(g.tables)-1])
+	} else {
+		body, kinds = g.sel(nil, depth)
+	}
 	if g.One(8) {
 		body, kinds = g.setOp(nil, min(depth, 1), 2)
 	}

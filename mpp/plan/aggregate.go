@@ -55,8 +55,11 @@ type aggregate struct {
 func (p *planner) cut(sh *shape) (st *stages, why string, err error) {
 	lv := sh.lv
 	sel := lv.sel
-	if len(lv.stars) > 0 || !lv.known {
+	switch {
+	case len(lv.stars) > 0 || !lv.known:
 		return nil, "a select list with *", nil
+	case sel.WithClause != nil:
+		return nil, "WITH", nil
 	}
 	leaves, sets := sh.groupLeaves()
 	st = &stages{p: p, sh: sh, sets: sets, groups: map[string]int{}, finer: map[string]int{}, aggs: map[string]aggregate{}}

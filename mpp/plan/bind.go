@@ -31,6 +31,7 @@ type ctes struct {
 	name  string
 	cols  []string
 	known bool
+	query *withQuery // nil for what is not simply a SELECT
 }
 
 func (c *ctes) find(rv *pg.RangeVar) *ctes {
@@ -193,6 +194,10 @@ func (b *binder) withClause(w *pg.WithClause, outer *scope, lv *level, env *ctes
 		if s := nodeSelect(cte.GetCtequery()); s != nil {
 			sub := b.selectInto(s, outer, lv, env, e)
 			e.setCols(sub)
+			if !w.Recursive {
+				e.query = &withQuery{lv: sub, cte: cte}
+				lv.with = append(lv.with, e.query)
+			}
 		} else {
 			b.writingCTE(cte.GetCtequery(), env)
 		}

@@ -79,7 +79,10 @@ func (b *binder) rangeVar(it *fromItem, rv *pg.RangeVar, sample *pg.RangeTableSa
 	r := &rte{rv: rv, sample: sample, filtered: b.raw}
 	b.raw = false
 	if c := env.find(rv); c != nil && sample == nil {
-		r.kind, r.cols, r.known = rteCTE, c.cols, c.known
+		r.kind, r.cols, r.known, r.with = rteCTE, c.cols, c.known, c.query
+		if c.query != nil {
+			c.query.uses++
+		}
 		b.leaf(it, r, rv.Alias, rv.Relname, lv)
 		return
 	}

@@ -69,6 +69,8 @@ type firstStage struct {
 	segments []int // that run it, nil for all
 	// exact: the second stage makes the same of its rows in whatever order.
 	exact bool
+	// reads is how many bytes the tables have that it aggregates.
+	reads float64
 	// join: it aggregates nothing, see cutJoin. alone is how many bytes
 	// gathering its tables would take.
 	join  bool

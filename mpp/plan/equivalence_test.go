@@ -68,8 +68,8 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *randomsql.Generato
 // none.
 func TestEquivalence(t *testing.T) {
 	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
-	// Of aggregateDistinct, and of cutGroups.
-	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere int }
+	// Of aggregateDistinct, of cutGroups and of placeWith.
+	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere, shared int }
 	// Of cutJoin: parts of joins that are redistributed, broadcast, and made of others.
 	var parts struct{ sent, everywhere, nested, left, below int }
 	reasons, keys, sets := map[string]int{}, map[string]int{}, map[string]int{}
@@ -152,6 +152,9 @@ func TestEquivalence(t *testing.T) {
 						case grouped:
 							once.byGroups++
 						}
+						if sharedWith.MatchString(s.SQL) {
+							once.shared++
+						}
 						for _, op := range setOps.FindAllString(s.SQL, -1) {
 							sets[op]++
 						}
@@ -231,6 +234,9 @@ var (
 	readsPart = regexp.MustCompile(`AS "\?join`)
 	partBelow = regexp.MustCompile(`\(SELECT [^()]* FROM .* AS "\?join`)
 )
+
+// sharedWith is a slice with a WITH query over what all segments send it.
+var sharedWith = regexp.MustCompile(`^WITH .*gp_motion_recv`)
 
 var setOps = regexp.MustCompile(`\b(UNION|INTERSECT|EXCEPT)( ALL)?\b`)
 

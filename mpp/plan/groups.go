@@ -128,8 +128,8 @@ func (p *planner) uncut() {
 }
 
 // cutGroups puts second stages in the places of a level's sub-selects that
-// aggregate, until uncut: of those in FROM, and of those in WHERE that have one
-// value. cost is how many bytes the first stages of the latter move among
+// aggregate, until uncut: of those in FROM and in WITH, and of those in WHERE that
+// have one value. cost is how many bytes the first stages of the latter move among
 // themselves, and gather how many gathering what they read would take.
 func (p *planner) cutGroups(lv *level) (cost, gather float64, err error) {
 	cut := func(sub *level, use groupUse, at **pg.Node, put func(*level)) {
@@ -158,6 +158,11 @@ func (p *planner) cutGroups(lv *level) (cost, gather float64, err error) {
 		}
 		if rs := r.node.GetRangeSubselect(); rs != nil && !rs.Lateral {
 			cut(r.sub, inFrom, &rs.Subquery, func(l *level) { r.sub = l })
+		}
+	}
+	for _, w := range lv.with {
+		if w.shared() && !w.lv.isSet() {
+			cut(w.lv, inFrom, &w.cte.Ctequery, func(l *level) { w.lv = l })
 		}
 	}
 	for _, ln := range lv.rowLinks() {
@@ -245,11 +250,17 @@ func (p *planner) cutGroup(sub *level, use groupUse) (over *level, cost float64,
 	if moves {
 		rows = float64(p.opt.NumSegments)
 	}
-	if over, err = st.over(rows); over != nil && p.moves != nil {
-		f := over.rtes[0].first
+	if over, err = st.over(rows); err != nil {
+		return nil, 0, err
+	}
+	f := over.rtes[0].first
+	if p.moves != nil {
 		f.sh, f.moves = sh, p.moves
 	}
-	return over, cost, err
+	if mv := (&mover{p: p, lv: sub}); mv.collect(sub) {
+		f.reads = mv.reads()
+	}
+	return over, cost, nil
 }
 
 // exactGroups says whether every segment makes the same groups of the first

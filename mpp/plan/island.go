@@ -150,8 +150,6 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 		return p.setShape(lv)
 	case len(sel.ValuesLists) > 0 || len(sel.FromClause) == 0:
 		return nil, "no table"
-	case sel.WithClause != nil:
-		return nil, "WITH"
 	case lv.sublinks > len(lv.links):
 		return nil, subExpression
 	case lv.outer:
@@ -160,6 +158,10 @@ func (p *planner) shapeOf(lv *level) (*shape, string) {
 	sh := &shape{lv: lv, refs: lv.refsByNode()}
 	var why string
 	var eq *equalities
+	if why = p.placeWith(lv); why != "" {
+		return nil, why
+	}
+	defer p.forgetWith(lv)
 	if sh.from, eq, why = p.fromLocus(lv, sh.refs, nil); why != "" {
 		return nil, why
 	}

@@ -22,11 +22,7 @@ const (
 // worth says whether a join that moves some bytes is clearly better than one that
 // moves more.
 func (j *joinParts) worth(less, more float64) bool {
-	reads := 0.0
-	for _, l := range j.mv.leaves {
-		reads += l.bytes
-	}
-	return less <= more*joinShare && more-less >= reads*readShare
+	return less <= more*joinShare && more-less >= j.mv.reads()*readShare
 }
 
 // joinSearch is the search of a level's parts. What is by set and target of the

@@ -17,7 +17,8 @@ type level struct {
 	refs   []*ref // of this level's own clauses
 	stars  []star
 	subs   []*level // levels directly below, wherever they stand
-	calls  []call   // of functions, but in FROM
+	with   []*withQuery
+	calls  []call // of functions, but in FROM
 
 	fromCalls []call
 

@@ -343,6 +343,9 @@ func (p *planner) rteLocus(r *rte) (locus, string) {
 	case rteSub:
 		return p.subLocus(r)
 	case rteCTE:
+		if segs := p.with[r.with]; segs > 0 {
+			return locus{kind: locusReplicated, segs: segs}, ""
+		}
 		return locus{}, "a WITH query"
 	case rteLocal:
 		return locus{}, "a table of the coordinator"

@@ -90,6 +90,7 @@ type mover struct {
 	eq     equalities
 	cols   []colID // that the query equates or groups by
 	links  []link  // tables that it joins by some equality
+	with   []*withQuery
 }
 
 // link is an equality of what comes from two tables.
@@ -209,6 +210,14 @@ func (mv *mover) gathers() (bytes float64) {
 	return bytes
 }
 
+// reads is how many bytes the tables have.
+func (mv *mover) reads() (bytes float64) {
+	for _, l := range mv.leaves {
+		bytes += l.bytes
+	}
+	return bytes
+}
+
 // movesHelp says whether a level that is no island for that reason may be one
 // when tables are moved.
 func movesHelp(why string) bool {
@@ -228,9 +237,19 @@ func (mv *mover) collect(lv *level) bool {
 			return false // of which segment, that depends on the moves
 		}
 	}
+	for _, w := range lv.with {
+		if !mv.collectBelow(w.lv) {
+			return false
+		}
+		mv.with = append(mv.with, w)
+	}
 	where := p.baseConditions(lv)
 	for _, r := range lv.rtes {
 		switch r.kind {
+		case rteCTE:
+			if r.with == nil || !slices.Contains(mv.with, r.with) {
+				return false
+			}
 		case rteGather:
 			l := &leaf{lv: lv, rte: r, where: where[r], fixed: p.movable(lv, r)}
 			l.bytes, l.rows = scanBytes(r, where[r])
@@ -410,13 +429,17 @@ func (mv *mover) link(a, b []*rte) {
 	}
 }
 
-// tablesOf are the base tables whose columns an expression uses as they are.
+// tablesOf are the base tables whose columns an expression uses as they are, and
+// those of WITH queries.
 func tablesOf(n *pg.Node, refs map[*pg.Node]*ref) (out []*rte) {
 	walk(n, func(m any) bool {
 		if n, ok := m.(*pg.Node); ok && refs[n] != nil {
 			if id, ok := refs[n].columnID(); ok {
 				for _, in := range inner(id) {
 					out = append(out, in.rte)
+				}
+				if w := id.rte.with; w != nil {
+					out = append(out, w.tables()...)
 				}
 			}
 		}

@@ -36,6 +36,7 @@ type rte struct {
 	// filtered: row-level security is seen to by the level.
 	filtered bool
 	sub      *level      // rteSub
+	with     *withQuery  // rteCTE, if it is simply a SELECT
 	first    *firstStage // of an rteGather that is no table
 	inner    []*rte      // rteJoin: what it joins
 	hidden   bool        // inside an aliased join

@@ -15,6 +15,7 @@ type planner struct {
 	slices    []Slice
 	inputs    []input // of islands, see move
 	moves     map[*rte]*move
+	with      map[*withQuery]int     // those that segments have, the first so many
 	undo      []func()               // see cutGroups
 	firsts    map[string]*firstStage // by what stands for them in a tree
 	plain     bool                   // joins are made in one slice, see cutJoin
