@@ -527,8 +527,9 @@ func (j *joinParts) rewritten(part units, given map[colID]*pg.Node, f func()) {
 func (j *joinParts) part(of units) (*level, error) {
 	sel := newSelect()
 	j.rewritten(0, nil, func() {
-		for _, id := range j.needed(of) {
-			sel.TargetList = append(sel.TargetList, target(partColumn(id), colRef(id.rte.alias, id.rte.cols[id.col])))
+		ids := j.needed(of)
+		for i, name := range partColumns(ids) {
+			sel.TargetList = append(sel.TargetList, target(name, colRef(ids[i].rte.alias, ids[i].rte.cols[ids[i].col])))
 		}
 		sel.FromClause = j.from(of, nil)
 		var where, done []*pg.Node
@@ -555,17 +556,29 @@ func (j *joinParts) part(of units) (*level, error) {
 	return j.p.bind(sel)
 }
 
-// partColumn names a column of a part.
-func partColumn(id colID) string { return id.rte.alias + "." + id.rte.cols[id.col] }
+// partColumns names the columns of a part: after what they are, where PostgreSQL
+// would not cut that off.
+func partColumns(ids []colID) (names []string) {
+	const most = 63 // bytes of a name
+	for i, id := range ids {
+		name := id.rte.alias + "." + id.rte.cols[id.col]
+		if len(name) > most || slices.Contains(names, name) {
+			name = "?" + topColumn(i)
+		}
+		names = append(names, name)
+	}
+	return names
+}
 
 // over is the level over a part that rv stands for.
 func (j *joinParts) over(part units, rv *pg.RangeVar) (*level, error) {
 	lv := j.lv
 	given := map[colID]*pg.Node{}
 	names := map[string]bool{}
-	for _, id := range j.needed(part) {
-		given[id] = colRef(rv.Alias.Aliasname, partColumn(id))
-		names[partColumn(id)] = true
+	ids := j.needed(part)
+	for i, name := range partColumns(ids) {
+		given[ids[i]] = colRef(rv.Alias.Aliasname, name)
+		names[name] = true
 	}
 	for _, r := range j.refs {
 		if names[r.name] && len(r.cr.Fields) == 1 {

@@ -67,7 +67,7 @@ func (w *world) inputs(q *Query, params [][2]string) error {
 			}
 			continue
 		}
-		if s.To < 0 || s.To >= i || strings.Count(q.Slices[s.To].SQL, "'"+s.Token+"'") != 1 {
+		if s.To < 0 || s.To >= i || strings.Count(q.Slices[s.To].SQL, "'gp_motion', '"+s.Token+"'") != 1 {
 			return fmt.Errorf("slice %q goes to slice %d, which does not read it once", s.Token, s.To)
 		}
 		rows, err := w.gather(s, params)
