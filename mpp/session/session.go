@@ -68,6 +68,8 @@ type Session struct {
 	rng           uint32
 	idle          idleTimeouts
 
+	cancelling sync.Mutex // held by who cancels what runs
+
 	mu        sync.Mutex         // guards what other goroutines touch:
 	cancelRun context.CancelFunc // ends the statement that runs now
 	notices   []*pgconn.Notice   // segments' that wait for the end of the statement
@@ -216,9 +218,11 @@ func (s *Session) close() {
 	}
 }
 
-// cancelStatement ends what runs now, if something does. Any goroutine may call
-// it.
+// cancelStatement ends what runs now, if something does, and nothing that comes
+// after it. Any goroutine may call it.
 func (s *Session) cancelStatement() {
+	s.cancelling.Lock()
+	defer s.cancelling.Unlock()
 	s.mu.Lock()
 	cancel := s.cancelRun
 	s.mu.Unlock()
@@ -242,6 +246,8 @@ func (s *Session) statementContext() (context.Context, func()) {
 		s.cancelRun = nil
 		s.mu.Unlock()
 		cancel()
+		s.cancelling.Lock() // one that is on its way to a server must not hit the next
+		defer s.cancelling.Unlock()
 	}
 }
 
