@@ -113,7 +113,7 @@ func TestSideBySide(t *testing.T) {
 				t.Errorf("as a role without rights: %v", err)
 			}
 			testkit.Exec(t, conn, "reset role; set statement_timeout = 100")
-			if err := testkit.TryExec(conn, "select count(*) from a, b where a.k + b.k > length(repeat('x', a.k % 10))::int + (select count(*) from a x join b y on x.k < y.k)"); !errors.As(err, &pe) || pe.Code != "57014" {
+			if err := testkit.TryExec(conn, "select count(*) from a, b, a c where a.k + b.k + c.k <> 1"); !errors.As(err, &pe) || pe.Code != "57014" {
 				t.Errorf("a statement's time: %v", err)
 			}
 			testkit.Exec(t, conn, "reset statement_timeout; drop owned by reads_"+typ+"; drop role reads_"+typ)
