@@ -65,7 +65,7 @@ func TestGivenElsewhere(t *testing.T) {
 	}
 	other, err := mark(p + 1)
 	if err != nil {
-		t.Skip(err) // somebody has it indeed
+		t.Skipf("port %d, the next one, belongs to another process already, so it cannot be played here: %v", p+1, err)
 	}
 	defer other.Close()
 	given[p].Close()
