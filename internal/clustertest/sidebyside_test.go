@@ -68,6 +68,39 @@ func TestSideBySide(t *testing.T) {
 				t.Errorf("a division by zero: %v", err)
 			}
 
+			// A block has them until it has written.
+			block := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=block_"+typ)
+			asks := func(want string) {
+				t.Helper()
+				if got := testkit.Value(t, block, join); got != want {
+					t.Errorf("in a block: got %s, want %s", got, want)
+				}
+			}
+			testkit.Exec(t, block, "begin")
+			asks(all)
+			if executors(block) < "2" {
+				t.Error("nobody works on seg0 beside the session's own executor in a block")
+			}
+			testkit.Exec(t, block, "set local datestyle = 'SQL, DMY'")
+			asks("1000|0|27/10/2022")
+			testkit.Exec(t, block, "reset datestyle; declare c cursor for "+join+"; declare d cursor for select a.i from a join b using (k) order by 1")
+			asks(all)
+			if got := testkit.Value(t, block, "fetch c"); got != all {
+				t.Errorf("a cursor: %s", got)
+			}
+			testkit.Exec(t, conn, "delete from b where i >= 500")
+			asks("500|0|2021-06-14")
+			if got := testkit.Value(t, block, "fetch absolute 1000 d"); got != "999" {
+				t.Errorf("a cursor's last row: %s", got)
+			}
+			testkit.Exec(t, block, "savepoint s; insert into b select i, k, d from a where i >= 500")
+			asks(all)
+			testkit.Exec(t, block, "rollback to s")
+			asks("500|0|2021-06-14")
+			testkit.Exec(t, block, "insert into b select i, k, d from a where i >= 500")
+			testkit.Exec(t, block, "commit")
+			ask(all)
+
 			// Its own changes, also those of a savepoint, and temporary tables.
 			testkit.Exec(t, conn, "begin; update b set d = d + 1")
 			ask("1000|0|2022-10-28")
@@ -81,17 +114,22 @@ func TestSideBySide(t *testing.T) {
 			ask(all)
 
 			// Locks on segments are waited for, a reader's like the session's own.
-			other := backendOf(t, c, 2, db)
-			for _, table := range []string{"a", "b"} {
+			other, n := backendOf(t, c, 2, db), 0
+			for _, table := range []string{"a", "b", "a", "b"} {
+				waiter, name := conn, "beside_"
+				if n++; n > 2 {
+					waiter, name = block, "block_"
+					testkit.Exec(t, block, "begin")
+				}
 				testkit.Exec(t, other, "begin; lock table "+table)
 				done := make(chan string, 1)
 				go func() {
 					var n int
-					err := conn.QueryRow(t.Context(), "select count(*) from a join b using (k)").Scan(&n)
+					err := waiter.QueryRow(t.Context(), "select count(*) from a join b using (k)").Scan(&n)
 					done <- fmt.Sprint(n, " ", err)
 				}()
 				testkit.Eventually(t, 20*time.Second, func() error {
-					if n := testkit.Value(t, seg0, "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'beside_"+typ+"'"); n == "0" {
+					if n := testkit.Value(t, seg0, "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = '"+name+typ+"'"); n == "0" {
 						return errors.New("nobody waits for " + table)
 					}
 					return nil
@@ -104,6 +142,10 @@ func TestSideBySide(t *testing.T) {
 				testkit.Exec(t, other, "commit")
 				if got := <-done; got != "1000 <nil>" {
 					t.Errorf("after the lock of %s: %s", table, got)
+				}
+				if waiter == block {
+					asks(all)
+					testkit.Exec(t, block, "commit")
 				}
 			}
 

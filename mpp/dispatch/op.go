@@ -113,6 +113,30 @@ func (o *op) cancelPart(m *member, conn *pgconn.PgConn, done <-chan struct{}) {
 	}
 }
 
+// putOff has the first n parts not be cancelled: their executors have nothing to do
+// until takeUp.
+func (o *op) putOff(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range o.parts[:n] {
+		o.parts[i].done = true
+	}
+}
+
+// takeUp says whether the parts that were put off can begin. When the op is being
+// ended they cannot, and are done.
+func (o *op) takeUp(n int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopping {
+		return false
+	}
+	for i := range o.parts[:n] {
+		o.parts[i].done = false
+	}
+	return true
+}
+
 // finish notes the outcome of part i. For a failure it cancels the others.
 func (o *op) finish(i int, err error) {
 	o.mu.Lock()

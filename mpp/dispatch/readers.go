@@ -41,6 +41,10 @@ func sqlState(err error) string {
 	return ""
 }
 
+// ReadersSee says whether readers see what the gang's own executors would: in a
+// transaction as long as that has written nothing and has no snapshot of its own.
+func (g *Gang) ReadersSee() bool { return !g.tx.active || !g.tx.fixed && !g.Wrote() }
+
 // besides returns the member's reader k, from 1.
 func (m *member) besides(k int) *member {
 	for len(m.beside) < k {

@@ -83,7 +83,8 @@ func readerPids(g *Gang) (pids []uint32) {
 	return pids
 }
 
-// TestReadersInTransaction has them not used there: inputs see what it has written.
+// TestReadersInTransaction has them used until the transaction has written, for its
+// inputs see that.
 func TestReadersInTransaction(t *testing.T) {
 	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
 		exec(t, g, nil, "DROP TABLE IF EXISTS rown; CREATE TABLE rown (n int, t text)")
@@ -92,7 +93,17 @@ func TestReadersInTransaction(t *testing.T) {
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
 		}
+		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 || len(readerPids(g)) != nsegs {
+			t.Errorf("before anything is written: %v, %v; %d readers", rows, err, len(readerPids(g)))
+		}
+		other := c.gang(t, g.cfg.InterconnectType)
+		exec(t, other, nil, "INSERT INTO rown VALUES (3, 'c')")
+		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"3|3"}) {
+			t.Errorf("the next statement: %v, %v", rows, err)
+		}
+		exec(t, other, nil, "TRUNCATE rown")
 		exec(t, g, nil, "INSERT INTO rown VALUES (1, 'a'), (2, 'b')")
+		g.MarkWrite(nil)
 		rows, err := c.ask(testContext(t), g, -1, slcs...)
 		if want := []string{"1|3", "2|3"}; err != nil || !slices.Equal(rows, want) {
 			t.Errorf("%v, %v", rows, err)
@@ -102,6 +113,48 @@ func TestReadersInTransaction(t *testing.T) {
 		}
 		if rows, err = c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 {
 			t.Errorf("afterwards: %v, %v", rows, err)
+		}
+	})
+}
+
+// TestReadersFailInTransaction has a reader not open its slice, which leaves the
+// transaction as it was, and fail later, which does not.
+func TestReadersFailInTransaction(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		exec(t, g, nil, "DROP TABLE IF EXISTS rheld; CREATE TABLE rheld (n int, t text); INSERT INTO rheld VALUES (1, 'a')")
+		held := []Slice{{Index: 1, SQL: "SELECT count(*) FROM " + source(2, "n int, t text")}, input(2, "SELECT n, t FROM rheld")}
+		locker := c.gang(t, g.cfg.InterconnectType)
+		if err := locker.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, locker, []int{1}, "LOCK TABLE rheld")
+		if err := g.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		if rows, err := c.ask(testContext(t), g, -1, besides(held)...); !errors.Is(err, ErrReaders) || g.Failed() {
+			t.Errorf("a lock: %v, %v; failed %t", rows, err, g.Failed())
+		}
+		if err := locker.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		cancel()
+		if rows, err := c.ask(ctx, g, -1, besides(held)...); code(err) != codeCanceled || g.Failed() {
+			t.Errorf("cancelled before: %v, %v; failed %t", rows, err, g.Failed())
+		}
+		if rows, err := c.ask(testContext(t), g, -1, besides(held)...); err != nil || !slices.Equal(rows, []string{"3", "3", "3"}) {
+			t.Errorf("afterwards: %v, %v", rows, err)
+		}
+		broken := besides(held)
+		broken[1].SQL = "SELECT n / (n - 1), t FROM rheld"
+		if rows, err := c.ask(testContext(t), g, -1, broken...); code(err) != "22012" {
+			t.Errorf("a division by zero: %v, %v", rows, err)
+		}
+		if err := g.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if rows, err := c.ask(testContext(t), g, -1, besides(held)...); err != nil || !slices.Equal(rows, []string{"3", "3", "3"}) {
+			t.Errorf("outside: %v, %v", rows, err)
 		}
 	})
 }

@@ -43,9 +43,9 @@ type Slice struct {
 	Data string
 	// Reader has another executor run the slice than the session's own, so that it
 	// runs beside the slices of those: 1 and up say which. It has a snapshot of its
-	// own, taken together with the others, and must not read temporary tables. In a
-	// transaction, which must see what it has written, it is the own one all the
-	// same. 0 for slices that Run is called for: readers are for inputs.
+	// own, taken together with the others, and must not read temporary tables. Where
+	// Gang.ReadersSee says no it is the own one all the same. 0 for slices that Run
+	// is called for: readers are for inputs.
 	Reader int
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
@@ -136,9 +136,11 @@ type runPart struct {
 // that slice; with a single slice that makes one round trip of the whole. It
 // returns when all slices are open; when another session has committed while they
 // were being opened, which the latch does not prevent for ever, it is ErrTorn and
-// nothing has run to the end; so it is with ErrReaders. A transaction of READ COMMITTED goes on after that: in
-// it nothing is started before all slices are open. The end of ctx cancels the whole Running,
-// also after Open has returned. On success the caller must call Finish.
+// nothing has run to the end; so it is with ErrReaders. A transaction of READ
+// COMMITTED goes on after that: in it nothing is started before all slices are open,
+// and the gang's own executors open theirs after the readers. The end of ctx cancels
+// the whole Running, also after Open has returned. On success the caller must call
+// Finish.
 func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run) (*Running, error) {
 	if g.busy.Load() {
 		return nil, errBusy()
@@ -194,23 +196,28 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	g.busy.Store(true)
 	r.noteReaders(true)
 	r.opened = make(chan struct{}, len(ms))
-	for _, p := range r.parts {
-		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
+	parts := r.parts
+	if g.tx.active && own < len(ms) {
+		// What a reader cannot open must not fail the transaction.
+		r.o.putOff(own)
+		r.begin(parts[own:])
+		r.await(parts[own:])
+		parts = parts[:own]
+		if !r.o.takeUp(own) {
+			parts = nil // the statement is ending, and they have heard nothing of it
+		}
 	}
+	r.begin(parts)
 	if run != nil && run.Receive != nil {
 		if err := run.Receive(r.ctx, r.Senders(run.Slice)); err != nil {
 			r.o.fail(err) // unless an executor has
 		}
 	}
-	for range r.parts {
-		select {
-		case <-r.opened:
-		case <-r.ctx.Done():
-			if err := r.end(); err != nil {
-				return nil, err
-			}
-			return nil, canceled(ctx)
+	if !r.await(parts) {
+		if err := r.end(); err != nil {
+			return nil, err
 		}
+		return nil, canceled(ctx)
 	}
 	if h.torn() {
 		if run != nil {
@@ -231,6 +238,26 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	return r, nil
 }
 
+// begin has parts open their slices.
+func (r *Running) begin(parts []*runPart) {
+	for _, p := range parts {
+		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
+	}
+}
+
+// await waits until parts have opened their slices. It is false when the statement
+// is ending.
+func (r *Running) await(parts []*runPart) bool {
+	for range parts {
+		select {
+		case <-r.opened:
+		case <-r.ctx.Done():
+			return false
+		}
+	}
+	return r.ctx.Err() == nil
+}
+
 // reads says whether a slice has inputs.
 func (r *Running) reads(slice int16) bool {
 	return slices.ContainsFunc(r.slices, func(s Slice) bool { return s.Input != nil && s.Input.To == slice })
@@ -249,7 +276,7 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			return nil, err
 		}
 		for _, m := range on {
-			if s.Reader > 0 && !r.g.tx.active {
+			if s.Reader > 0 && r.g.ReadersSee() {
 				m = m.besides(s.Reader)
 			}
 			p := byMember[m]
@@ -301,7 +328,7 @@ func (r *Running) slice(index int16) *Slice {
 func (r *Running) encode(run *Run) error {
 	begin := r.g.tx.beginSQL()
 	for i, p := range r.parts {
-		if r.g.tx.active && !p.m.begun {
+		if r.g.tx.active && p.m.reader == 0 && !p.m.begun {
 			p.begin = begin
 		}
 		if run != nil && slices.Contains(p.slices, run.Slice) {

@@ -318,6 +318,7 @@ func (s *Session) openWhole(ctx context.Context, slices []dispatch.Slice, open f
 		case s.gang.Failed() || ctx.Err() != nil:
 			return run, err
 		case errors.Is(err, dispatch.ErrReaders):
+			s.txn.noReaders = s.gang.InTransaction()
 			for i := range slices {
 				slices[i].Reader = 0
 			}

@@ -199,12 +199,12 @@ func readers(segments int) int {
 }
 
 // besides are slices that read, as dispatched, of which those that send many rows to
-// others are run by readers, for others take these as they come. A transaction sees
-// what it has written; and what EXPLAIN ANALYZE tells of a slice is what that takes
+// others are run by readers, for others take these as they come, where readers see
+// what the session would. What EXPLAIN ANALYZE tells of a slice is what that takes
 // without others beside it.
 func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	ds := s.dispatched(slices, params)
-	if s.analyzing() == nil && !s.gang.InTransaction() {
+	if s.analyzing() == nil && s.gang.ReadersSee() && !s.txn.noReaders {
 		byReaders(slices, ds, readers(s.numSegments()))
 	}
 	return ds

@@ -26,6 +26,8 @@ type txn struct {
 	ddl bool
 	// leave, if not nil, lets go of the line that the session is in.
 	leave func()
+	// noReaders: a statement of it had to do without them, and so do those after it.
+	noReaders bool
 	// functions: functions of the user's have run, which may have opened
 	// cursors.
 	functions bool
