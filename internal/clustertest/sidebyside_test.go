@@ -110,7 +110,11 @@ func TestSideBySide(t *testing.T) {
 			ask("1000|0|2022-10-28")
 			testkit.Exec(t, conn, "rollback; create temp table b (i int, k int, d date) distributed by (i); insert into b select i, k, d + 2 from public.b; analyze b")
 			ask("1000|0|2022-10-29")
-			testkit.Exec(t, conn, "drop table b")
+			testkit.Exec(t, conn, "create temp table many (i int) distributed by (i); insert into many select generate_series(1, 60000); analyze many")
+			if got := testkit.Value(t, conn, "select count(*), sum(i) from (select i from many where random() < 2 limit 1000000) x"); got != "60000|1800030000" {
+				t.Errorf("all rows of a temporary table: %s", got)
+			}
+			testkit.Exec(t, conn, "drop table b; drop table many")
 			ask(all)
 
 			// Locks on segments are waited for, a reader's like the session's own.

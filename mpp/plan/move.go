@@ -257,7 +257,10 @@ func (p *planner) all() []Slice {
 		out = append(out, in.Slice)
 	}
 	if p.temp {
-		return out // no other session can read a temporary table
+		for i := range out {
+			out[i].Temp = true
+		}
+		return out
 	}
 	for i, in := range p.inputs {
 		from := &out[len(p.slices)+i]

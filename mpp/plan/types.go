@@ -218,6 +218,9 @@ type Slice struct {
 	// Large says that To's InPortions, or TopInPortions, reads this slice's rows in
 	// portions.
 	Large bool
+	// Temp says that some slice of the statement reads temporary tables, which no other
+	// session can: the slices are for the session's own executors.
+	Temp bool
 	// Segments are the content ids that run it, nil for all.
 	Segments []int
 	// Columns are the result columns; nil in a Gather, whose columns are

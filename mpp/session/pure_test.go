@@ -393,6 +393,7 @@ func TestByReaders(t *testing.T) {
 	for range 3 {
 		slices = append(slices, plan.Slice{SQL: "many", Large: true})
 	}
+	slices = append(slices, plan.Slice{SQL: "temporary", Large: true, Temp: true})
 	ds := make([]dispatch.Slice, len(slices))
 	for i := range slices {
 		ds[i].SQL = slices[i].SQL
@@ -402,7 +403,7 @@ func TestByReaders(t *testing.T) {
 	for _, d := range ds {
 		got += fmt.Sprintf("%s %d, ", d.SQL, d.Reader)
 	}
-	if want := "top in portions 0, few 0, chain in portions 1, many 2, many 3, many 1, "; got != want {
+	if want := "top in portions 0, few 0, chain in portions 1, many 2, many 3, many 1, temporary 0, "; got != want {
 		t.Errorf("got %s", got)
 	}
 }

@@ -216,7 +216,7 @@ func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
 		if slices[i].InPortions != "" {
 			ds[i].SQL = slices[i].InPortions
 		}
-		if slices[i].Large {
+		if slices[i].Large && !slices[i].Temp {
 			ds[i].Reader = 1 + n%most
 			n++
 		}
