@@ -101,6 +101,24 @@ func TestSideBySide(t *testing.T) {
 			testkit.Exec(t, block, "commit")
 			ask(all)
 
+			// Rows that segments insert into other segments: alone, in a block that has
+			// written something, and in a table that is made of them.
+			sender := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=sender_"+typ)
+			testkit.Exec(t, sender, "create table s1 (k int, i int) distributed by (k); create table s2 (k int, i int) distributed by (k)")
+			for i, sql := range []string{"insert into s1 select k, i from a", "begin; insert into s1 select k, i + 1000 from a",
+				"create table s3 as select k, i from s1 distributed by (k)", "create table s4 as select k, i from s3 where i < 1000 distributed by (i)"} {
+				testkit.Exec(t, sender, sql)
+				if got := executors(sender); i == 0 && got < "2" {
+					t.Errorf("%s: %s executors on seg0", sql, got)
+				}
+			}
+			testkit.Exec(t, sender, "savepoint s; insert into s2 select i, k from s3; commit")
+			const sums = "select (select count(*) || ' ' || sum(i) || ' ' || count(distinct k) from s1), (select count(*) || ' ' || sum(i) from s2), (select count(*) || ' ' || sum(i) from s4)"
+			if got, want := testkit.Value(t, conn, sums), "2000 1999000 1000|2000 999000|1000 499500"; got != want {
+				t.Errorf("inserted: %s, want %s", got, want)
+			}
+			testkit.Exec(t, sender, "drop table s1; drop table s2; drop table s3; drop table s4")
+
 			// Its own changes, also those of a savepoint, and temporary tables.
 			testkit.Exec(t, conn, "begin; update b set d = d + 1")
 			ask("1000|0|2022-10-28")

@@ -41,7 +41,7 @@ func sqlState(err error) string {
 	return ""
 }
 
-// ReadersSee says whether readers see what the gang's own executors would: in a
+// ReadersSee says whether readers see all that the gang's own executors would: in a
 // transaction as long as that has written nothing and has no snapshot of its own.
 func (g *Gang) ReadersSee() bool { return !g.tx.active || !g.tx.fixed && !g.Wrote() }
 

@@ -84,14 +84,19 @@ func readerPids(g *Gang) (pids []uint32) {
 }
 
 // TestReadersInTransaction has them used until the transaction has written, for its
-// inputs see that.
+// inputs see that, and not with a snapshot of the transaction's own.
 func TestReadersInTransaction(t *testing.T) {
 	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
 		exec(t, g, nil, "DROP TABLE IF EXISTS rown; CREATE TABLE rown (n int, t text)")
 		slcs := besides([]Slice{{Index: 1, SQL: "SELECT n, count(*) FROM " + portions(2, "n int, t text") + " GROUP BY n"},
 			input(2, "SELECT n, t FROM rown", execute.Key{Column: 0, OID: 23})})
+		own := slices.Clone(slcs)
+		own[1].Reader = 0
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
+		}
+		if !g.ReadersSee() {
+			t.Error("readers do not see what there is")
 		}
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 || len(readerPids(g)) != nsegs {
 			t.Errorf("before anything is written: %v, %v; %d readers", rows, err, len(readerPids(g)))
@@ -103,8 +108,10 @@ func TestReadersInTransaction(t *testing.T) {
 		}
 		exec(t, other, nil, "TRUNCATE rown")
 		exec(t, g, nil, "INSERT INTO rown VALUES (1, 'a'), (2, 'b')")
-		g.MarkWrite(nil)
-		rows, err := c.ask(testContext(t), g, -1, slcs...)
+		if g.MarkWrite(nil); g.ReadersSee() {
+			t.Error("readers see what the transaction has written")
+		}
+		rows, err := c.ask(testContext(t), g, -1, own...)
 		if want := []string{"1|3", "2|3"}; err != nil || !slices.Equal(rows, want) {
 			t.Errorf("%v, %v", rows, err)
 		}
@@ -113,6 +120,15 @@ func TestReadersInTransaction(t *testing.T) {
 		}
 		if rows, err = c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 {
 			t.Errorf("afterwards: %v, %v", rows, err)
+		}
+		if err := g.Begin(testContext(t), "ISOLATION LEVEL REPEATABLE READ"); err != nil {
+			t.Fatal(err)
+		}
+		if rows, err = c.ask(testContext(t), g, -1, slcs...); g.ReadersSee() || code(err) != "XX000" {
+			t.Errorf("with a snapshot of the transaction's own: %v, %v", rows, err)
+		}
+		if err := g.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

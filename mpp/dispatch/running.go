@@ -43,9 +43,9 @@ type Slice struct {
 	Data string
 	// Reader has another executor run the slice than the session's own, so that it
 	// runs beside the slices of those: 1 and up say which. It has a snapshot of its
-	// own, taken together with the others, and must not read temporary tables. Where
-	// Gang.ReadersSee says no it is the own one all the same. 0 for slices that Run
-	// is called for: readers are for inputs.
+	// own, taken together with the others, and must not read temporary tables nor what
+	// the transaction has written; see Gang.ReadersSee. 0 for slices that Run is called
+	// for: readers are for inputs.
 	Reader int
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
@@ -276,7 +276,11 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 			return nil, err
 		}
 		for _, m := range on {
-			if s.Reader > 0 && r.g.ReadersSee() {
+			switch {
+			case s.Reader == 0:
+			case r.g.tx.fixed:
+				return nil, newError("XX000", "a reader does not have the transaction's snapshot", nil)
+			default:
 				m = m.besides(s.Reader)
 			}
 			p := byMember[m]

@@ -121,6 +121,7 @@ func (in *Insertion) move(rows *pg.Node, target *Relation, columns []int, cat Ca
 			from.Keys = append(from.Keys, at)
 		}
 	}
+	from.Large = into.Rows >= portionRows
 	into.SQL = "SELECT " + strings.Join(list, ", ") + " FROM " + recvText(&Slice{Token: from.Token, Rows: into.Rows}, topAlias, cols)
 	in.Slices = []Slice{into, from}
 	for _, s := range in.Query.Slices[1:] {

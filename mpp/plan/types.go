@@ -216,7 +216,7 @@ type Slice struct {
 	// time, in other sessions. "": that does not pay, or cannot be.
 	InPortions string
 	// Large says that To's InPortions, or TopInPortions, reads this slice's rows in
-	// portions.
+	// portions, or that there are as many for an Insertion that is Moved.
 	Large bool
 	// Temp says that some slice of the statement reads temporary tables, which no other
 	// session can: the slices are for the session's own executors.

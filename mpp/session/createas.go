@@ -47,6 +47,7 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 		}
 	}
 	s.txn.ddl = true
+	readers := s.gang.ReadersSee() // the query does not read the table that it makes
 	// The definition comes from the query as the local server describes it.
 	text, _, q, err := s.topOf(st.Query, req.types)
 	if err != nil {
@@ -124,6 +125,7 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	}
 	var n int64
 	if in != nil {
+		in.readers = readers
 		n, _, err = s.insertPlaced(req, in, source)
 	} else {
 		if a := s.analyzing(); a != nil {

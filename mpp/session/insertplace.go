@@ -29,6 +29,7 @@ type segmentInsert struct {
 	slices     []plan.Slice
 	moved      bool // see plan.Insertion
 	replicated bool
+	readers    bool // see what the slices read, whatever the transaction has written
 }
 
 // insert is the slice that writes.
@@ -90,9 +91,7 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 				return nil, "", err
 			}
 		}
-		if !s.gang.Fixed() && !s.alone() {
-			// Snapshots that do not fit together could not be taken again once slices
-			// have started: the block would fail with 40001.
+		if !in.moved && !s.gang.Fixed() && !s.alone() {
 			return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
 		}
 	}
@@ -123,7 +122,11 @@ func (s *Session) segmentInsert(r *relation, p *plan.Insertion) (in *segmentInse
 	if in.moved {
 		first.SQL = w.copySQL() // of binary rows takes half as long as an INSERT
 	} else {
-		first.SQL = strings.Replace(template, "VALUES ('"+rowsMark+"')", first.SQL, 1)
+		insert := func(rows string) string { return strings.Replace(template, "VALUES ('"+rowsMark+"')", rows, 1) }
+		if first.InPortions != "" {
+			first.InPortions = insert(first.InPortions)
+		}
+		first.SQL = insert(first.SQL)
 	}
 	in.slices = append(in.slices, first)
 	return in, "", nil
@@ -214,7 +217,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return 0, false, err
 	}
-	begun := s.gang.InTransaction()
+	in.readers = in.readers || s.gang.ReadersSee()
 	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
 		return 0, false, err
 	}
@@ -225,17 +228,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 	var res []dispatch.Result
 	note := s.segmentsWrite("Insert", w.SQL)
 	if len(in.slices) > 1 {
-		for range tornTries {
-			res, err = s.insertSent(req, in)
-			if !errors.Is(err, dispatch.ErrTorn) || begun || req.ctx.Err() != nil {
-				break
-			}
-			// Nothing is there of it, and nothing was there before.
-			s.abortGang()
-			if merr := s.markWrite(req.ctx, in.r, w.Segments); merr != nil {
-				return 0, false, merr
-			}
-		}
+		res, err = s.insertSent(req, in)
 	} else if params := pick(req.params, w.Params); len(params) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
@@ -272,7 +265,7 @@ func (s *Session) copiedThere() {
 
 // insertSent runs an INSERT of rows that segments send to each other.
 func (s *Session) insertSent(req *request, in *segmentInsert) ([]dispatch.Result, error) {
-	ds := s.dispatched(in.slices, req.params)
+	ds := s.besidesIf(in.readers && !s.gang.Fixed(), in.slices, req.params)
 	w := &ds[len(ds)-1]
 	w.Writes, w.Count = true, false
 	if in.moved {
@@ -287,8 +280,10 @@ func (s *Session) insertSent(req *request, in *segmentInsert) ([]dispatch.Result
 		a.moved, a.copies = in.slices, in.moved
 		a.expect(in.slices[:len(in.slices)-1])
 	}
-	s.command++
-	run, err := s.gang.Open(req.ctx, s.command, ds, &dispatch.Run{Slice: w.Index})
+	run, err := s.openWhole(req.ctx, ds, func() (*dispatch.Running, error) {
+		s.command++
+		return s.gang.Open(req.ctx, s.command, ds, &dispatch.Run{Slice: w.Index})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +323,7 @@ func withOf(st *pg.InsertStmt) (*pg.Node, error) {
 }
 
 // beginToInsert begins the transaction of an INSERT that is to be analyzed, if
-// segments are to run it: in a transaction of READ COMMITTED they would not.
+// segments run it that would not in a transaction of READ COMMITTED.
 func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 	for range tornTries {
 		r, err := s.relation(st.Relation.Schemaname, st.Relation.Relname)
@@ -343,7 +338,7 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 			return err
 		}
 		in, _, err := s.planPlaced(req, r, st, source)
-		if err != nil || in == nil || !in.moved && !in.needsSteady(s) {
+		if err != nil || in == nil || !in.needsSteady(s) {
 			return err
 		}
 		if _, err := s.beginSteady(req.ctx, source, r); !errors.Is(err, errOutdated) {

@@ -203,8 +203,13 @@ func readers(segments int) int {
 // what the session would. What EXPLAIN ANALYZE tells of a slice is what that takes
 // without others beside it.
 func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
+	return s.besidesIf(s.gang.ReadersSee(), slices, params)
+}
+
+// besidesIf is besides for slices that readers see the rows of, or do not.
+func (s *Session) besidesIf(see bool, slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	ds := s.dispatched(slices, params)
-	if s.analyzing() == nil && s.gang.ReadersSee() && !s.txn.noReaders {
+	if see && s.analyzing() == nil && !s.txn.noReaders {
 		byReaders(slices, ds, readers(s.numSegments()))
 	}
 	return ds
