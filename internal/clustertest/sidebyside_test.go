@@ -3,6 +3,7 @@ package clustertest
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -183,5 +184,57 @@ func TestSideBySide(t *testing.T) {
 			testkit.Exec(t, conn, "reset statement_timeout; drop owned by reads_"+typ+"; drop role reads_"+typ)
 			ask(all)
 		})
+	}
+}
+
+// TestLimitStopsInBlock has the coordinator need a few rows of many, in a block that
+// has written and in one that has not: the segments are stopped, and the block goes
+// on.
+func TestLimitStopsInBlock(t *testing.T) {
+	c := beside(t)
+	db := c.Database(t)
+	setup := c.Connect(t, db)
+	testkit.Exec(t, setup, "create table wide (i int, t text) distributed by (i); create table done (i int) distributed by (i);"+
+		"insert into wide select g, repeat('x', 300) from generate_series(1, 240000) g; analyze wide")
+	seg0 := backendOf(t, c, 2, db)
+	number := func(sql string) int {
+		t.Helper()
+		n, err := strconv.Atoi(testkit.Value(t, seg0, sql))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const scanned = "select seq_tup_read from pg_stat_user_tables where relname = 'wide'"
+	rows := number("select reltuples::int from pg_class where relname = 'wide'")
+	for _, typ := range interconnectTypes {
+		for _, level := range []string{"read committed", "repeatable read"} {
+			for _, before := range []string{"", "insert into done values (1), (2), (3), (4)"} {
+				t.Run(fmt.Sprintf("%s/%s/%t", typ, level, before != ""), func(t *testing.T) {
+					was := number(scanned)
+					conn := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=limited")
+					testkit.Exec(t, conn, "begin isolation level "+level+"; "+before)
+					for range 2 {
+						if got := testkit.Value(t, conn, "select count(*), max(length(t)) from (select t from wide where random() < 2 limit 3) x"); got != "3|300" {
+							t.Errorf("got %s", got)
+						}
+					}
+					testkit.Exec(t, conn, "insert into done values (5); commit")
+					testkit.Close(conn) // its servers tell what they have read when they end
+					testkit.Eventually(t, 20*time.Second, func() error {
+						if n := number("select count(*) from pg_stat_activity where application_name = 'limited'"); n > 0 {
+							return fmt.Errorf("%d of its servers are there still", n)
+						}
+						return nil
+					})
+					if n := number(scanned) - was; n == 0 || n > rows*3/2 { // sockets hold some
+						t.Errorf("seg0 has read %d of its %d rows twice for 3", n, rows)
+					}
+				})
+			}
+		}
+	}
+	if got := testkit.Value(t, setup, "select count(*), sum(i) from done"); got != "36|120" {
+		t.Errorf("the blocks have written %s", got)
 	}
 }

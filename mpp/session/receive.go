@@ -36,6 +36,9 @@ type reception struct {
 	slice int16
 	rcv   motion.Receiver // nil until it is open
 	from  int             // how many senders it has
+	// enough, if not nil, ends when nobody needs more rows: the senders are stopped
+	// then, and not cancelled.
+	enough context.Context
 }
 
 func (s *Session) reception(cmd uint32, slice int16) (*reception, error) {
@@ -68,12 +71,24 @@ func (r *reception) abort() {
 	}
 }
 
+// stop ends it when no more rows are needed. What a sender has begun it makes.
+func (r *reception) stop(run *dispatch.Running) error {
+	r.rcv.Stop()
+	if err := r.rcv.Close(run.Context()); err != nil {
+		return cause(run.Context(), err)
+	}
+	return errEnough
+}
+
 // rows sinks the tuples, to the end. With an order they are merged: then it holds
 // one of each sender, and a sender that it does not wait for keeps no other from
 // sending, for each has a window of its own.
 func (r *reception) rows(run *dispatch.Running, order *merge.Merger, sink func([]byte) error) error {
 	ctx, cancel := context.WithCancelCause(run.Context())
 	defer cancel(nil)
+	if r.enough != nil {
+		defer context.AfterFunc(r.enough, func() { cancel(errEnough) })()
+	}
 	if r.rcv == nil {
 		if err := r.open(ctx, run.Senders(r.slice)); err != nil {
 			err = cause(ctx, err)
@@ -96,6 +111,9 @@ func (r *reception) rows(run *dispatch.Running, order *merge.Merger, sink func([
 		if err == io.EOF {
 			break
 		}
+		if err != nil && context.Cause(ctx) == errEnough {
+			return r.stop(run)
+		}
 		if err != nil {
 			if f, ok := r.rcv.(interface{ Failure() error }); ok && bare(err) {
 				// An executor may have noticed what has failed here, and reported
@@ -112,6 +130,9 @@ func (r *reception) rows(run *dispatch.Running, order *merge.Merger, sink func([
 		}
 		p.step()
 		if err = sink(row); err != nil {
+			if r.enough != nil && errors.Is(err, errEnough) {
+				return r.stop(run)
+			}
 			err = cause(ctx, err)
 			r.rcv.Abort()
 			run.Cancel()

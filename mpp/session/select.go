@@ -269,10 +269,9 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 }
 
 // topNow is the statement that the coordinator's server runs when the sources are
-// open. In a transaction block it reads them whole: a slice that is broken off would
-// break off the transaction.
+// open.
 func (s *Session) topNow(q *plan.Query) string {
-	if q.TopInPortions == "" || s.analyzing() != nil || s.gang.InTransaction() {
+	if q.TopInPortions == "" || s.analyzing() != nil {
 		return q.Top
 	}
 	return q.TopInPortions

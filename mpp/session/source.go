@@ -19,10 +19,11 @@ import (
 // sources. They run when the server asks for them; those it has not asked for
 // when the gang is needed for something else are spooled to a file.
 type sources struct {
-	s    *Session
-	cmd  uint32
-	list []*source
-	err  error // first failure of a slice
+	s       *Session
+	cmd     uint32
+	list    []*source
+	err     error // first failure of a slice
+	inBlock bool  // of the client's or of a statement's: to cancel slices would fail it
 
 	mu  sync.Mutex        // held while a slice is started, which needs run
 	run *dispatch.Running // nil when it is finished; the session's own
@@ -64,6 +65,8 @@ type source struct {
 type pump struct {
 	queue *rowsource.Queue
 	wg    sync.WaitGroup
+	asked context.Context // ends when nobody asks any more
+	unask func()
 
 	mu       sync.Mutex
 	started  bool
@@ -103,6 +106,7 @@ func (p *pump) end() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
+	p.unask()
 	p.queue.Fail(errEnough)
 	return p.started && !p.finished
 }
@@ -117,10 +121,16 @@ func (p *pump) enough() bool {
 	return p.ended
 }
 
-// close frees the queue of a pump that has been ended.
-func (p *pump) close() {
+// wait returns when a pump that has been ended is at work no longer.
+func (p *pump) wait() {
 	if p != nil {
 		p.wg.Wait()
+	}
+}
+
+// close frees the queue of a pump that has been ended.
+func (p *pump) close() {
+	if p.wait(); p != nil {
 		p.queue.Close()
 	}
 }
@@ -149,6 +159,7 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, err
 	}
+	set.inBlock = s.gang.InTransaction()
 	ds := s.besides(slices, params)
 	run, err := s.openWhole(ctx, ds, func() (*dispatch.Running, error) {
 		s.command++
@@ -269,6 +280,7 @@ func (src *source) publish() {
 	from := rowsource.Source{Columns: max(len(src.slice.Columns), 1), Styles: func() map[string]string { return styles }, Rows: src.serve}
 	if src.slice.Large {
 		src.pump = &pump{queue: rowsource.NewQueue(src.set.s.srv.queues)}
+		src.pump.asked, src.pump.unask = context.WithCancel(context.Background())
 		from.Queue, from.Fill = src.pump.queue, src.fill
 	}
 	src.set.s.srv.rows.Add(src.slice.Token, from)
@@ -302,6 +314,9 @@ func (src *source) gather(sink func([]byte) error) error {
 	end, err := set.s.reception(set.cmd, src.index)
 	var run *dispatch.Running
 	if err == nil {
+		if src.pump != nil && set.inBlock {
+			end.enough = src.pump.asked
+		}
 		run, err = set.start(end)
 	}
 	switch {
@@ -382,15 +397,23 @@ func (set *sources) abandon() {
 	}
 }
 
-// close ends the slices and forgets the tokens. It returns why a slice failed.
+// close ends the slices and forgets the tokens. It returns why a slice failed. In a
+// block slices that nobody reads any more are stopped, unless it has failed.
 func (set *sources) close() error {
+	s := set.s
 	for _, src := range set.list {
-		set.s.srv.rows.Remove(src.slice.Token)
+		s.srv.rows.Remove(src.slice.Token)
 	}
 	if set.run != nil {
+		stops := set.inBlock && s.link.broken == nil && s.link.status != 'E'
 		for _, src := range set.list {
-			if working := src.pump.end(); working || !src.taken.Load() || set.s.link.broken != nil {
+			if working := src.pump.end(); !stops && (working || !src.taken.Load() || s.link.broken != nil) {
 				set.run.Cancel()
+			}
+		}
+		for _, src := range set.list {
+			if stops {
+				src.pump.wait()
 			}
 		}
 	}
@@ -406,8 +429,11 @@ func (set *sources) close() error {
 		src.mu.Unlock()
 	}
 	if set.err != nil {
-		set.s.rowsConnected = false // whatever the local server has made of it
+		s.rowsConnected = false // whatever the local server has made of it
 		return betterError(set.err, err)
+	}
+	if s.gang.Failed() {
+		return err // what was stopped has failed before it was
 	}
 	return nil
 }
