@@ -343,6 +343,7 @@ func TestInsertSelectSeesWhole(t *testing.T) {
 					}
 				})
 			}
+			lookLarge(t, c, db)
 			torn := 0
 			for run := range 60 {
 				for range 3 { // so that something moves
@@ -353,11 +354,13 @@ func TestInsertSelectSeesWhole(t *testing.T) {
 					}
 				}
 				sql := fmt.Sprintf("insert into copy select id, amount, %d from account", run)
-				switch run % 4 {
+				switch run % 5 {
 				case 1:
 					sql = fmt.Sprintf("create table made%d as select id, amount, %[1]d as run from account distributed by (id); insert into copy select * from made%[1]d", run)
 				case 2:
 					sql = "begin; " + sql + "; commit"
+				case 4:
+					sql = fmt.Sprintf("insert into copy select a.id, b.amount, %d from account a join account b on b.id = 61 - a.id", run)
 				case 3:
 					sql = fmt.Sprintf("insert into copy select id + 100000, amount, %d from account", run)
 				}

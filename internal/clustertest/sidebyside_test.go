@@ -114,8 +114,13 @@ func TestSideBySide(t *testing.T) {
 				}
 			}
 			testkit.Exec(t, sender, "savepoint s; insert into s2 select i, k from s3; commit")
+			joiner := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=joiner_"+typ)
+			testkit.Exec(t, joiner, "insert into s2 select a.i, b.k from a join b using (k)")
+			if got := executors(joiner); got < "2" {
+				t.Errorf("rows of a join are inserted by %s executors on seg0", got)
+			}
 			const sums = "select (select count(*) || ' ' || sum(i) || ' ' || count(distinct k) from s1), (select count(*) || ' ' || sum(i) from s2), (select count(*) || ' ' || sum(i) from s4)"
-			if got, want := testkit.Value(t, conn, sums), "2000 1999000 1000|2000 999000|1000 499500"; got != want {
+			if got, want := testkit.Value(t, conn, sums), "2000 1999000 1000|3000 1498500|1000 499500"; got != want {
 				t.Errorf("inserted: %s, want %s", got, want)
 			}
 			testkit.Exec(t, sender, "drop table s1; drop table s2; drop table s3; drop table s4")

@@ -128,7 +128,7 @@ func (o *op) putOff(n int) {
 func (o *op) takeUp(n int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.stopping {
+	if o.stopping || o.ctx.Err() != nil {
 		return false
 	}
 	for i := range o.parts[:n] {

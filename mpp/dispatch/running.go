@@ -226,6 +226,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 		if err := r.end(); err != nil && run == nil {
 			return nil, err
 		}
+		g.tx.torn = g.tx.opens
 		return nil, errTorn()
 	}
 	if later != nil {

@@ -14,6 +14,10 @@ type txn struct {
 	modes  string
 	// fixed: its snapshots are taken, on all segments, for good.
 	fixed bool
+	// opens: they are taken for good by what it opens first.
+	opens bool
+	// torn: that has not fit together.
+	torn bool
 }
 
 // beginSQL starts the transaction on a segment.
@@ -62,6 +66,32 @@ func (g *Gang) Begin(ctx context.Context, modes string) error { return g.BeginLo
 // transactions that lock the same wait there for each other and not crosswise.
 // An error that is ErrTorn says that it may be tried again.
 func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
+	if err := g.lock(ctx, modes, lock); err != nil {
+		return err
+	}
+	up := strings.ToUpper(modes)
+	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
+		if err := g.snapshot(ctx); err != nil {
+			// Snapshots of some segments alone must not be used for anything.
+			g.rollback(ctx)
+			return err
+		}
+		g.tx.fixed = true
+	}
+	return nil
+}
+
+// BeginToOpen is BeginLocked for a transaction of one statement, which Open opens:
+// that takes the snapshots, which readers can have then as well. When it is ErrTorn
+// the transaction has failed.
+func (g *Gang) BeginToOpen(ctx context.Context, modes, lock string) error {
+	err := g.lock(ctx, modes, lock)
+	g.tx.opens = err == nil
+	return err
+}
+
+// lock begins a transaction and runs lock, which may be empty.
+func (g *Gang) lock(ctx context.Context, modes, lock string) error {
 	if err := g.newTx(modes); err != nil {
 		return err
 	}
@@ -72,15 +102,6 @@ func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 				return err
 			}
 		}
-	}
-	up := strings.ToUpper(modes)
-	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
-		if err := g.snapshot(ctx); err != nil {
-			// Snapshots of some segments alone must not be used for anything.
-			g.rollback(ctx)
-			return err
-		}
-		g.tx.fixed = true
 	}
 	return nil
 }
@@ -215,8 +236,8 @@ func (g *Gang) Wrote() bool {
 }
 
 // Failed says whether some segment's part of the transaction is aborted or
-// lost, so that it cannot be committed.
-func (g *Gang) Failed() bool { return g.failed() != nil }
+// lost, so that it cannot be committed, or its snapshots are torn.
+func (g *Gang) Failed() bool { return g.tx.torn || g.failed() != nil }
 
 func (g *Gang) failed() *member {
 	for _, m := range g.members {

@@ -500,7 +500,14 @@ func TestLatchDoesNotDeadlock(t *testing.T) {
 // waiting and another transaction commits: they are opened again, and the
 // transaction is as it was.
 func TestTornInBlock(t *testing.T) {
+	for _, level := range []string{"READ COMMITTED", "REPEATABLE READ"} {
+		t.Run(level, func(t *testing.T) { tornInBlock(t, level) })
+	}
+}
+
+func tornInBlock(t *testing.T, level string) {
 	c := newCluster(t, Params{})
+	fixed := level != "READ COMMITTED"
 	c.table("txtorn")
 	c.table("txbeside")
 	locker := c.gang()
@@ -509,10 +516,16 @@ func TestTornInBlock(t *testing.T) {
 	}
 	exec(t, locker, []int{0}, "LOCK TABLE txtorn IN ACCESS EXCLUSIVE MODE")
 	g := c.gang()
-	if err := g.Begin(testContext(t), ""); err != nil {
+	begin := g.BeginToOpen
+	if !fixed {
+		begin = g.BeginLocked
+	}
+	if err := begin(testContext(t), "ISOLATION LEVEL "+level, "LOCK TABLE txbeside IN ROW EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, g, nil, "INSERT INTO txbeside VALUES (2)")
+	if !fixed {
+		exec(t, g, nil, "INSERT INTO txbeside VALUES (2)")
+	}
 	slice := []Slice{{Index: 1, SQL: "SELECT a FROM txtorn"}}
 	opened := make(chan error)
 	go func() {
@@ -535,8 +548,16 @@ func TestTornInBlock(t *testing.T) {
 	if err := <-opened; !errors.Is(err, ErrTorn) {
 		t.Fatalf("the slices are open: %v", err)
 	}
-	if g.Failed() {
-		t.Fatal("the transaction has failed")
+	if g.Failed() != fixed {
+		t.Fatalf("the transaction has failed: %t", g.Failed())
+	}
+	if fixed {
+		if err := g.Rollback(testContext(t)); err != nil || g.Failed() {
+			t.Fatal(err, g.Failed())
+		}
+		if err := begin(testContext(t), "ISOLATION LEVEL "+level, ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r, err := g.Open(testContext(t), c.command(), slice, nil)
 	if err != nil {
@@ -544,6 +565,9 @@ func TestTornInBlock(t *testing.T) {
 	}
 	if err := r.Finish(testContext(t)); err != nil {
 		t.Fatal(err)
+	}
+	if fixed {
+		exec(t, g, nil, "INSERT INTO txbeside VALUES (2)")
 	}
 	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
 		t.Fatal(err)

@@ -84,14 +84,14 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 	if in, why, err = s.segmentInsert(r, p); in == nil || err != nil {
 		return nil, why, err
 	}
-	if in.moved || in.needsSteady(s) {
+	if in.needsSteady(s) {
 		if s.link.status == 'T' && !s.gang.InTransaction() {
 			// How isolated the block is shows when it begins there.
 			if err := s.beforeDispatch(req.ctx); err != nil {
 				return nil, "", err
 			}
 		}
-		if !in.moved && !s.gang.Fixed() && !s.alone() {
+		if !s.gang.Fixed() && !s.alone() {
 			return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
 		}
 	}
@@ -175,8 +175,8 @@ func (s *Session) steadyIsolation() (level string, wanted bool) {
 // taken when nobody can change what node reads or r by DDL any more. It must be
 // the statement's own, see alone. ok is false where the user may not lock all of
 // that, for he has rights on some columns only. errOutdated: the plan may be
-// wrong. There is no transaction then.
-func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (ok bool, err error) {
+// wrong. There is no transaction then. begin is what begins it.
+func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation, begin func(ctx context.Context, modes, locks string) error) (ok bool, err error) {
 	locks, err := s.steadyLocks(node, r)
 	if err != nil {
 		return false, err
@@ -186,7 +186,7 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (
 	}
 	level, _ := s.steadyIsolation()
 	for range tornTries {
-		if err = s.gang.BeginLocked(ctx, "ISOLATION LEVEL "+level, strings.Join(locks, "; ")); !errors.Is(err, dispatch.ErrTorn) || ctx.Err() != nil {
+		if err = begin(ctx, "ISOLATION LEVEL "+level, strings.Join(locks, "; ")); !errors.Is(err, dispatch.ErrTorn) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -206,20 +206,37 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation) (
 // insertPlaced has the segments insert rows of their own. done is false when the
 // rows have to come to the coordinator after all.
 func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node) (n int64, done bool, err error) {
-	if in.needsSteady(s) && !s.gang.Fixed() {
-		if ok, err := s.beginSteady(req.ctx, source, in.r); !ok || err != nil {
-			return 0, false, err
-		}
+	steady := in.needsSteady(s) && !s.gang.Fixed()
+	begin := s.gang.BeginLocked
+	if len(in.slices) > 1 {
+		begin = s.gang.BeginToOpen
 	}
+	for range tornTries {
+		if steady {
+			if ok, err := s.beginSteady(req.ctx, source, in.r, begin); !ok || err != nil {
+				return 0, false, err
+			}
+		}
+		n, err = s.insertOnce(req, in)
+		if !steady || !errors.Is(err, dispatch.ErrTorn) || req.ctx.Err() != nil {
+			break
+		}
+		s.abortGang() // nothing was there before
+	}
+	return n, err == nil, err
+}
+
+// insertOnce is insertPlaced in a transaction, if it needs one that is begun.
+func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err error) {
 	if err := s.beginWrite(); err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	if err := s.beforeDispatch(req.ctx); err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	in.readers = in.readers || s.gang.ReadersSee()
+	readers := in.readers || s.gang.ReadersSee()
 	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	if a := s.analyzing(); a != nil {
 		a.op, a.r = "Insert", in.r
@@ -228,7 +245,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 	var res []dispatch.Result
 	note := s.segmentsWrite("Insert", w.SQL)
 	if len(in.slices) > 1 {
-		res, err = s.insertSent(req, in)
+		res, err = s.insertSent(req, in, readers && !s.gang.Fixed())
 	} else if params := pick(req.params, w.Params); len(params) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
@@ -238,7 +255,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 		s.copiedThere()
 	}
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	for i, r := range res {
 		if in.replicated && i > 0 {
@@ -246,7 +263,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 		}
 		n += r.Tag.RowsAffected()
 	}
-	return n, true, nil
+	return n, nil
 }
 
 // copiedThere notes, for EXPLAIN ANALYZE, that what segments have written has come
@@ -263,9 +280,10 @@ func (s *Session) copiedThere() {
 	}
 }
 
-// insertSent runs an INSERT of rows that segments send to each other.
-func (s *Session) insertSent(req *request, in *segmentInsert) ([]dispatch.Result, error) {
-	ds := s.besidesIf(in.readers && !s.gang.Fixed(), in.slices, req.params)
+// insertSent runs an INSERT for which segments send rows to each other, by readers if
+// these see them.
+func (s *Session) insertSent(req *request, in *segmentInsert, readers bool) ([]dispatch.Result, error) {
+	ds := s.besidesIf(readers, in.slices, req.params)
 	w := &ds[len(ds)-1]
 	w.Writes, w.Count = true, false
 	if in.moved {
@@ -341,7 +359,7 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 		if err != nil || in == nil || !in.needsSteady(s) {
 			return err
 		}
-		if _, err := s.beginSteady(req.ctx, source, r); !errors.Is(err, errOutdated) {
+		if _, err := s.beginSteady(req.ctx, source, r, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()
@@ -363,7 +381,7 @@ func (s *Session) beginToCreate(req *request, st *pg.CreateTableAsStmt) error {
 		if err != nil || q.Kind != plan.Gather || len(q.Slices) > 1 {
 			return err
 		}
-		if _, err := s.beginSteady(req.ctx, st.Query, nil); !errors.Is(err, errOutdated) {
+		if _, err := s.beginSteady(req.ctx, st.Query, nil, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()
