@@ -175,6 +175,26 @@ func TestCancelEverywhere(t *testing.T) {
 	}
 }
 
+// TestCursorsTime has a client think for longer than statement_timeout between the
+// statements of a cursor, which is not their time.
+func TestCursorsTime(t *testing.T) {
+	_, _, conn := driverTable(t)
+	const cursor = "declare c cursor for select x.id from d x join d y on x.id = y.id + 1 where random() < 2 order by 1"
+	for _, level := range []string{"read committed", "repeatable read"} {
+		testkit.Exec(t, conn, "begin isolation level "+level+"; set local statement_timeout = '500ms'; "+cursor)
+		for _, want := range []string{"2", "3"} {
+			time.Sleep(700 * time.Millisecond)
+			if got := testkit.Value(t, conn, "fetch c"); got != want {
+				t.Errorf("%s: got %s, want %s", level, got, want)
+			}
+		}
+		if err := testkit.TryExec(conn, "select count(*) from d, d e, d f where d.id + e.id + f.id < 0"); testkit.SQLState(err) != "57014" {
+			t.Errorf("%s: a long statement after it: %v", level, err)
+		}
+		testkit.Exec(t, conn, "rollback")
+	}
+}
+
 // TestParametersAnywhere gives parameters to statements that PostgreSQL plans
 // late or not at all.
 func TestParametersAnywhere(t *testing.T) {

@@ -47,6 +47,8 @@ type Slice struct {
 	// the transaction has written; see Gang.ReadersSee. 0 for slices that Run is called
 	// for: readers are for inputs.
 	Reader int
+	// Idle says that nobody knows when the slice will run; see execute.Command.
+	Idle bool
 	// Input says which slice reads the rows of this one, on the segments that
 	// run it; nil: the receivers of Run do.
 	Input *Input
@@ -350,6 +352,7 @@ func (r *Running) encode(run *Run) error {
 		c := execute.Command{Op: execute.OpOpen, Begin: p.begin, Command: r.command}
 		for _, index := range p.slices {
 			s := r.slice(index)
+			c.Idle = c.Idle || s.Idle && p.ran == 0
 			e := execute.Slice{Index: index, SQL: s.SQL, ResultFormats: s.ResultFormats, Prepared: s.Prepared, Copy: s.Copy, Read: s.Read, Count: s.Count, Writes: s.Writes, Data: s.Data}
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))

@@ -44,6 +44,9 @@ type Command struct {
 	// Short says that the one slice to open and run takes little time: there is no
 	// answer before the end (OpOpen only).
 	Short bool `json:"short,omitempty"`
+	// Idle says that nobody knows when the slices will run, which a cursor reads: the
+	// time until then is not for statement_timeout (OpOpen without Run only).
+	Idle bool `json:"idle,omitempty"`
 }
 
 // Slice is one slice of a statement: SQL for the local PostgreSQL whose result
@@ -228,6 +231,9 @@ func (c *Command) check() error {
 		}
 		if c.Short && (c.Run == nil || len(c.Slices) > 1 || c.Slices[0].Copy) {
 			return errors.New("short is for one slice that is run, and no COPY")
+		}
+		if c.Idle && c.Run != nil {
+			return errors.New("idle is for slices that are not run")
 		}
 	case OpRun:
 		if c.Run == nil {

@@ -59,6 +59,9 @@ func (q *session) newJob(c *Command) (*job, error) {
 		if c.Begin != "" {
 			j.binds++
 		}
+		if c.Idle {
+			j.binds++
+		}
 		if j.connects = !q.rowsConnected && c.hasInputs(); j.connects {
 			j.binds++
 		}
@@ -145,6 +148,14 @@ func (j *job) request() []byte {
 		}
 		for i := range c.Slices {
 			b = j.q.appendOpen(b, c, &c.Slices[i])
+		}
+		if c.Idle {
+			// At the end of an Execute PostgreSQL stops the clock of statement_timeout,
+			// and starts it at the next message.
+			b = appendFrontend(b, &pgproto3.Parse{Query: "SELECT WHERE false"})
+			b = appendFrontend(b, &pgproto3.Bind{})
+			b = appendFrontend(b, &pgproto3.Execute{})
+			j.q.parsed = parsed{}
 		}
 		if !c.Short {
 			// The answers must come now: they say that the snapshots are taken.

@@ -187,11 +187,20 @@ func (j *job) work() (string, error) {
 		if err := j.await('2'); err != nil {
 			return "", err
 		}
-		if j.connects && i == j.binds-len(j.cmd.Slices)-1 {
+		slices := len(j.cmd.Slices)
+		if j.cmd.Idle {
+			slices++
+		}
+		if j.connects && i == j.binds-slices-1 {
 			if err := j.await('C'); err != nil {
 				return "", err
 			}
 			j.q.rowsConnected = true
+		}
+	}
+	if j.cmd.Idle {
+		if err := j.await('C'); err != nil {
+			return "", err
 		}
 	}
 	if j.run != nil && j.run.copy {

@@ -138,7 +138,7 @@ func (p *pump) close() {
 // openCursor is openSources for slices that are read by later statements: the
 // end of the one that runs now does not end them.
 func (s *Session) openCursor(slices []plan.Slice, params []dispatch.Param) (*sources, error) {
-	set, err := s.openSources(s.ctx, slices, params)
+	set, err := s.openLater(s.ctx, slices, params, true)
 	if err == nil {
 		s.txn.open = append(s.txn.open, set)
 	}
@@ -147,6 +147,12 @@ func (s *Session) openCursor(slices []plan.Slice, params []dispatch.Param) (*sou
 
 // openSources starts the slices of a query and publishes their tokens.
 func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params []dispatch.Param) (*sources, error) {
+	return s.openLater(ctx, slices, params, false)
+}
+
+// openLater is openSources for slices that run when the client wants them to (idle), or
+// at once.
+func (s *Session) openLater(ctx context.Context, slices []plan.Slice, params []dispatch.Param, idle bool) (*sources, error) {
 	if err := s.connectRows(); err != nil {
 		return nil, err
 	}
@@ -161,6 +167,9 @@ func (s *Session) openSources(ctx context.Context, slices []plan.Slice, params [
 	}
 	set.inBlock = s.gang.InTransaction()
 	ds := s.besides(slices, params)
+	for i := range ds {
+		ds[i].Idle = idle
+	}
 	run, err := s.openWhole(ctx, ds, func() (*dispatch.Running, error) {
 		s.command++
 		set.cmd = s.command
