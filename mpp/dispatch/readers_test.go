@@ -101,6 +101,11 @@ func TestReadersInTransaction(t *testing.T) {
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 || len(readerPids(g)) != nsegs {
 			t.Errorf("before anything is written: %v, %v; %d readers", rows, err, len(readerPids(g)))
 		}
+		if rows, err := c.ask(testContext(t), g, -1, besides([]Slice{
+			{Index: 1, SQL: "SELECT content(), n > 0 FROM " + portions(2, "n bigint, t text") + " LIMIT 1"},
+			input(2, endless, execute.Key{Column: 0, OID: 20})})...); err != nil || !slices.Equal(rows, []string{"0|t", "1|t", "2|t"}) || g.Failed() {
+			t.Errorf("the first of rows without end: %v, %v; failed %t", rows, err, g.Failed())
+		}
 		other := c.gang(t, g.cfg.InterconnectType)
 		exec(t, other, nil, "INSERT INTO rown VALUES (3, 'c')")
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"3|3"}) {
