@@ -212,6 +212,7 @@ func TestLimitStopsInBlock(t *testing.T) {
 	}
 	const scanned = "select seq_tup_read from pg_stat_user_tables where relname = 'wide'"
 	rows := number("select reltuples::int from pg_class where relname = 'wide'")
+	read, whole := 0, 0
 	for _, typ := range interconnectTypes {
 		for _, level := range []string{"read committed", "repeatable read"} {
 			for _, before := range []string{"", "insert into done values (1), (2), (3), (4)"} {
@@ -232,12 +233,18 @@ func TestLimitStopsInBlock(t *testing.T) {
 						}
 						return nil
 					})
-					if n := number(scanned) - was; n == 0 || n > rows*3/2 { // sockets hold some
-						t.Errorf("seg0 has read %d of its %d rows twice for 3", n, rows)
+					n := number(scanned) - was
+					if n == 0 {
+						t.Error("nobody has read the table")
 					}
+					read, whole = read+n, whole+2*rows
 				})
 			}
 		}
+	}
+	// How much is under way when the LIMIT is reached is a matter of time.
+	if t.Logf("seg0 has read %d of %d rows", read, whole); read > whole*3/4 {
+		t.Errorf("seg0 has read %d of %d rows", read, whole)
 	}
 	if got := testkit.Value(t, setup, "select count(*), sum(i) from done"); got != "36|120" {
 		t.Errorf("the blocks have written %s", got)
