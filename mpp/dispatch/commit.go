@@ -27,6 +27,10 @@ func (g *Gang) CommitDistributed(ctx context.Context, coord CoordinatorTxn) erro
 	if g.busy.Load() {
 		return errBusy()
 	}
+	if g.tx.torn {
+		g.rollback(ctx)
+		return errTorn()
+	}
 	if m := g.failed(); m != nil {
 		e := newError(codeInFailedTx, fmt.Sprintf("current transaction is aborted on seg%d and was rolled back", m.seg.Content), m.why)
 		if m.why != nil {

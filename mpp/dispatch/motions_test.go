@@ -169,10 +169,7 @@ func TestTornMotions(t *testing.T) {
 		sql := rowsOf(g, t)
 		exec(t, g, nil, "DROP TABLE IF EXISTS mtorn, mbeside; CREATE TABLE mtorn (a int); CREATE TABLE mbeside (a int)")
 		locker, w := c.gang(t, g.cfg.InterconnectType), c.gang(t, g.cfg.InterconnectType)
-		if err := locker.Begin(testContext(t), ""); err != nil {
-			t.Fatal(err)
-		}
-		exec(t, locker, []int{0}, "LOCK TABLE mtorn")
+		lockOn(t, locker, 0, "mtorn")
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
 		}

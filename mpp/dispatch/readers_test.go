@@ -145,10 +145,7 @@ func TestReadersFailInTransaction(t *testing.T) {
 		exec(t, g, nil, "DROP TABLE IF EXISTS rheld; CREATE TABLE rheld (n int, t text); INSERT INTO rheld VALUES (1, 'a')")
 		held := []Slice{{Index: 1, SQL: "SELECT count(*) FROM " + source(2, "n int, t text")}, input(2, "SELECT n, t FROM rheld")}
 		locker := c.gang(t, g.cfg.InterconnectType)
-		if err := locker.Begin(testContext(t), ""); err != nil {
-			t.Fatal(err)
-		}
-		exec(t, locker, []int{1}, "LOCK TABLE rheld")
+		lockOn(t, locker, 1, "rheld")
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -187,10 +184,7 @@ func TestReadersLocks(t *testing.T) {
 		exec(t, g, nil, "DROP TABLE IF EXISTS rlocked; CREATE TABLE rlocked (n int, t text); INSERT INTO rlocked VALUES (1, 'a')")
 		slcs := []Slice{{Index: 1, SQL: "SELECT count(*) FROM " + source(2, "n int, t text")}, input(2, "SELECT n, t FROM rlocked")}
 		locker := c.gang(t, g.cfg.InterconnectType)
-		if err := locker.Begin(testContext(t), ""); err != nil {
-			t.Fatal(err)
-		}
-		exec(t, locker, []int{1}, "LOCK TABLE rlocked")
+		lockOn(t, locker, 1, "rlocked")
 		if rows, err := c.ask(testContext(t), g, -1, besides(slcs)...); !errors.Is(err, ErrReaders) || code(err) != "55P03" {
 			t.Fatalf("%v, %v", rows, err)
 		}

@@ -430,10 +430,7 @@ func TestCancelSlices(t *testing.T) {
 	}
 	c.table("locked")
 	locker := c.gang()
-	if err := locker.Begin(testContext(t), ""); err != nil {
-		t.Fatal(err)
-	}
-	exec(t, locker, []int{1}, "LOCK TABLE locked")
+	lockOn(t, locker, 1, "locked")
 	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
 	defer cancel()
 	if _, err := g.Open(ctx, c.command(), []Slice{{Index: 1, SQL: "SELECT * FROM locked"}}, nil); code(err) != codeCanceled {

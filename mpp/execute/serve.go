@@ -187,11 +187,11 @@ func (j *job) work() (string, error) {
 		if err := j.await('2'); err != nil {
 			return "", err
 		}
-		slices := len(j.cmd.Slices)
+		after := len(j.cmd.Slices) // the connection to the row source
 		if j.cmd.Idle {
-			slices++
+			after++
 		}
-		if j.connects && i == j.binds-slices-1 {
+		if j.connects && i == j.binds-after-1 {
 			if err := j.await('C'); err != nil {
 				return "", err
 			}

@@ -73,9 +73,13 @@ func (r *reception) abort() {
 
 // stop ends it when no more rows are needed. What a sender has begun it makes.
 func (r *reception) stop(run *dispatch.Running) error {
+	ctx, cancel := context.WithCancelCause(run.Context())
+	defer cancel(nil)
+	var p patience
+	defer p.after(run.Sent(r.slice), func() { cancel(errNoArrival) })()
 	r.rcv.Stop()
-	if err := r.rcv.Close(run.Context()); err != nil {
-		return cause(run.Context(), err)
+	if err := r.rcv.Close(ctx); err != nil {
+		return cause(ctx, err)
 	}
 	return errEnough
 }
