@@ -195,6 +195,23 @@ func TestCursorsTime(t *testing.T) {
 	}
 }
 
+// TestTemporaryUtilities runs utility statements of their own on temporary tables,
+// which no transaction that has used them can be prepared with.
+func TestTemporaryUtilities(t *testing.T) {
+	_, _, conn := driverTable(t)
+	for _, sql := range []string{"create temp table tt (i int, j int) distributed by (i)", "insert into tt select i, i from generate_series(1, 100) i",
+		"analyze tt", "analyze", "create index ti on tt (j)", "alter table tt add k int", "comment on table tt is 'x'", "comment on column tt.i is 'x'",
+		"create statistics tst on i, j from tt", "drop statistics tst", "reindex table tt", "alter index ti rename to tj", "drop index tj",
+		"grant select on tt to public", "truncate tt", "alter table tt rename to tu", "vacuum tu", "drop table tu"} {
+		if err := testkit.TryExec(conn, sql); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if err := testkit.TryExec(conn, "insert into nosuch select * from d"); testkit.SQLState(err) != "42P01" {
+		t.Errorf("an INSERT into what is not there: %v", err)
+	}
+}
+
 // TestParametersAnywhere gives parameters to statements that PostgreSQL plans
 // late or not at all.
 func TestParametersAnywhere(t *testing.T) {

@@ -92,11 +92,29 @@ func (s *Session) runUtility(req *request) error {
 	if err := s.localUtility(req, text); err != nil {
 		return err
 	}
+	if err := s.noteTemp(); err != nil {
+		return err
+	}
 	s.cache.reset(s.cache.tick)
 	if err := s.onSegments(req.ctx, req.node, text, before); err != nil {
 		return err
 	}
 	return s.afterUtility(req, before, existed)
+}
+
+// noteTemp is usesTemp for what a utility statement has locked on the coordinator,
+// whatever way it was named.
+func (s *Session) noteTemp() error {
+	if s.txn.temp {
+		return nil
+	}
+	res, err := s.local("SELECT pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_locks l " +
+		"JOIN pg_catalog.pg_class c ON c.oid = l.relation WHERE l.pid = pg_catalog.pg_backend_pid() AND c.relpersistence = 't')")
+	if err != nil {
+		return err
+	}
+	s.txn.temp = string(res.value()) == "t"
+	return nil
 }
 
 // localUtility runs a utility statement on the link and passes on its notices

@@ -139,6 +139,9 @@ func (s *Session) runLocalWrite(req *request) error {
 			return err
 		}
 		if r != nil && r.Policy != nil {
+			if _, err := s.describeFields(req.text, req.types); err != nil {
+				return err // the relation to be changed is not there, for one
+			}
 			return sqlError("0A000", "a statement cannot change a relation of the coordinator and use the distributed table %q", r.Name)
 		}
 	}
