@@ -3,7 +3,9 @@ package clustertest
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +69,27 @@ func TestSideBySide(t *testing.T) {
 			var pe *pgconn.PgError
 			if err := testkit.TryExec(conn, "select count(*) from (select 1 / (i - 500) as q from a where random() < 2 limit 1000000) x where q < 9"); !errors.As(err, &pe) || pe.Code != "22012" {
 				t.Errorf("a division by zero: %v", err)
+			}
+
+			// EXPLAIN ANALYZE has them too, who say how they have run their slices.
+			explainer := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=explainer_"+typ)
+			for range 2 {
+				plan := strings.Join(testkit.Query(t, explainer, "explain (analyze, costs off, timing off, summary off) "+join), "\n")
+				if n := executors(explainer); n < "2" {
+					t.Errorf("EXPLAIN ANALYZE has %s executors on seg0", n)
+				}
+				for _, want := range []string{`(Redistribute|Broadcast) Motion 3:3  \(slice2; segments: 3\) \(actual rows=[0-9]+ loops=1\)\n( +Hash Key: .*\n)? +->  Seq Scan on [ab] \(actual rows=`,
+					`\(slice2\)    Rows out: 333.3 avg x 3 workers`} {
+					if !regexp.MustCompile(want).MatchString(plan) {
+						t.Errorf("no %s in\n%s", want, plan)
+					}
+				}
+				if strings.Contains(plan, "portions") {
+					t.Errorf("the plan speaks of portions:\n%s", plan)
+				}
+				if got := testkit.Value(t, explainer, join); got != all {
+					t.Errorf("after EXPLAIN ANALYZE: %s", got)
+				}
 			}
 
 			// A block has them until it has written.

@@ -102,7 +102,7 @@ func (m *member) connect(ctx context.Context, resolving bool) error {
 	if err != nil {
 		return m.connectError(ctx, err)
 	}
-	m.conn, m.pid, m.tuned = conn, conn.PID(), told(params)
+	m.conn, m.pid, m.tuned, m.told = conn, conn.PID(), told(params), ""
 	if m.reader == 0 {
 		g.setBackend(m, m.pid)
 	}

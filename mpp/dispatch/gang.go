@@ -38,6 +38,7 @@ type Gang struct {
 	cfg     GangConfig
 	members []*member
 	tx      txn
+	tell    string      // see TellReaders
 	busy    atomic.Bool // a Running or CopyIn is unfinished
 
 	mu       sync.Mutex
@@ -54,6 +55,7 @@ type member struct {
 	g       *Gang
 	seg     Segment
 	reader  int               // 0: the gang's own
+	told    string            // what a reader has been told; see Gang.TellReaders
 	beside  []*member         // the own one's readers, from 1
 	has     map[string]string // parameters of the session that a reader has
 	conn    *pgconn.PgConn    // nil: not connected

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,6 +46,11 @@ func sqlState(err error) string {
 // transaction as long as that has written nothing and has no snapshot of its own.
 func (g *Gang) ReadersSee() bool { return !g.tx.active || !g.tx.fixed && !g.Wrote() }
 
+// TellReaders has readers run sql, once each, before the next slices that they open:
+// what the gang's own executors are told by Exec. Readers that have run another are
+// made anew; "" is for none.
+func (g *Gang) TellReaders(sql string) { g.tell = sql }
+
 // besides returns the member's reader k, from 1.
 func (m *member) besides(k int) *member {
 	for len(m.beside) < k {
@@ -76,7 +82,7 @@ func (g *Gang) readyReaders(ctx context.Context, readers []*member) error {
 		}
 	}
 	for _, m := range readers {
-		if m.conn != nil && !maps.Equal(m.has, now) {
+		if m.conn != nil && (!maps.Equal(m.has, now) || m.told != "" && m.told != g.tell) {
 			m.drop()
 		}
 		if m.alive() || g.d.admitReader(ctx, m) {
@@ -93,7 +99,14 @@ func (g *Gang) readyReaders(ctx context.Context, readers []*member) error {
 		}
 		return errReaders(err)
 	}
-	return nil
+	tell := slices.DeleteFunc(slices.Clone(readers), func(m *member) bool { return m.told == g.tell })
+	return g.each(ctx, tell, func(_ int, m *member) error {
+		_, err := m.collect(m.conn.Exec(context.Background(), g.tell), "")
+		if err == nil {
+			m.told = g.tell
+		}
+		return err
+	})
 }
 
 // readerSettings are the parameters of a reader whose session has those of set.

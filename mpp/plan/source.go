@@ -60,11 +60,12 @@ const portionsGuess = 100
 
 // portionsText is recvText in portions: the first rows are there while the last are
 // still to come. PostgreSQL keeps the names of the portions and asks for them once more
-// when it reads the rows again. See rowsource.Source.
+// when it reads the rows again. Inside the rows have the alias too, for where EXPLAIN
+// knows no other. See rowsource.Source.
 func portionsText(s *Slice, alias string, cols []Column) string {
-	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT n.name FROM gp_portions p, "+
+	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %[1]s UNION ALL SELECT n.name FROM gp_portions p, "+
 		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
-		"SELECT r.* FROM gp_portions p, LATERAL pg_catalog.%s('gp_motion', p.name) AS r(%s)) AS %s",
+		"SELECT %[4]s.* FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name) AS %[4]s(%[3]s)) AS %[4]s",
 		literal(s.Token+" 0"), recvFunction(s.Rows/portionsGuess), columnDefs(cols), quote(alias))
 }
 

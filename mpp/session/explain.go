@@ -77,6 +77,7 @@ func (s *Session) runExplain(req *request) (err error) {
 		if t.ran, o, err = s.analyze(req.ctx, st, q, sql); err != nil {
 			return err
 		}
+		t.setSQL(t.ran.sql)
 	}
 	if err := s.slicePlans(req.ctx, t, st); err != nil {
 		return err
@@ -120,7 +121,18 @@ func (s *Session) asking(sql string) func(prefix string) ([][]byte, error) {
 
 // newTree is the tree for the plan of a statement with these slices.
 func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice) *planTree {
-	return &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
+	t := &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
+	for i := range slices {
+		t.sql = append(t.sql, sliceSQL(&slices[i], s.readersSee()))
+	}
+	return t
+}
+
+// setSQL takes over what the slices have been run as, if they have.
+func (t *planTree) setSQL(sql []string) {
+	if sql != nil {
+		t.sql = sql
+	}
 }
 
 // serverPlan is a plan as one server has printed it: in lines, or in JSON.
@@ -139,7 +151,7 @@ func readPlan(values [][]byte, json bool) (p serverPlan, err error) {
 	} else {
 		p.lines = planLines(values)
 	}
-	return p, err
+	return p.unportioned(), err
 }
 
 // body is the plan of a query without what stands below it.
@@ -285,7 +297,7 @@ func (s *Session) slicePlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 			if err := s.beforeDispatch(ctx); err != nil {
 				return nil, err
 			}
-			res, err := s.gang.Exec(ctx, []int{seg}, prefix+sl.SQL)
+			res, err := s.gang.Exec(ctx, []int{seg}, prefix+t.sql[i])
 			if err != nil {
 				return nil, err
 			}
@@ -327,7 +339,7 @@ func (s *Session) readTokens(any bool, ask func(prefix string) ([][]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	return tokensRead(planLines(lines)), nil
+	return tokensRead(lines), nil
 }
 
 func firstColumn(rows [][][]byte) [][]byte {

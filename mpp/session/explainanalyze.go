@@ -23,6 +23,7 @@ import (
 type analysis struct {
 	json   bool // servers say it in JSON
 	slices []plan.Slice
+	sql    []string     // that each slice is run as; nil: none has run
 	sent   [][]sentRows // of each slice, in the order of its segments
 	counts bool         // the statement that runs on the gang is that of the slices
 
@@ -71,7 +72,7 @@ func (a *analysis) planIn(message, sql string) (p serverPlan, ok bool) {
 			return p, false
 		}
 		p.lines = strings.Split(strings.TrimRight(lines, "\n"), "\n")
-		return p, true
+		return p.unportioned(), true
 	}
 	var said struct {
 		Text string   `json:"Query Text"`
@@ -82,7 +83,7 @@ func (a *analysis) planIn(message, sql string) (p serverPlan, ok bool) {
 		return p, false
 	}
 	p.tree = said.Plan
-	return p, true
+	return p.unportioned(), true
 }
 
 // count takes what executors have sent. The statement has ended.
@@ -126,8 +127,11 @@ func (a *analysis) busiest(i int) (seg int, ok bool) {
 // nothing. Of two slices with the same statement each takes what came first and
 // is not taken.
 func (a *analysis) planOf(i, seg int) serverPlan {
+	if a.sql == nil {
+		return serverPlan{}
+	}
 	for k, m := range a.plans[seg] {
-		if p, ok := a.planIn(m, a.slices[i].SQL); ok {
+		if p, ok := a.planIn(m, a.sql[i]); ok {
 			a.plans[seg][k] = ""
 			return p
 		}
@@ -203,7 +207,7 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 	if err := s.beforeDispatch(ctx); err != nil {
 		return nil, o, err
 	}
-	if _, err := s.gang.Exec(ctx, nil, tellPlans(st)); err != nil {
+	if err := s.tellSegments(ctx, tellPlans(st)); err != nil {
 		return nil, o, err
 	}
 	a = &analysis{json: explainFormat(st) != "text", plans: map[int][]string{}}
@@ -214,7 +218,7 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 		off, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 		defer cancel()
 		// In a transaction that has failed it fails; then all is undone.
-		if _, oerr := s.gang.Exec(off, nil, tellNoPlans); err == nil {
+		if oerr := s.tellSegments(off, tellNoPlans); err == nil {
 			err = oerr
 		}
 	}()
@@ -249,6 +253,20 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 // expect makes ready for the run of these slices.
 func (a *analysis) expect(slices []plan.Slice) {
 	a.slices, a.sent, a.counts = slices, make([][]sentRows, len(slices)), true
+	a.sql = nil
+}
+
+// runs takes over what the slices, and the one that writes after them, are run as.
+func (a *analysis) runs(ds []dispatch.Slice) {
+	a.sql = nil
+	for i := range ds {
+		a.sql = append(a.sql, ds[i].SQL)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.step != nil && len(ds) > len(a.slices) {
+		a.step.sql = a.sql[len(ds)-1]
+	}
 }
 
 func (s *Session) setAnalysis(a *analysis) {
@@ -267,6 +285,17 @@ func (s *Session) analyzing() *analysis {
 // no more.
 func tellPlans(st *pg.ExplainStmt) string {
 	return "SELECT pg_catalog.gp_explain_slices('{" + strings.Join(segmentOptions(st), ",") + "}')"
+}
+
+// tellSegments has executors and their readers do what tellPlans or tellNoPlans says.
+func (s *Session) tellSegments(ctx context.Context, sql string) error {
+	readers := sql
+	if sql == tellNoPlans {
+		readers = ""
+	}
+	s.gang.TellReaders(readers)
+	_, err := s.gang.Exec(ctx, nil, sql)
+	return err
 }
 
 const tellNoPlans = "SELECT pg_catalog.gp_explain_slices(NULL)"

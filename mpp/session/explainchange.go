@@ -162,13 +162,13 @@ func (s *Session) sourceBegins(ctx context.Context, a *analysis, q *plan.Query, 
 		if sl.Read != nil || !t.reads(i) {
 			continue
 		}
-		res, err := s.gang.Exec(ctx, sl.Segments, namesTokens+sl.SQL)
+		res, err := s.gang.Exec(ctx, sl.Segments, namesTokens+sliceSQL(sl, s.readersSee()))
 		if err != nil {
 			return nil, err
 		}
 		a.tokens[i] = map[int][]string{}
 		for _, r := range res {
-			a.tokens[i][r.Seg] = tokensRead(planLines(firstColumn(r.Rows)))
+			a.tokens[i][r.Seg] = tokensRead(firstColumn(r.Rows))
 		}
 	}
 	var err error
@@ -214,7 +214,7 @@ func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, er
 		return nil, err
 	}
 	tell := func(sql string) error {
-		if _, err := s.gang.Exec(req.ctx, nil, sql); err != nil {
+		if err := s.tellSegments(req.ctx, sql); err != nil {
 			return err
 		}
 		_, err := s.local(sql)
@@ -314,7 +314,7 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 				}
 				return c, nil
 			}
-			return c, ask(in.insert().Segments, in.insert().SQL)
+			return c, ask(in.insert().Segments, sliceSQL(in.insert(), s.readersSee()))
 		}
 		c.reason = why
 		if err := w.spell(rows); err != nil {
@@ -418,7 +418,10 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 	default:
 		t = s.newTree(st, c.query.Slices)
 	}
-	if t.ran = ran; c.moved != nil {
+	if t.ran = ran; ran != nil {
+		t.setSQL(ran.sql)
+	}
+	if c.moved != nil {
 		if err := s.movedPlans(req.ctx, t, st, c); err != nil {
 			return err
 		}
@@ -467,9 +470,9 @@ func (s *Session) movedPlans(ctx context.Context, t *planTree, st *pg.ExplainStm
 	if w.Segments != nil {
 		seg = w.Segments[0]
 	}
-	res, err := s.gang.Exec(ctx, []int{seg}, namesTokens+w.SQL)
+	res, err := s.gang.Exec(ctx, []int{seg}, namesTokens+t.sql[last])
 	if err == nil {
-		c.movedTokens = tokensRead(planLines(firstColumn(res[0].Rows)))
+		c.movedTokens = tokensRead(firstColumn(res[0].Rows))
 	}
 	return err
 }

@@ -18,7 +18,8 @@ import (
 // slice that sends. Slices have the numbers that motions know them by.
 type planTree struct {
 	slices   []plan.Slice
-	segments int // of the cluster
+	sql      []string // what segments run for each
+	segments int      // of the cluster
 	json     bool
 	timing   bool       // unless TIMING is off
 	ran      *analysis  // with ANALYZE
@@ -234,8 +235,8 @@ var sourceLine = regexp.MustCompile(`^( *)(->  )?Function Scan on (?:pg_catalog\
 var sourceCall = regexp.MustCompile(`^ *Function Call: (?:pg_catalog\.)?gp_motion_recv(?:_[0-9])?\('gp_motion'::text, '([^']*)'::text\)$`)
 
 // tokensRead are the tokens of a verbose plan's row sources, in order.
-func tokensRead(lines []string) (tokens []string) {
-	for _, l := range lines {
+func tokensRead(lines [][]byte) (tokens []string) {
+	for _, l := range unportioned(planLines(lines)) {
 		if m := sourceCall.FindStringSubmatch(l); m != nil {
 			tokens = append(tokens, m[1])
 		}

@@ -21,19 +21,19 @@ func TestExplainTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	explain := func(options, sql string) []string {
+	explain := func(options, sql string) [][]byte {
 		t.Helper()
 		res, err := l.query("EXPLAIN " + options + sql)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, sql)
 		}
-		return planLines(firstColumn(res.rows))
+		return firstColumn(res.rows)
 	}
 	tree := func(options string, slices []plan.Slice) *planTree {
 		t.Helper()
 		tr := &planTree{slices: slices, segments: 3}
 		for i := range slices {
-			tr.plans = append(tr.plans, explain(options, slices[i].SQL))
+			tr.plans = append(tr.plans, planLines(explain(options, slices[i].SQL)))
 			var tokens []string
 			if tr.reads(i) {
 				tokens = tokensRead(explain("(VERBOSE, COSTS OFF) ", slices[i].SQL))
@@ -127,7 +127,7 @@ Gather Motion 3:1  (slice1; segments: 3)
 		{To: -1, Token: "a", SQL: "SELECT t.id, t.b FROM t JOIN pg_catalog.gp_motion_recv('gp_motion', 'c') AS o(id int) ON t.id = o.id"},
 		{To: 1, Token: "c", Motion: plan.RedistributeMotion, Keys: []int{0}, Columns: []plan.Column{{Name: "id"}}, SQL: "SELECT o.id FROM o"},
 	})
-	check(tr.place(explain("(COSTS OFF) ", top), tokensRead(explain("(VERBOSE, COSTS OFF) ", top))), `
+	check(tr.place(planLines(explain("(COSTS OFF) ", top)), tokensRead(explain("(VERBOSE, COSTS OFF) ", top))), `
 Aggregate
   ->  Gather Motion 3:1  (slice2; segments: 3)
         Filter: ((NOT (hashed SubPlan 1)) AND (c2 <> '->  Function Scan on gp_motion_recv s'::text))
@@ -144,7 +144,7 @@ Aggregate
                           ->  Seq Scan on o`)
 
 	// A source that is the whole plan, and one that is not the plan's own.
-	check(tr.place(explain("(COSTS OFF) ", "SELECT * FROM pg_catalog.gp_motion_recv('gp_motion', 'b') AS s(c1 int) WHERE c1 > 3"), []string{"b"}), `
+	check(tr.place(planLines(explain("(COSTS OFF) ", "SELECT * FROM pg_catalog.gp_motion_recv('gp_motion', 'b') AS s(c1 int) WHERE c1 > 3")), []string{"b"}), `
 Gather Motion 1:1  (slice1; segments: 1)
   Filter: (c1 > 3)
   ->  Seq Scan on o

@@ -283,6 +283,11 @@ func (s *Session) copiedThere() {
 // insertSent runs an INSERT for which segments send rows to each other, by readers if
 // these see them.
 func (s *Session) insertSent(req *request, in *segmentInsert, readers bool) ([]dispatch.Result, error) {
+	a := s.analyzing()
+	if a != nil {
+		a.moved, a.copies = in.slices, in.moved
+		a.expect(in.slices[:len(in.slices)-1])
+	}
 	ds := s.besidesIf(readers, in.slices, req.params)
 	w := &ds[len(ds)-1]
 	w.Writes, w.Count = true, false
@@ -292,11 +297,6 @@ func (s *Session) insertSent(req *request, in *segmentInsert, readers bool) ([]d
 		for i, k := range in.r.Policy.Keys {
 			from.Input.Keys[i].OID = in.r.columns[k].hashType()
 		}
-	}
-	a := s.analyzing()
-	if a != nil {
-		a.moved, a.copies = in.slices, in.moved
-		a.expect(in.slices[:len(in.slices)-1])
 	}
 	run, err := s.openWhole(req.ctx, ds, func() (*dispatch.Running, error) {
 		s.command++

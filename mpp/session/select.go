@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -260,7 +261,7 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 		if err != nil {
 			return err
 		}
-		err = s.runExtended(s.topNow(q), req, func(m pgproto3.BackendMessage) { s.out.send(m) })
+		err = s.runExtended(topNow(q), req, func(m pgproto3.BackendMessage) { s.out.send(m) })
 		if cerr := set.close(); cerr != nil {
 			return cerr
 		}
@@ -270,12 +271,7 @@ func (s *Session) runPlanned(req *request, q *plan.Query) error {
 
 // topNow is the statement that the coordinator's server runs when the sources are
 // open.
-func (s *Session) topNow(q *plan.Query) string {
-	if q.TopInPortions == "" || s.analyzing() != nil {
-		return q.Top
-	}
-	return q.TopInPortions
-}
+func topNow(q *plan.Query) string { return cmp.Or(q.TopInPortions, q.Top) }
 
 func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3.FieldDescription {
 	if len(formats) == 0 {
@@ -401,7 +397,7 @@ func (s *Session) rowsOf(ctx context.Context, q *plan.Query, node *pg.Node, para
 		return err
 	}
 	defer func() { err = done(err) }()
-	top := q.Top
+	top := topNow(q)
 	if top == "" {
 		if top, err = plan.Deparse(node); err != nil {
 			return err

@@ -220,27 +220,41 @@ func readers(segments int) int {
 
 // besides are slices that read, as dispatched, of which those that send many rows to
 // others are run by readers, for others take these as they come, where readers see
-// what the session would. What EXPLAIN ANALYZE tells of a slice is what that takes
-// without others beside it.
+// what the session would.
 func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	return s.besidesIf(s.gang.ReadersSee(), slices, params)
 }
 
+// readersSee says whether a statement that begins now can have readers.
+func (s *Session) readersSee() bool { return s.gang.ReadersSee() && !s.txn.noReaders }
+
 // besidesIf is besides for slices that readers see the rows of, or do not.
 func (s *Session) besidesIf(see bool, slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	ds := s.dispatched(slices, params)
-	if see && s.analyzing() == nil && !s.txn.noReaders {
+	see = see && !s.txn.noReaders
+	for i := range slices {
+		ds[i].SQL = sliceSQL(&slices[i], see)
+	}
+	if see {
 		byReaders(slices, ds, readers(s.numSegments()))
 	}
+	if a := s.analyzing(); a != nil {
+		a.runs(ds)
+	}
 	return ds
+}
+
+// sliceSQL is what a segment runs for a slice, with readers beside it or not.
+func sliceSQL(sl *plan.Slice, readers bool) string {
+	if readers && sl.InPortions != "" {
+		return sl.InPortions
+	}
+	return sl.SQL
 }
 
 func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
 	n := 0
 	for i := range slices {
-		if slices[i].InPortions != "" {
-			ds[i].SQL = slices[i].InPortions
-		}
 		if slices[i].Large && !slices[i].Temp {
 			ds[i].Reader = 1 + n%most
 			n++
