@@ -50,6 +50,18 @@ func recvText(s *Slice, alias string, cols []Column) string {
 	return fmt.Sprintf("pg_catalog.%s('gp_motion', %s) AS %s(%s)", recvFunction(s.Rows), literal(s.Token), quote(alias), columnDefs(cols))
 }
 
+// RowSource is the FROM item that reads a slice, under an alias: in portions, to which
+// end the slice must be Large, or whole.
+func RowSource(s *Slice, alias string, cols []Column) string {
+	if s.Large {
+		return portionsText(s, alias, cols)
+	}
+	return recvText(s, alias, cols)
+}
+
+// Portions says whether so many rows are worth reading in portions.
+func Portions(rows float64) bool { return rows >= portionRows }
+
 // portionRows is how many rows a server has to receive to read them in portions: it
 // costs a question more, and is worth it when others can do something meanwhile.
 const portionRows = 10_000

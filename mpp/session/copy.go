@@ -51,7 +51,7 @@ func (s *Session) copyQuery(req *request, st *pg.CopyStmt) (err error) {
 	if st.Query.GetSelectStmt() == nil {
 		return s.runLocalWrite(req)
 	}
-	sql, slices, q, err := s.topOf(st.Query, nil)
+	sql, slices, q, err := s.topOf(st.Query, nil, true)
 	if err != nil {
 		return err
 	}

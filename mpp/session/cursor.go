@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // runDeclare opens a cursor on the local server; what its query needs from
 // segments is read as sources when the cursor is first fetched from.
 func (s *Session) runDeclare(req *request) error {
-	const hold = 0x0020 // CURSOR_OPT_HOLD
+	const scroll, noScroll, hold = 0x0002, 0x0004, 0x0020 // CURSOR_OPT_…
 	req, err := s.withoutParams(req)
 	if err != nil {
 		return err
@@ -30,12 +31,12 @@ func (s *Session) runDeclare(req *request) error {
 		}
 	}
 	var sql string
-	var slices []plan.Slice
+	var sources []plan.Slice
 	q := &plan.Query{Kind: plan.Top}
 	if len(reads.tables) > 0 && s.link.status == 'T' {
 		sql, _, err = s.keptRows(req, st.Query)
 	} else {
-		sql, slices, q, err = s.topOf(st.Query, req.types)
+		sql, sources, q, err = s.topOf(st.Query, req.types, true)
 	}
 	if err != nil {
 		return err
@@ -52,6 +53,12 @@ func (s *Session) runDeclare(req *request) error {
 	}
 	clone := proto.Clone(st).(*pg.DeclareCursorStmt)
 	clone.Query = top
+	portions := slices.ContainsFunc(sources, func(sl plan.Slice) bool { return sl.Large })
+	if portions && st.Options&(scroll|noScroll) == 0 && st.Query.GetSelectStmt().GetLockingClause() == nil {
+		// PostgreSQL lets a cursor go back whose plan can, as that of a scan can, but not
+		// that of a scan in portions.
+		clone.Options |= scroll
+	}
 	text, err := plan.Deparse(&pg.Node{Node: &pg.Node_DeclareCursorStmt{DeclareCursorStmt: clone}})
 	if err != nil {
 		return err
@@ -61,8 +68,8 @@ func (s *Session) runDeclare(req *request) error {
 			return err
 		}
 	}
-	if len(slices) > 0 {
-		if _, err := s.openCursor(slices, nil); err != nil {
+	if len(sources) > 0 {
+		if _, err := s.openCursor(sources, nil); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,7 @@ func (s *Session) runExplain(req *request) (err error) {
 	if query == nil {
 		return s.runLocal(&simple, req.text)
 	}
-	sql, slices, q, err := s.topOf(query, nil)
+	sql, slices, q, err := s.topOf(query, nil, true)
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func (s *Session) executeSuspendable(req *request, po *portal) error {
 		sql, po.sources, err = s.keptRows(req, node)
 	} else {
 		var slices []plan.Slice
-		if sql, slices, _, err = s.topOf(node, req.types); err == nil && len(slices) > 0 {
+		if sql, slices, _, err = s.topOf(node, req.types, true); err == nil && len(slices) > 0 {
 			po.sources, err = s.openCursor(slices, req.params)
 		}
 	}

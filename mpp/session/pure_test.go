@@ -396,7 +396,7 @@ func TestByReaders(t *testing.T) {
 	slices = append(slices, plan.Slice{SQL: "temporary", Large: true, Temp: true})
 	ds := make([]dispatch.Slice, len(slices))
 	for i := range slices {
-		ds[i].SQL = slices[i].SQL
+		ds[i].SQL = sliceSQL(&slices[i], true)
 	}
 	byReaders(slices, ds, 3)
 	got := ""

@@ -465,8 +465,8 @@ func (s *Session) columnsOf(node *pg.Node, q *plan.Query, params []uint32) ([]pl
 
 // topOf turns a plan into one statement for the local server, so that it can
 // be the body of a cursor, a COPY or an EXPLAIN. Slices is nil when it needs
-// no sources.
-func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []plan.Slice, q *plan.Query, err error) {
+// no sources; with portions those of many rows are read as they come, once.
+func (s *Session) topOf(node *pg.Node, params []uint32, portions bool) (sql string, slices []plan.Slice, q *plan.Query, err error) {
 	if q, err = s.plan(node, params, nil); err != nil {
 		return "", nil, nil, err
 	}
@@ -478,6 +478,9 @@ func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []pl
 		sql, err = plan.Deparse(node)
 		return sql, nil, q, err
 	case plan.Top:
+		if portions {
+			return topNow(q), q.Slices, q, nil
+		}
 		return q.Top, q.Slices, q, nil
 	}
 	cols, err := s.columnsOf(node, q, params)
@@ -486,18 +489,19 @@ func (s *Session) topOf(node *pg.Node, params []uint32) (sql string, slices []pl
 	}
 	sl := q.Slices[0]
 	sl.Token, sl.Columns = rowsource.NewToken(), cols
+	sl.Large = portions && plan.Portions(sl.Rows)
 	sql = "SELECT "
-	defs := ""
+	defs := make([]plan.Column, len(cols))
 	for i, c := range cols {
 		if i > 0 {
-			sql, defs = sql+", ", defs+", "
+			sql += ", "
 		}
-		sql += fmt.Sprintf("c%d AS %s", i, catalog.Ident(c.Name))
-		defs += fmt.Sprintf("c%d %s", i, c.Type)
+		defs[i] = plan.Column{Name: fmt.Sprintf("c%d", i), Type: c.Type}
+		sql += defs[i].Name + " AS " + catalog.Ident(c.Name)
 	}
 	if len(cols) == 0 {
-		defs = "c0 boolean"
+		defs = []plan.Column{{Name: "c0", Type: "boolean"}}
 	}
-	sql += " FROM pg_catalog.gp_motion_recv('gp_motion', '" + sl.Token + "') AS t(" + defs + ")"
+	sql += " FROM " + plan.RowSource(&sl, "t", defs)
 	return sql, append([]plan.Slice{sl}, q.Slices[1:]...), q, nil
 }

@@ -153,7 +153,7 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 		if err != nil {
 			return nil, err
 		}
-		sql, sl, _, err := s.topOf(query, nil)
+		sql, sl, _, err := s.topOf(query, nil, false)
 		if err != nil {
 			return nil, err
 		}

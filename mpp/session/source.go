@@ -255,7 +255,7 @@ func sliceSQL(sl *plan.Slice, readers bool) string {
 func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
 	n := 0
 	for i := range slices {
-		if slices[i].Large && !slices[i].Temp {
+		if slices[i].Large && !slices[i].Temp && len(slices) > 1 {
 			ds[i].Reader = 1 + n%most
 			n++
 		}
