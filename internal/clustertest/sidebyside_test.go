@@ -125,6 +125,50 @@ func TestSideBySide(t *testing.T) {
 			testkit.Exec(t, block, "commit")
 			ask(all)
 
+			// A block with one snapshot has them too: they see what it sees, and it is
+			// committed in two phases.
+			for _, mode := range []string{"", " read only"} {
+				repeat := c.Connect(t, db, "gp_interconnect_type="+typ, fmt.Sprintf("application_name=repeat%d_%s", len(mode), typ))
+				sees := func(want string) {
+					t.Helper()
+					if got := testkit.Value(t, repeat, join); got != want {
+						t.Errorf("in a block of repeatable read%s: got %s, want %s", mode, got, want)
+					}
+				}
+				testkit.Exec(t, repeat, "begin isolation level repeatable read"+mode)
+				want := "3" // with what keeps the snapshot
+				if mode != "" {
+					testkit.Exec(t, repeat, "select * from a where i = 1")
+					want = "2"
+				}
+				sees(all)
+				if got := executors(repeat); got != want {
+					t.Errorf("repeatable read%s: %s executors on seg0, want %s", mode, got, want)
+				}
+				testkit.Exec(t, conn, "delete from b where i >= 500")
+				sees(all)
+				testkit.Exec(t, repeat, "savepoint s")
+				if err := testkit.TryExec(repeat, "select 1 / count(*) from a join b using (k) where a.i < 0"); testkit.SQLState(err) != "22012" {
+					t.Errorf("a division by zero: %v", err)
+				}
+				testkit.Exec(t, repeat, "rollback to s; declare c cursor for select a.i from a join b using (k) order by 1")
+				sees(all)
+				if got := testkit.Value(t, repeat, "fetch absolute 1000 c"); got != "999" {
+					t.Errorf("a cursor's last row: %s", got)
+				}
+				testkit.Exec(t, conn, "insert into b select i, k, d from a where i >= 500")
+				if mode == "" {
+					testkit.Exec(t, repeat, "lock table a, b; insert into b select a.i + 1000, a.k + 1000, a.d from a join b using (k)")
+					sees(all)
+					testkit.Exec(t, repeat, "insert into a select i, k, d from b where i >= 1000")
+					if got := testkit.Value(t, repeat, join); got != "2000|0|2022-10-27" {
+						t.Errorf("after it has written: %s", got)
+					}
+				}
+				testkit.Exec(t, repeat, "commit; delete from a where i >= 1000; delete from b where i >= 1000")
+				sees(all)
+			}
+
 			// Rows that segments insert into other segments: alone, in a block that has
 			// written something, and in a table that is made of them.
 			sender := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=sender_"+typ)

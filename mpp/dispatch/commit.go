@@ -50,6 +50,7 @@ func (g *Gang) CommitDistributed(ctx context.Context, coord CoordinatorTxn) erro
 			readers = append(readers, m)
 		}
 	}
+	readers = append(readers, g.keeping()...)
 	defer g.endTx()
 	coordWrote := coord != nil && coord.Wrote()
 	switch {

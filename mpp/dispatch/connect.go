@@ -151,7 +151,7 @@ func (m *member) applySettings(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.reader > 0 {
+	if m.reader != 0 {
 		m.has, set = set, m.g.d.readerSettings(set)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.g.d.p.ConnectTimeout)
@@ -267,13 +267,13 @@ func (m *member) drop() {
 		}
 		m.conn = nil
 		m.g.setBackend(m, 0)
-		if m.reader > 0 {
+		if m.reader != 0 {
 			m.g.d.mu.Lock()
 			delete(m.g.d.readers, m)
 			m.g.d.mu.Unlock()
 		}
 	}
 	if m.begun {
-		m.lost, m.begun = true, false
+		m.lost, m.begun = m.reader == 0, false
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -38,8 +39,10 @@ type Gang struct {
 	cfg     GangConfig
 	members []*member
 	tx      txn
-	tell    string      // see TellReaders
-	busy    atomic.Bool // a Running or CopyIn is unfinished
+	tell    string // see TellReaders
+	// expected is until when statements that want readers are; see ExpectReaders.
+	expected time.Time
+	busy     atomic.Bool // a Running or CopyIn is unfinished
 
 	mu       sync.Mutex
 	ops      map[canceler]struct{} // what Cancel cancels
@@ -54,9 +57,10 @@ type canceler interface{ cancel() }
 type member struct {
 	g       *Gang
 	seg     Segment
-	reader  int               // 0: the gang's own
+	reader  int               // 0: the gang's own; isKeeper: a keeper
 	told    string            // what a reader has been told; see Gang.TellReaders
 	beside  []*member         // the own one's readers, from 1
+	keeper  *member           // the own one's, nil: it has had none
 	has     map[string]string // parameters of the session that a reader has
 	conn    *pgconn.PgConn    // nil: not connected
 	pid     uint32            // of the segment's PostgreSQL backend

@@ -43,8 +43,15 @@ func sqlState(err error) string {
 }
 
 // ReadersSee says whether readers see all that the gang's own executors would: in a
-// transaction as long as that has written nothing and has no snapshot of its own.
-func (g *Gang) ReadersSee() bool { return !g.tx.active || !g.tx.fixed && !g.Wrote() }
+// transaction as long as that has written nothing, and has no snapshots that they cannot
+// have. nested says that a savepoint is there, in which PostgreSQL exports none.
+func (g *Gang) ReadersSee(nested bool) bool {
+	return !g.tx.active || !g.Wrote() && (g.Shares() || g.lends() && !nested)
+}
+
+// Shares says whether readers have the snapshots of the gang's statement: it takes new
+// ones for each, or those of the transaction have been exported.
+func (g *Gang) Shares() bool { return !g.tx.fixed || g.tx.snapshots != nil }
 
 // TellReaders has readers run sql, once each, before the next slices that they open:
 // what the gang's own executors are told by Exec. Readers that have run another are
@@ -65,7 +72,10 @@ func (m *member) dropAll() {
 	for _, r := range m.beside {
 		r.drop()
 	}
-	m.beside = nil
+	if m.keeper != nil {
+		m.keeper.drop()
+	}
+	m.beside, m.keeper = nil, nil
 }
 
 // readyReaders makes sure that readers are connected and have the parameters that
@@ -116,6 +126,7 @@ func (d *Dispatcher) readerSettings(set map[string]string) map[string]string {
 		r = map[string]string{}
 	}
 	r["lock_timeout"] = strconv.FormatInt(max(1, d.p.ReaderLock.Milliseconds()), 10)
+	r["idle_in_transaction_session_timeout"] = "0" // a keeper is in one as long as the session
 	r["idle_session_timeout"] = strconv.FormatInt(max(1, d.p.ReaderIdle.Milliseconds()), 10)
 	return r
 }
@@ -134,11 +145,16 @@ func (r *Running) noteReaders(there bool) {
 			pid, until = 0, time.Now().Add(d.p.ReaderIdle)
 		}
 		r.g.setBackend(m, pid)
-		d.mu.Lock()
-		if _, ok := d.readers[m]; ok {
-			d.readers[m] = until
-		}
-		d.mu.Unlock()
+		d.noteReader(m, until)
+	}
+}
+
+// noteReader notes until when a reader is there, if it stays idle; zero: it does not.
+func (d *Dispatcher) noteReader(m *member, until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.readers[m]; ok {
+		d.readers[m] = until
 	}
 }
 

@@ -84,7 +84,7 @@ func readerPids(g *Gang) (pids []uint32) {
 }
 
 // TestReadersInTransaction has them used until the transaction has written, for its
-// inputs see that, and not with a snapshot of the transaction's own.
+// inputs see that, and not with a snapshot that they cannot have.
 func TestReadersInTransaction(t *testing.T) {
 	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
 		exec(t, g, nil, "DROP TABLE IF EXISTS rown; CREATE TABLE rown (n int, t text)")
@@ -95,7 +95,7 @@ func TestReadersInTransaction(t *testing.T) {
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
 		}
-		if !g.ReadersSee() {
+		if !g.ReadersSee(false) {
 			t.Error("readers do not see what there is")
 		}
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 || len(readerPids(g)) != nsegs {
@@ -113,7 +113,7 @@ func TestReadersInTransaction(t *testing.T) {
 		}
 		exec(t, other, nil, "TRUNCATE rown")
 		exec(t, g, nil, "INSERT INTO rown VALUES (1, 'a'), (2, 'b')")
-		if g.MarkWrite(nil); g.ReadersSee() {
+		if g.MarkWrite(nil); g.ReadersSee(false) {
 			t.Error("readers see what the transaction has written")
 		}
 		rows, err := c.ask(testContext(t), g, -1, own...)
@@ -126,10 +126,10 @@ func TestReadersInTransaction(t *testing.T) {
 		if rows, err = c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 {
 			t.Errorf("afterwards: %v, %v", rows, err)
 		}
-		if err := g.Begin(testContext(t), "ISOLATION LEVEL REPEATABLE READ"); err != nil {
+		if err := g.BeginLocked(testContext(t), "ISOLATION LEVEL REPEATABLE READ", ""); err != nil {
 			t.Fatal(err)
 		}
-		if rows, err = c.ask(testContext(t), g, -1, slcs...); g.ReadersSee() || code(err) != "XX000" {
+		if rows, err = c.ask(testContext(t), g, -1, slcs...); g.ReadersSee(false) || code(err) != "XX000" {
 			t.Errorf("with a snapshot of the transaction's own: %v, %v", rows, err)
 		}
 		if err := g.Rollback(testContext(t)); err != nil {

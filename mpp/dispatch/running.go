@@ -162,7 +162,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	default:
 		later, r.started[run.Slice] = nil, true
 	}
-	own := slices.IndexFunc(ms, func(m *member) bool { return m.reader > 0 })
+	own := slices.IndexFunc(ms, func(m *member) bool { return m.reader != 0 })
 	if own < 0 {
 		own = len(ms)
 	}
@@ -186,6 +186,9 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 			return nil, err
 		}
 		defer h.release()
+	}
+	if err := g.share(ctx, ms[own:]); err != nil {
+		return nil, err
 	}
 	r.ctx, r.stop = context.WithCancelCause(ctx)
 	r.o = g.start(ctx, ms)
@@ -281,7 +284,7 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 		for _, m := range on {
 			switch {
 			case s.Reader == 0:
-			case r.g.tx.fixed:
+			case !r.g.Shares() && !r.g.lends():
 				return nil, newError("XX000", "a reader does not have the transaction's snapshot", nil)
 			default:
 				m = m.besides(s.Reader)
@@ -392,7 +395,7 @@ func (r *Running) addMotions(e *execute.Slice, s *Slice) {
 // work is the part's goroutine.
 func (p *runPart) work(r *Running) error {
 	tag, err := p.command(r, p.first, p.ran)
-	if p.m.reader > 0 && sqlState(err) == codeLockNotAvailable {
+	if p.m.reader != 0 && sqlState(err) == codeLockNotAvailable {
 		return errReaders(err)
 	}
 	if err != nil {
@@ -566,8 +569,19 @@ func (r *Running) end() error {
 	r.endErr = r.o.end()
 	r.stop(context.Canceled)
 	r.noteReaders(false)
+	r.g.leave(r.o.ctx, r.readers())
 	r.g.busy.Store(false)
 	return r.endErr
+}
+
+// readers are those of the statement.
+func (r *Running) readers() (ms []*member) {
+	for _, p := range r.parts {
+		if p.m.reader != 0 {
+			ms = append(ms, p.m)
+		}
+	}
+	return ms
 }
 
 // Rows is the number of rows that all executors have sent, but for those they

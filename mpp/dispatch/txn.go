@@ -18,6 +18,8 @@ type txn struct {
 	opens bool
 	// torn: that has not fit together.
 	torn bool
+	// snapshots are the names by which readers import them; nil: they cannot.
+	snapshots map[Segment]string
 }
 
 // beginSQL starts the transaction on a segment.
@@ -56,22 +58,34 @@ type CoordinatorTxn interface {
 // Begin starts a transaction over all segments. modes is what BEGIN says of
 // it, such as "ISOLATION LEVEL REPEATABLE READ READ ONLY". A segment gets its
 // BEGIN together with the first statement, unless the isolation level needs
-// one snapshot for all: then every segment gets it now. On error there is no
-// transaction.
-func (g *Gang) Begin(ctx context.Context, modes string) error { return g.BeginLocked(ctx, modes, "") }
+// one snapshot for all: then every segment gets it now, and in such a way that readers
+// can have it too if ExpectReaders was called. On error there is no transaction.
+func (g *Gang) Begin(ctx context.Context, modes string) error {
+	return g.begin(ctx, modes, "", true)
+}
 
 // BeginLocked is Begin, but that lock runs on every segment before any snapshot
 // is taken: LOCK TABLE statements, which take none, so that what they name
 // stays as the snapshots find it. One segment is first, so that two
 // transactions that lock the same wait there for each other and not crosswise.
-// An error that is ErrTorn says that it may be tried again.
+// The snapshots are not for readers. An error that is ErrTorn says that it may be tried
+// again.
 func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
+	return g.begin(ctx, modes, lock, false)
+}
+
+// BeginShared is BeginLocked with snapshots that readers can have.
+func (g *Gang) BeginShared(ctx context.Context, modes, lock string) error {
+	return g.begin(ctx, modes, lock, true)
+}
+
+func (g *Gang) begin(ctx context.Context, modes, lock string, share bool) error {
 	if err := g.lock(ctx, modes, lock); err != nil {
 		return err
 	}
 	up := strings.ToUpper(modes)
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
-		if err := g.snapshot(ctx); err != nil {
+		if err := g.snapshot(ctx, share && g.wantsKeepers()); err != nil {
 			// Snapshots of some segments alone must not be used for anything.
 			g.rollback(ctx)
 			return err
@@ -126,16 +140,33 @@ func (g *Gang) newTx(modes string) error {
 
 // snapshot takes the transaction's snapshot on all segments at once with
 // respect to distributed commits.
-func (g *Gang) snapshot(ctx context.Context) error {
+func (g *Gang) snapshot(ctx context.Context, share bool) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
+	}
+	var ks []*member
+	if share {
+		var err error
+		if ks, err = g.keepers(ctx); err != nil {
+			return err
+		}
 	}
 	h, err := g.holdReading(ctx, g.members)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	if _, err = g.Exec(ctx, nil, "SELECT 1"); err == nil && h.torn() {
+	if ks != nil {
+		if err := g.keep(ctx, ks); err != nil {
+			return err
+		}
+	}
+	if g.tx.snapshots != nil {
+		_, err = g.execOn(ctx, nil, g.importing)
+	} else {
+		_, err = g.Exec(ctx, nil, "SELECT 1")
+	}
+	if err == nil && h.torn() {
 		err = errTorn()
 	}
 	return err
@@ -265,6 +296,7 @@ func (g *Gang) rollback(ctx context.Context) {
 			ms = append(ms, m)
 		}
 	}
+	ms = append(ms, g.keeping()...)
 	// The session may be rolling back because it was cancelled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CancelTimeout)
 	defer cancel()

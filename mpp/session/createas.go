@@ -47,7 +47,7 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 		}
 	}
 	s.txn.ddl = true
-	readers := s.gang.ReadersSee() // the query does not read the table that it makes
+	readers := s.readersSee() // the query does not read the table that it makes
 	// The definition comes from the query as the local server describes it.
 	text, _, q, err := s.topOf(st.Query, req.types, false)
 	if err != nil {

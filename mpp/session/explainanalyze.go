@@ -204,7 +204,7 @@ type outcome struct {
 
 // analyze runs a distributed SELECT for EXPLAIN ANALYZE. Its rows go nowhere.
 func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query, top string) (a *analysis, o outcome, err error) {
-	if err := s.beforeDispatch(ctx); err != nil {
+	if err := s.beforeSlices(ctx, q.Slices); err != nil {
 		return nil, o, err
 	}
 	if err := s.tellSegments(ctx, tellPlans(st)); err != nil {

@@ -80,7 +80,7 @@ func (f *folding) row(formats []int16) *pgproto3.DataRow {
 
 // fold answers a query whose second stage needs no PostgreSQL.
 func (s *Session) fold(req *request, q *plan.Query) (*pgproto3.DataRow, error) {
-	if err := s.beforeDispatch(req.ctx); err != nil {
+	if err := s.beforeSlices(req.ctx, q.Slices); err != nil {
 		return nil, err
 	}
 	f := newFolding(q.Fold)

@@ -231,10 +231,10 @@ func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err erro
 	if err := s.beginWrite(); err != nil {
 		return 0, err
 	}
-	if err := s.beforeDispatch(req.ctx); err != nil {
+	if err := s.beforeSlices(req.ctx, in.slices); err != nil {
 		return 0, err
 	}
-	readers := in.readers || s.gang.ReadersSee()
+	readers := in.readers || s.readersSee()
 	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
 		return 0, err
 	}
@@ -245,7 +245,7 @@ func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err erro
 	var res []dispatch.Result
 	note := s.segmentsWrite("Insert", w.SQL)
 	if len(in.slices) > 1 {
-		res, err = s.insertSent(req, in, readers && !s.gang.Fixed())
+		res, err = s.insertSent(req, in, readers && s.gang.Shares())
 	} else if params := pick(req.params, w.Params); len(params) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
@@ -359,7 +359,8 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 		if err != nil || in == nil || !in.needsSteady(s) {
 			return err
 		}
-		if _, err := s.beginSteady(req.ctx, source, r, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
+		s.gang.ExpectReaders()
+		if _, err := s.beginSteady(req.ctx, source, r, s.gang.BeginShared); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()
@@ -381,7 +382,7 @@ func (s *Session) beginToCreate(req *request, st *pg.CreateTableAsStmt) error {
 		if err != nil || q.Kind != plan.Gather || len(q.Slices) > 1 {
 			return err
 		}
-		if _, err := s.beginSteady(req.ctx, st.Query, nil, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
+		if _, err := s.beginSteady(req.ctx, st.Query, nil, s.gang.BeginShared); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()

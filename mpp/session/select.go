@@ -291,7 +291,7 @@ func withFormats(fields []pgproto3.FieldDescription, formats []int16) []pgproto3
 // gather runs the first of the slices, whose inputs the others are, and sinks
 // its rows (DataRow bodies).
 func (s *Session) gather(ctx context.Context, slices []plan.Slice, params []dispatch.Param, formats []int16, sink func([]byte) error) error {
-	if err := s.beforeDispatch(ctx); err != nil {
+	if err := s.beforeSlices(ctx, slices); err != nil {
 		return err
 	}
 	ds := s.besides(slices, params)

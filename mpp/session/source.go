@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -162,7 +163,7 @@ func (s *Session) openLater(ctx context.Context, slices []plan.Slice, params []d
 			set.list = append(set.list, &source{set: set, index: int16(i + 1), slice: sl})
 		}
 	}
-	if err := s.beforeDispatch(ctx); err != nil {
+	if err := s.beforeSlices(ctx, slices); err != nil {
 		return nil, err
 	}
 	set.inBlock = s.gang.InTransaction()
@@ -222,16 +223,25 @@ func readers(segments int) int {
 // others are run by readers, for others take these as they come, where readers see
 // what the session would.
 func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
-	return s.besidesIf(s.gang.ReadersSee(), slices, params)
+	return s.besidesIf(s.readersSee(), slices, params)
 }
 
 // readersSee says whether a statement that begins now can have readers.
-func (s *Session) readersSee() bool { return s.gang.ReadersSee() && !s.txn.noReaders }
+func (s *Session) readersSee() bool {
+	return s.gang.ReadersSee(len(s.txn.savepoints) > 0) && !s.txn.noReaders
+}
+
+// beforeSlices is beforeDispatch for slices.
+func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
+	if slices.ContainsFunc(sls, func(sl plan.Slice) bool { return sl.Large && !sl.Temp }) && len(sls) > 1 {
+		s.gang.ExpectReaders()
+	}
+	return s.beforeDispatch(ctx)
+}
 
 // besidesIf is besides for slices that readers see the rows of, or do not.
 func (s *Session) besidesIf(see bool, slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
 	ds := s.dispatched(slices, params)
-	see = see && !s.txn.noReaders
 	for i := range slices {
 		ds[i].SQL = sliceSQL(&slices[i], see)
 	}
