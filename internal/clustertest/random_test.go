@@ -31,15 +31,15 @@ type randomRun struct {
 	conns map[string]*pgx.Conn // by interconnect type
 	hung  bool                 // a statement did not end; the cluster is down
 
-	asked, refused, slow, blocks, cursors int
-	large, beside                         int // worlds that were taken to be large, and those that readers have worked in
+	asked, refused, slow, blocks, cursors, explained int
+	large, beside                                    int // worlds that were taken to be large, and those that readers have worked in
 }
 
 // TestRandomQueries fills the random tables of the planner's own test with the same
 // rows on the cluster and on one plain PostgreSQL and asks both random queries:
-// in each interconnect type, by both protocols, by cursors, and in transactions
-// that have changed the tables. The answers must be the same. Afterwards nothing
-// may be left of the sessions.
+// in each interconnect type, by both protocols, by cursors, in transactions that
+// have changed the tables or have one snapshot, and under EXPLAIN ANALYZE. The answers
+// must be the same. Afterwards nothing may be left of the sessions.
 //
 // TRUNKLINE_RANDOM sets how many, 4x25 unless it is set.
 func TestRandomQueries(t *testing.T) {
@@ -100,8 +100,8 @@ func TestRandomQueries(t *testing.T) {
 		}
 	}
 	r.close()
-	t.Logf("%d queries, %d of them refused, %d in transactions that have written, %d by cursors; %d more took too long; slices side by side in %d worlds of %d large ones",
-		r.asked, r.refused, r.blocks, r.cursors, r.slow, r.beside, r.large)
+	t.Logf("%d queries, %d of them refused, %d in transactions that have written, %d by cursors, %d explained as well; %d more took too long; slices side by side in %d worlds of %d large ones",
+		r.asked, r.refused, r.blocks, r.cursors, r.explained, r.slow, r.beside, r.large)
 	if r.slow*20 > r.asked || r.refused*4 > r.asked {
 		t.Errorf("of %d queries %d were refused and %d took too long: the generator proves little", r.asked, r.refused, r.slow)
 	}

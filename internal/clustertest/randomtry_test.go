@@ -1,8 +1,10 @@
 package clustertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,6 +21,8 @@ type randomTry struct {
 	writes   []string // in the same transaction, before
 	cursor   int      // rows that are fetched at a time; 0: no cursor
 	early    bool     // the cursor is opened before the writes, which it does not see
+	block    string   // BEGIN and its modes; "": in no block, unless there has to be one
+	explain  bool     // EXPLAIN ANALYZE after it must do, too
 
 	*randomRun
 	conn *pgconn.PgConn // to the cluster
@@ -45,6 +49,13 @@ func drawTry(g *randomsql.Generator, w *randomWorld) *randomTry {
 		r.cursor = 1 + g.N(20)
 		r.early = r.writes != nil && g.One(2)
 	}
+	if g.One(4) {
+		r.block = "begin isolation level repeatable read"
+		if r.writes == nil && g.One(2) {
+			r.block += " read only"
+		}
+	}
+	r.explain = g.One(5)
 	return r
 }
 
@@ -65,9 +76,9 @@ const randomLimit = 90 * time.Second
 
 // run says how the cluster's answers differ from PostgreSQL's.
 func (r *randomTry) run() (difference string) {
-	if r.cursor > 0 || r.writes != nil {
+	if r.block != "" || r.cursor > 0 || r.writes != nil {
 		r.ofPlain("begin", nil)
-		r.ofCluster("begin", nil)
+		r.ofCluster(cmp.Or(r.block, "begin"), nil)
 		defer func() {
 			r.ofPlain("rollback", nil)
 			if got := r.ofCluster("rollback", nil); got.Err != nil && difference == "" {
@@ -129,7 +140,25 @@ func (r *randomTry) run() (difference string) {
 	if r.cursor > 0 {
 		r.cursors++
 	}
-	return randomsql.Difference(got.Trimmed(), want.Trimmed(), r.query.Ordered, r.query.Any)
+	if d := randomsql.Difference(got.Trimmed(), want.Trimmed(), r.query.Ordered, r.query.Any); d != "" || want.Err != nil || !r.explain {
+		return d
+	}
+	switch plan := r.ofCluster("explain analyze "+r.query.Inline(), nil); {
+	case tookTooLong(plan):
+		r.slow++
+	case plan.Err != nil:
+		return "EXPLAIN ANALYZE: " + randomsql.ErrorText(plan.Err)
+	case len(plan.Rows) == 0:
+		return "EXPLAIN ANALYZE says nothing"
+	default:
+		r.explained++
+		for _, row := range plan.Rows {
+			if strings.Contains(row[0], "gp_portions") || strings.Contains(row[0], "gp_motion_recv") {
+				return "EXPLAIN ANALYZE shows how rows are read: " + row[0]
+			}
+		}
+	}
+	return ""
 }
 
 // tookTooLong says whether statement_timeout has ended a statement.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -40,9 +39,9 @@ type Gang struct {
 	members []*member
 	tx      txn
 	tell    string // see TellReaders
-	// expected is until when statements that want readers are; see ExpectReaders.
-	expected time.Time
-	busy     atomic.Bool // a Running or CopyIn is unfinished
+	// spare: the last keepers were for nobody; see ExpectReaders.
+	spare bool
+	busy  atomic.Bool // a Running or CopyIn is unfinished
 
 	mu       sync.Mutex
 	ops      map[canceler]struct{} // what Cancel cancels

@@ -12,9 +12,9 @@ import (
 // no transaction that has exported a snapshot. It imports one itself, from a keeper: one
 // more executor on each segment, which does nothing but take the snapshot, in a
 // transaction of its own, and keep it. (A reader in its stead would keep the locks of
-// what it has read as well, in the way of what the transaction does next.) As that can
-// be done only at its beginning, and takes as long as a short query, it is done if
-// readers are expected then.
+// what it has read as well, in the way of what the transaction does next.) That can be
+// done only at its beginning, and takes as long as a short query: so it is not done when
+// the keepers of the last transaction were for nobody, until some statement wants readers.
 
 // isKeeper is the number of a reader that is a keeper.
 const isKeeper = -1
@@ -32,12 +32,12 @@ func (t *txn) oneSnapshot() bool { return strings.Contains(strings.ToUpper(t.mod
 // readOnly says whether a transaction begins as READ ONLY, which it remains.
 func (t *txn) readOnly() bool { return strings.Contains(strings.ToUpper(t.modes), "READ ONLY") }
 
-// ExpectReaders says that statements of now and of the near future want readers.
-func (g *Gang) ExpectReaders() { g.expected = time.Now().Add(g.d.p.ReaderIdle) }
+// ExpectReaders says that a statement wants readers.
+func (g *Gang) ExpectReaders() { g.spare = false }
 
 // wantsKeepers says whether the transaction that begins is to have them.
 func (g *Gang) wantsKeepers() bool {
-	return g.tx.oneSnapshot() && !g.tx.readOnly() && time.Now().Before(g.expected)
+	return g.tx.oneSnapshot() && !g.tx.readOnly() && !g.spare
 }
 
 // lends says whether the gang's own executors can export the transaction's snapshots.
@@ -123,6 +123,7 @@ func (g *Gang) share(ctx context.Context, readers []*member) error {
 		return err
 	})
 	if err == nil {
+		g.tx.shared = true
 		return nil
 	}
 	g.leave(ctx, readers)

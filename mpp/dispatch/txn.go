@@ -20,6 +20,8 @@ type txn struct {
 	torn bool
 	// snapshots are the names by which readers import them; nil: they cannot.
 	snapshots map[Segment]string
+	// shared: readers have imported them.
+	shared bool
 }
 
 // beginSQL starts the transaction on a segment.
@@ -59,7 +61,7 @@ type CoordinatorTxn interface {
 // it, such as "ISOLATION LEVEL REPEATABLE READ READ ONLY". A segment gets its
 // BEGIN together with the first statement, unless the isolation level needs
 // one snapshot for all: then every segment gets it now, and in such a way that readers
-// can have it too if ExpectReaders was called. On error there is no transaction.
+// can have it too where they are to be expected. On error there is no transaction.
 func (g *Gang) Begin(ctx context.Context, modes string) error {
 	return g.begin(ctx, modes, "", true)
 }
@@ -311,6 +313,9 @@ func (g *Gang) rollback(ctx context.Context) {
 
 // endTx forgets the transaction.
 func (g *Gang) endTx() {
+	if g.tx.snapshots != nil {
+		g.spare = !g.tx.shared
+	}
 	g.tx = txn{}
 	for _, m := range g.members {
 		m.forgetTx()
