@@ -21,7 +21,8 @@ func TestSideBySide(t *testing.T) {
 	c := beside(t)
 	db := c.Database(t)
 	setup := c.Connect(t, db)
-	testkit.Exec(t, setup, "create table a (i int, k int, d date) distributed by (i); create table b (i int, k int, d date) distributed by (i);"+
+	testkit.Exec(t, setup, "create table a (i int, k int, d date) with (autovacuum_enabled = off) distributed by (i);"+
+		"create table b (i int, k int, d date) with (autovacuum_enabled = off) distributed by (i);"+
 		"insert into a select g, g * 7 % 1000, '2020-02-01'::date + g from generate_series(0, 999) g; insert into b select i, k, d from a; analyze a; analyze b")
 	lookLarge(t, c, db)
 	const join = "select count(*), sum(a.i - b.i), max(b.d) from a join b using (k)"
