@@ -15,39 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trunkline-db/trunkline/icwire"
+	"github.com/trunkline-db/trunkline/internal/testkit/deaf"
 	"github.com/trunkline-db/trunkline/topology"
 )
-
-// silentPort returns a port of which a connection attempt has no answer: its
-// listener's queue is full.
-func silentPort(t *testing.T) int {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := sa.(*unix.SockaddrInet4).Port
-	for range 20 {
-		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 100*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { c.Close() })
-	}
-	t.Skip("this kernel takes connections beyond the listener's queue")
-	return 0
-}
 
 // answering listens and answers each connection by f.
 func answering(t *testing.T, f func(net.Conn)) (port int) {
@@ -105,7 +76,7 @@ func TestWhyAPeerCannotBeReached(t *testing.T) {
 		host, want string
 		port       func(t *testing.T) int
 	}{
-		"no answer to SYN":        {"127.0.0.1", "no answer to our attempt to connect within 300ms", silentPort},
+		"no answer to SYN":        {"127.0.0.1", "no answer to our attempt to connect within 300ms", func(t *testing.T) int { return deaf.Port(t) }},
 		"refused":                 {"127.0.0.1", "connection refused", func(t *testing.T) int { return freePort(t) }},
 		"refused, by name":        {"here.test", "127.0.0.1: connection refused", func(t *testing.T) int { return freePort(t) }},
 		"no such name":            {"nowhere.test", "the name nowhere.test cannot be resolved: no such host", func(*testing.T) int { return 1 }},
@@ -157,7 +128,7 @@ func TestCauseWhileDialling(t *testing.T) {
 	})
 	n.mustRefuse(key(2, 1, 10, 1), "still resolving the name slow.test")
 	n.stop()
-	list[0].Host, list[0].Port = "127.0.0.1", silentPort(t)
+	list[0].Host, list[0].Port = "127.0.0.1", deaf.Port(t)
 	n = startNode(t, 2, 0, slices.Clone(list), func(c *Config) { c.Grace, c.DialTimeout = 50*time.Millisecond, 2*time.Second })
 	n.mustRefuse(key(2, 1, 10, 1), "still connecting to "+list[0].Addr())
 }

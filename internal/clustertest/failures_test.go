@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -9,10 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trunkline-db/trunkline/internal/freeport"
 	"github.com/trunkline-db/trunkline/internal/testkit"
+	"github.com/trunkline-db/trunkline/internal/testkit/deaf"
 	"github.com/trunkline-db/trunkline/topology"
 )
 
@@ -39,7 +37,7 @@ func TestProxyModeFailures(t *testing.T) {
 	}
 	closer := listener(t, func(c net.Conn) { c.Close() })
 	silent := listener(t, func(net.Conn) {})
-	deaf := deafPort(t)
+	silentPort := deaf.Port(t)
 	elsewhere := func(dbid uint16, host string, port int) topology.AddressList {
 		list := testkit.Moved(good, dbid, port)
 		for i := range list {
@@ -79,8 +77,8 @@ func TestProxyModeFailures(t *testing.T) {
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*connection refused`, refusing)},
 		{"peer closes", own(testkit.Moved(good, coordinatorDbid, closer)),
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(closed|connection reset)`, closer)},
-		{"peer does not answer", own(testkit.Moved(good, coordinatorDbid, deaf)),
-			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(still connecting to 127\.0\.0\.1:%[1]d|no answer to our attempt to connect)`, deaf)},
+		{"peer does not answer", own(testkit.Moved(good, coordinatorDbid, silentPort)),
+			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(still connecting to 127\.0\.0\.1:%[1]d|no answer to our attempt to connect)`, silentPort)},
 		{"peer takes the connection and is silent", own(testkit.Moved(good, coordinatorDbid, silent)),
 			fmt.Sprintf(`dbid ?1\b.*127\.0\.0\.1:%d\b.*(still waiting for the answer to our hello|did not answer our hello)`, silent)},
 		{"name does not resolve", own(elsewhere(coordinatorDbid, "no-such-host.invalid", 4000)),
@@ -179,33 +177,6 @@ func listener(t *testing.T, f func(net.Conn)) (port int) {
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
 	return l.Addr().(*net.TCPAddr).Port
-}
-
-// deafPort is one where a connection attempt gets no answer, for the queue of
-// its listener is full.
-func deafPort(t *testing.T) int {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := sa.(*unix.SockaddrInet4).Port
-	for range 20 {
-		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { c.Close() })
-	}
-	t.Fatal("this kernel takes connections beyond the listener's queue")
-	return 0
 }
 
 // TestProxyHangs: a segment's proxy that hangs, its sockets open, is told from

@@ -10,33 +10,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trunkline-db/trunkline/internal/testkit/deaf"
 	"github.com/trunkline-db/trunkline/motion"
 )
-
-// fullListener returns a listening socket that has room for one connection,
-// and its address.
-func fullListener(t *testing.T) (fd int, addr string) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd, fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
-}
 
 // TestAggressiveRetry: connections that a full listener does not take are made
 // anew soon, unless the parameter is off, and the motion opens once there is
 // room.
 func TestAggressiveRetry(t *testing.T) {
-	fd, addr := fullListener(t)
+	fd, at := deaf.Listen(t)
+	addr := at.String()
 	logged := make(chan string, 1000)
 	m, err := New(Config{Log: func(m string) { logged <- m }, SlowRetry: true})
 	if err != nil {
