@@ -9,8 +9,8 @@ import (
 
 // Limits bound what a Table keeps.
 type Limits struct {
-	// EarlyTimeout is how long packets wait for their backend's HELLO, and
-	// how long it is remembered afterwards that they were given up.
+	// EarlyTimeout is how long packets wait for their backend's HELLO. For twice
+	// as long it is remembered afterwards that they were given up.
 	EarlyTimeout time.Duration
 	// EarlyBytes and EarlyConns bound what waits so, over all connections.
 	EarlyBytes int
@@ -60,7 +60,7 @@ type Table struct {
 
 	slots map[icwire.ID]*Conn // the first of each key's chain
 	pairs map[icwire.Pair]*pair
-	tombs map[icwire.ID]time.Time
+	tombs map[icwire.ID]tomb
 
 	early      map[*Conn]struct{}
 	earlyBytes int
@@ -76,6 +76,15 @@ type pair struct {
 	early   []*Conn // connections without one yet
 }
 
+// tomb is what is known of connections that were given up.
+type tomb struct {
+	at time.Time
+	// said: both ends have said BYE, the remote one nothing else. One more is an answer
+	// to ours, of a proxy that knew nothing of the connection, and must have none: or
+	// two such proxies would go on for ever.
+	said bool
+}
+
 // NewTable returns an empty Table with the defaults.
 func NewTable() *Table {
 	return &Table{
@@ -86,7 +95,7 @@ func NewTable() *Table {
 
 		slots: map[icwire.ID]*Conn{},
 		pairs: map[icwire.Pair]*pair{},
-		tombs: map[icwire.ID]time.Time{},
+		tombs: map[icwire.ID]tomb{},
 		early: map[*Conn]struct{}{},
 
 		lingering: map[*Conn]time.Time{},
@@ -248,6 +257,9 @@ func (t *Table) most() int {
 
 // Bye takes a BYE packet for the local end named by key.
 func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
+	if id := key.ID(); t.tombs[id].said && t.unfinished(id) == nil {
+		return nil, Effect{}
+	}
 	c, refused := t.target(key, now)
 	if c == nil {
 		return nil, Effect{}
@@ -255,6 +267,7 @@ func (t *Table) Bye(key icwire.Key, now time.Time) (*Conn, Effect) {
 	var e Effect
 	if refused {
 		e = t.Gone(c)
+		t.bury(key.ID(), now, true)
 	}
 	had := c.backend
 	last := c.bye()
@@ -372,8 +385,10 @@ func (t *Table) Expire(now time.Time) []Do {
 			do = append(do, Do{c, c.forget()})
 		}
 	}
-	for id, at := range t.tombs {
-		if now.Sub(at) >= t.Limits.EarlyTimeout {
+	for id, d := range t.tombs {
+		// The other proxy may take our BYE for the beginning of a connection, and give
+		// that up as we have done.
+		if now.Sub(d.at) >= 2*t.Limits.EarlyTimeout {
 			delete(t.tombs, id)
 		}
 	}
@@ -419,11 +434,11 @@ func (t *Table) Drop(c *Conn) Effect {
 // wait for its backend. With refused, no backend can come for the new one.
 func (t *Table) target(key icwire.Key, now time.Time) (c *Conn, refused bool) {
 	id := key.ID()
+	if c = t.unfinished(id); c != nil {
+		return c, false
+	}
 	n := 0
 	for c = t.slots[id]; c != nil; c = c.next {
-		if !c.byeGot {
-			return c, false
-		}
 		n++
 	}
 	if n >= t.Limits.Chain {
@@ -434,13 +449,22 @@ func (t *Table) target(key icwire.Key, now time.Time) (c *Conn, refused bool) {
 	p := t.pairs[id.Pair]
 	old := p != nil && p.live > 0 && id.Command < p.command
 	if dead || old || len(t.early) >= t.Limits.EarlyConns {
-		t.bury(id, now)
+		t.bury(id, now, false)
 		return c, true
 	}
 	t.early[c] = struct{}{}
 	p = t.pair(id.Pair)
 	p.early = append(p.early, c)
 	return c, false
+}
+
+// unfinished is the first connection of a key whose remote end has not said BYE.
+func (t *Table) unfinished(id icwire.ID) *Conn {
+	c := t.slots[id]
+	for c != nil && c.byeGot {
+		c = c.next
+	}
+	return c
 }
 
 // add appends a new connection to its key's chain.
@@ -488,18 +512,18 @@ func (t *Table) unlink(c *Conn) (first bool) {
 // comes after all will be refused.
 func (t *Table) giveUp(c *Conn, now time.Time) Effect {
 	t.unearly(c)
-	t.bury(c.Key.ID(), now)
+	t.bury(c.Key.ID(), now, c.byeGot && c.got == 0)
 	return t.Gone(c)
 }
 
-func (t *Table) bury(id icwire.ID, now time.Time) {
+func (t *Table) bury(id icwire.ID, now time.Time, said bool) {
 	if len(t.tombs) >= 4*t.Limits.EarlyConns {
 		for any := range t.tombs {
 			delete(t.tombs, any)
 			break
 		}
 	}
-	t.tombs[id] = now
+	t.tombs[id] = tomb{now, said}
 }
 
 // unearly takes c off the account of early connections, if it is on it.
