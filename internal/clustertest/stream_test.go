@@ -17,7 +17,7 @@ func TestStreams(t *testing.T) {
 	db := c.Database(t)
 	setup := c.Connect(t, db)
 	const rows = 120_000
-	testkit.Exec(t, setup, fmt.Sprintf("create table wide (i int, t text) distributed by (i); insert into wide select g, repeat('x', 300) from generate_series(1, %d) g; analyze wide", rows))
+	testkit.Exec(t, setup, fmt.Sprintf("create table done (i int) distributed by (i); create table wide (i int, t text) distributed by (i); insert into wide select g, repeat('x', 300) from generate_series(1, %d) g; analyze wide", rows))
 	seg1 := backendOf(t, c, 3, db)
 	for _, typ := range interconnectTypes {
 		for _, query := range []string{"select i, t from wide", "select i, t from wide where random() < 2"} {
@@ -57,7 +57,21 @@ func TestStreams(t *testing.T) {
 				if back := testkit.Query(t, conn, "fetch absolute 3 c"); len(back) != 1 || back[0] != first[2] {
 					t.Errorf("the third row again: %q, was %q", back, first)
 				}
-				testkit.Exec(t, conn, "commit")
+				// What nobody reads any more is not in the way of others.
+				for range 3 {
+					testkit.Exec(t, conn, "close c; declare c cursor for "+query)
+					if got := testkit.Query(t, conn, "fetch 3 c"); len(got) != 3 {
+						t.Errorf("after CLOSE: %q", got)
+					}
+				}
+				testkit.Exec(t, conn, "close all; declare c cursor with hold for "+query+"; declare d cursor for "+query+"; fetch 2 c; fetch 2 d; insert into done values (1); commit")
+				if got := testkit.Query(t, conn, "fetch 5 c"); len(got) != 5 {
+					t.Errorf("after COMMIT: %q", got)
+				}
+				if err := testkit.TryExec(conn, "fetch d"); testkit.SQLState(err) != "34000" {
+					t.Errorf("a cursor that has ended with its block: %v", err)
+				}
+				testkit.Exec(t, conn, "close c")
 			})
 			t.Run(typ+"/copy: "+query, func(t *testing.T) {
 				streamed := false

@@ -31,12 +31,13 @@ func (s *Session) runDeclare(req *request) error {
 		}
 	}
 	var sql string
-	var sources []plan.Slice
+	var needs []plan.Slice
+	var set *sources
 	q := &plan.Query{Kind: plan.Top}
 	if len(reads.tables) > 0 && s.link.status == 'T' {
-		sql, _, err = s.keptRows(req, st.Query)
+		sql, set, err = s.keptRows(req, st.Query)
 	} else {
-		sql, sources, q, err = s.topOf(st.Query, req.types, true)
+		sql, needs, q, err = s.topOf(st.Query, req.types, true)
 	}
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (s *Session) runDeclare(req *request) error {
 	}
 	clone := proto.Clone(st).(*pg.DeclareCursorStmt)
 	clone.Query = top
-	portions := slices.ContainsFunc(sources, func(sl plan.Slice) bool { return sl.Large })
+	portions := slices.ContainsFunc(needs, func(sl plan.Slice) bool { return sl.Large })
 	if portions && st.Options&(scroll|noScroll) == 0 && st.Query.GetSelectStmt().GetLockingClause() == nil {
 		// PostgreSQL lets a cursor go back whose plan can, as that of a scan can, but not
 		// that of a scan in portions.
@@ -68,12 +69,26 @@ func (s *Session) runDeclare(req *request) error {
 			return err
 		}
 	}
-	if len(sources) > 0 {
-		if _, err := s.openCursor(sources, nil); err != nil {
+	if len(needs) > 0 {
+		if set, err = s.openCursor(needs, nil); err != nil {
 			return err
 		}
 	}
+	if set != nil {
+		set.cursor, set.portal = st.Portalname, st.Options&hold == 0
+	}
 	return s.runLocal(&simple, text)
+}
+
+// runClose closes a cursor, or all of them, and what its query has running.
+func (s *Session) runClose(req *request, st *pg.ClosePortalStmt) error {
+	err := s.closeOpen(func(set *sources) bool {
+		return set.cursor != "" && (set.cursor == st.Portalname || st.Portalname == "")
+	})
+	if err != nil {
+		return err
+	}
+	return s.runLocal(req, req.text)
 }
 
 // runPrepare keeps the statement; the local server gets a form of it that it

@@ -148,12 +148,6 @@ func (s *Session) closePortal(p *portal) {
 	if p.sources == nil {
 		return
 	}
-	_ = p.sources.close()
-	for i, set := range s.txn.open {
-		if set == p.sources {
-			s.txn.open = append(s.txn.open[:i], s.txn.open[i+1:]...)
-			break
-		}
-	}
+	_ = s.closeOpen(func(set *sources) bool { return set == p.sources })
 	p.sources = nil
 }

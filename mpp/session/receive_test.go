@@ -16,8 +16,8 @@ func TestSourceAfterTheEnd(t *testing.T) {
 	if err := set.finishRun(); err != nil {
 		t.Fatal(err)
 	}
-	if err := src.serve(t.Context(), nil); err == nil || set.err == nil {
-		t.Errorf("%v, noted %v", err, set.err)
+	if err := src.serve(t.Context(), nil); err == nil || set.err() == nil {
+		t.Errorf("%v, noted %v", err, set.err())
 	}
 }
 

@@ -182,7 +182,7 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 		res, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_fill(%d, '%s', %t)", c.oid, c.token, lasting))
 		if err != nil {
 			_ = set.close()
-			return nil, betterError(withoutContext(err), set.err)
+			return nil, betterError(withoutContext(err), set.err())
 		}
 		var oid uint32
 		if _, err := fmt.Sscan(string(res.value()), &oid); err != nil {

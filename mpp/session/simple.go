@@ -175,7 +175,9 @@ func (s *Session) run(req *request) error {
 		if n.SecLabelStmt.Provider == policyProvider {
 			return s.runPolicyLabel(req, n.SecLabelStmt)
 		}
-	case *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
+	case *pg.Node_ClosePortalStmt:
+		return s.runClose(req, n.ClosePortalStmt)
+	case *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
 		return s.runLocal(req, req.text)
 	}

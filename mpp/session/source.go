@@ -23,11 +23,34 @@ type sources struct {
 	s       *Session
 	cmd     uint32
 	list    []*source
-	err     error // first failure of a slice
-	inBlock bool  // of the client's or of a statement's: to cancel slices would fail it
+	inBlock bool // of the client's or of a statement's: to cancel slices would fail it
+
+	// cursor is the name of the SQL cursor that they are of, portal says that they are of
+	// a cursor or portal that ends with the block.
+	cursor string
+	portal bool
+
+	errMu   sync.Mutex
+	failure error // first one of a slice
 
 	mu  sync.Mutex        // held while a slice is started, which needs run
 	run *dispatch.Running // nil when it is finished; the session's own
+}
+
+// fail notes the failure of a slice. Any goroutine may call it.
+func (set *sources) fail(err error) {
+	set.errMu.Lock()
+	defer set.errMu.Unlock()
+	if set.failure == nil {
+		set.failure = err
+	}
+}
+
+// err is the first failure of a slice. Any goroutine may ask.
+func (set *sources) err() error {
+	set.errMu.Lock()
+	defer set.errMu.Unlock()
+	return set.failure
 }
 
 // running is the statement, nil when it is finished. Any goroutine may ask.
@@ -141,9 +164,25 @@ func (p *pump) close() {
 func (s *Session) openCursor(slices []plan.Slice, params []dispatch.Param) (*sources, error) {
 	set, err := s.openLater(s.ctx, slices, params, true)
 	if err == nil {
+		set.portal = true
 		s.txn.open = append(s.txn.open, set)
 	}
 	return set, err
+}
+
+// closeOpen closes those of the sources of cursors and portals that which says, and
+// returns why a slice has failed, if the transaction has failed with it.
+func (s *Session) closeOpen(which func(*sources) bool) (failed error) {
+	s.txn.open = slices.DeleteFunc(s.txn.open, func(set *sources) bool {
+		if !which(set) {
+			return false
+		}
+		if err := set.close(); err != nil && failed == nil && s.gang.Failed() {
+			failed = err
+		}
+		return true
+	})
+	return failed
 }
 
 // openSources starts the slices of a query and publishes their tokens.
@@ -233,7 +272,7 @@ func (s *Session) readersSee() bool {
 
 // beforeSlices is beforeDispatch for slices.
 func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
-	if slices.ContainsFunc(sls, func(sl plan.Slice) bool { return sl.Large && !sl.Temp }) && len(sls) > 1 {
+	if slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
 		s.gang.ExpectReaders()
 	}
 	return s.beforeDispatch(ctx)
@@ -262,14 +301,26 @@ func sliceSQL(sl *plan.Slice, readers bool) string {
 	return sl.SQL
 }
 
+// byReaders gives the slices readers in turn, so that none shares its executor with the
+// slice that reads it. One whose reader's turn would be that of its own reads runs in the
+// session's own executors.
 func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
 	n := 0
 	for i := range slices {
-		if slices[i].Large && !slices[i].Temp && len(slices) > 1 {
-			ds[i].Reader = 1 + n%most
-			n++
+		if !wantsReader(&slices[i]) {
+			continue
 		}
+		next := 1 + n%most
+		if n++; next == ds[slices[i].To].Reader {
+			next = (next + 1) % (most + 1)
+		}
+		ds[i].Reader = next
 	}
+}
+
+// wantsReader says whether a slice sends many rows to others.
+func wantsReader(sl *plan.Slice) bool {
+	return sl.Large && !sl.Temp && sl.Motion != plan.GatherMotion
 }
 
 // styles are the parameters by which values are printed now, and have to be
@@ -360,8 +411,8 @@ func (src *source) gather(sink func([]byte) error) error {
 		run.Fail(err)
 		end.abort()
 	}
-	if err != nil && set.err == nil && !src.pump.enough() {
-		set.err = err
+	if err != nil && !src.pump.enough() {
+		set.fail(err)
 	}
 	return err
 }
@@ -394,7 +445,11 @@ func (set *sources) settle() error {
 			first = err
 		}
 	}
-	return betterError(first, set.finishRun())
+	err := betterError(first, set.finishRun())
+	if failure := set.err(); failure != nil {
+		return betterError(failure, err) // of one that had been taken before
+	}
+	return err
 }
 
 func (set *sources) finishRun() error {
@@ -415,8 +470,8 @@ func (s *Session) cursorError(err error) error {
 		return nil
 	}
 	for _, set := range s.txn.open {
-		if set.err != nil {
-			err = betterError(err, betterError(set.err, set.finishRun()))
+		if failure := set.err(); failure != nil {
+			err = betterError(err, betterError(failure, set.finishRun()))
 		}
 	}
 	return err
@@ -461,9 +516,9 @@ func (set *sources) close() error {
 		}
 		src.mu.Unlock()
 	}
-	if set.err != nil {
+	if failure := set.err(); failure != nil {
 		s.rowsConnected = false // whatever the local server has made of it
-		return betterError(set.err, err)
+		return betterError(failure, err)
 	}
 	if s.gang.Failed() {
 		return err // what was stopped has failed before it was

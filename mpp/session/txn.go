@@ -170,8 +170,11 @@ func (c *coordinatorPart) Commit(context.Context) error {
 func (s *Session) commit(ctx context.Context, sql string) (tag string, err error) {
 	part := &coordinatorPart{s: s, sql: sql}
 	// Cursors that outlive the transaction read their sources while the link
-	// commits.
-	if err = s.settleSources(); err == nil {
+	// commits; nobody reads those of the others any more.
+	if err = s.closeOpen(func(set *sources) bool { return set.portal }); err == nil {
+		err = s.settleSources()
+	}
+	if err == nil {
 		if s.gang.InTransaction() {
 			if s.txn.temp {
 				s.gang.MarkNoPrepare(nil)
