@@ -73,8 +73,23 @@ func TestSideBySide(t *testing.T) {
 			}
 
 			// EXPLAIN ANALYZE has them too, who say how they have run their slices.
-			explainer := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=explainer_"+typ)
-			for range 2 {
+			cfg := c.Connect(t, db, "gp_interconnect_type="+typ, "application_name=explainer_"+typ).Config().Copy()
+			var notices []string
+			cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+			explainer, err := pgx.ConnectConfig(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer testkit.Close(explainer)
+			for _, failing := range []string{"", "insert into b select 1 / (i - 500), k, d from a", "select 1 / (a.i - 500) from a join b using (k)"} {
+				if failing != "" {
+					if err := testkit.TryExec(explainer, "explain analyze "+failing); testkit.SQLState(err) != "22012" {
+						t.Errorf("%s: %v", failing, err)
+					}
+					if got := testkit.Value(t, explainer, join); got != all || len(notices) > 0 {
+						t.Errorf("after EXPLAIN ANALYZE that has failed: %s, %q", got, notices)
+					}
+				}
 				plan := strings.Join(testkit.Query(t, explainer, "explain (analyze, costs off, timing off, summary off) "+join), "\n")
 				if n := executors(explainer); n < "2" {
 					t.Errorf("EXPLAIN ANALYZE has %s executors on seg0", n)

@@ -76,6 +76,8 @@ func (g *Gang) keepers(ctx context.Context) ([]*member, error) {
 		return ks, nil
 	case ctx.Err() != nil:
 		return nil, canceled(ctx)
+	case sqlState(err) == codeCanceled:
+		return nil, err
 	}
 	return nil, nil
 }
@@ -101,6 +103,7 @@ func (g *Gang) keep(ctx context.Context, ks []*member) error {
 	g.tx.snapshots = make(map[Segment]string, len(ks))
 	for i, k := range ks {
 		g.tx.snapshots[k.seg] = ids[i]
+		g.setBackend(k, k.pid) // others may wait for its end
 		g.d.noteReader(k, time.Time{})
 	}
 	return nil
@@ -127,10 +130,7 @@ func (g *Gang) share(ctx context.Context, readers []*member) error {
 		return nil
 	}
 	g.leave(ctx, readers)
-	if ctx.Err() != nil || sqlState(err) == codeCanceled {
-		return err
-	}
-	return errReaders(err) // the keeper is lost, most likely
+	return g.without(ctx, err) // the keeper is lost, most likely
 }
 
 // leave ends what transactions readers have begun.
@@ -146,6 +146,7 @@ func (g *Gang) leave(ctx context.Context, readers []*member) {
 func (g *Gang) keeping() (ks []*member) {
 	for _, m := range g.members {
 		if k := m.keeper; k != nil && k.begun {
+			g.setBackend(k, 0)
 			g.d.noteReader(k, time.Now().Add(g.d.p.ReaderIdle))
 			ks = append(ks, k)
 		}

@@ -104,19 +104,31 @@ func (g *Gang) readyReaders(ctx context.Context, readers []*member) error {
 		return errReaders(newError("53300", fmt.Sprintf("seg%d has no connection to spare for a reader", m.seg.Content), nil))
 	}
 	if err := g.ready(ctx, readers); err != nil {
-		if ctx.Err() != nil || sqlState(err) == codeCanceled {
-			return err
-		}
-		return errReaders(err)
+		return g.without(ctx, err)
 	}
 	tell := slices.DeleteFunc(slices.Clone(readers), func(m *member) bool { return m.told == g.tell })
-	return g.each(ctx, tell, func(_ int, m *member) error {
+	err := g.each(ctx, tell, func(_ int, m *member) error {
 		_, err := m.collect(m.conn.Exec(context.Background(), g.tell), "")
 		if err == nil {
 			m.told = g.tell
 		}
 		return err
 	})
+	return g.without(ctx, err)
+}
+
+// without is the failure of a reader that has not begun its slices as ErrReaders,
+// unless the user has ended the statement.
+func (g *Gang) without(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return canceled(ctx)
+	case sqlState(err) == codeCanceled:
+		return err
+	}
+	return errReaders(err)
 }
 
 // readerSettings are the parameters of a reader whose session has those of set.

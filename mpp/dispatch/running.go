@@ -42,10 +42,11 @@ type Slice struct {
 	// data; see execute.Slice.
 	Data string
 	// Reader has another executor run the slice than the session's own, so that it
-	// runs beside the slices of those: 1 and up say which. It has a snapshot of its
-	// own, taken together with the others, and must not read temporary tables nor what
-	// the transaction has written; see Gang.ReadersSee. 0 for slices that Run is called
-	// for: readers are for inputs.
+	// runs beside the slices of those: 1 and up say which. It has the transaction's
+	// snapshot, or where that has none for all its statements one of its own, taken
+	// together with the others; and must not read temporary tables nor what the
+	// transaction has written; see Gang.ReadersSee. 0 for slices that Run is called for:
+	// readers are for inputs.
 	Reader int
 	// Idle says that nobody knows when the slice will run; see execute.Command.
 	Idle bool

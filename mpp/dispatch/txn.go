@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -89,7 +90,9 @@ func (g *Gang) begin(ctx context.Context, modes, lock string, share bool) error 
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
 		if err := g.snapshot(ctx, share && g.wantsKeepers()); err != nil {
 			// Snapshots of some segments alone must not be used for anything.
-			g.rollback(ctx)
+			if g.rollback(ctx); share && errors.Is(err, ErrReaders) {
+				return g.begin(ctx, modes, lock, false)
+			}
 			return err
 		}
 		g.tx.fixed = true
@@ -165,6 +168,7 @@ func (g *Gang) snapshot(ctx context.Context, share bool) error {
 	}
 	if g.tx.snapshots != nil {
 		_, err = g.execOn(ctx, nil, g.importing)
+		err = g.without(ctx, err) // a keeper may have been lost
 	} else {
 		_, err = g.Exec(ctx, nil, "SELECT 1")
 	}
@@ -313,7 +317,7 @@ func (g *Gang) rollback(ctx context.Context) {
 
 // endTx forgets the transaction.
 func (g *Gang) endTx() {
-	if g.tx.snapshots != nil {
+	if g.tx.fixed && g.tx.snapshots != nil {
 		g.spare = !g.tx.shared
 	}
 	g.tx = txn{}

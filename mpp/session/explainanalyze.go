@@ -207,12 +207,6 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 	if err := s.beforeSlices(ctx, q.Slices); err != nil {
 		return nil, o, err
 	}
-	if err := s.tellSegments(ctx, tellPlans(st)); err != nil {
-		return nil, o, err
-	}
-	a = &analysis{json: explainFormat(st) != "text", plans: map[int][]string{}}
-	a.expect(q.Slices)
-	s.setAnalysis(a)
 	defer func() {
 		s.setAnalysis(nil)
 		off, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
@@ -222,6 +216,12 @@ func (s *Session) analyze(ctx context.Context, st *pg.ExplainStmt, q *plan.Query
 			err = oerr
 		}
 	}()
+	if err := s.tellSegments(ctx, tellPlans(st)); err != nil {
+		return nil, o, err
+	}
+	a = &analysis{json: explainFormat(st) != "text", plans: map[int][]string{}}
+	a.expect(q.Slices)
+	s.setAnalysis(a)
 	start := time.Now()
 	if q.Kind == plan.Gather {
 		err = s.gather(ctx, q.Slices, nil, nil, func([]byte) error {

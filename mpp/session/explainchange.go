@@ -220,6 +220,7 @@ func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, er
 		_, err := s.local(sql)
 		return err
 	}
+	defer s.gang.TellReaders("") // they are in no transaction
 	if err := tell(tellPlans(st)); err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (t *planTree) motionNode(i int, like planNode) planNode {
 	if tree := t.trees[i]; tree != nil {
 		tree = t.placeTree(tree, t.tokens[i])
 		tree["Parent Relationship"] = "Outer"
-		n["Plans"] = []any{tree}
+		n["Plans"] = []any{map[string]any(tree)}
 	}
 	return n
 }
@@ -64,14 +64,26 @@ func (t *planTree) placeNode(n planNode, tokens *[]string) planNode {
 		i, ours := t.byToken((*tokens)[0])
 		*tokens = (*tokens)[1:]
 		if ours {
-			return t.motionNode(i, n)
+			// What else belongs to the node stands before what the motion brings.
+			own := t.placeChildren(n, tokens)
+			m := t.motionNode(i, n)
+			if below, _ := m["Plans"].([]any); own != nil {
+				m["Plans"] = append(own, below...)
+			}
+			return m
 		}
 	}
+	t.placeChildren(n, tokens)
+	return n
+}
+
+// placeChildren places what is below n, which it returns.
+func (t *planTree) placeChildren(n planNode, tokens *[]string) []any {
 	list, _ := n["Plans"].([]any)
 	for k, c := range n.children() {
 		list[k] = map[string]any(t.placeNode(c, tokens))
 	}
-	return n
+	return list
 }
 
 // treeIn is the plan in the JSON that EXPLAIN has printed, and what else it has

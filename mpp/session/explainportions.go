@@ -90,9 +90,7 @@ func (n *planLine) unportion() bool {
 		}
 		// It has the name of the client's statement.
 		if q := subqueryScan.FindStringSubmatch(n.text); q != nil {
-			n.text = q[1] + "Function Scan on gp_motion_recv " + q[2] + q[3]
-			n.below = n.props("")
-			n.below = append(n.below, b.props("Output: ")...)
+			n.become(q[1]+"Function Scan on gp_motion_recv "+q[2]+q[3], slices.Concat(n.properties(), b.properties()), slices.Concat(n.plans(), b.plans()))
 		}
 	}
 	at := slices.IndexFunc(n.below, func(b *planLine) bool { return b.text == portionsCTE })
@@ -107,35 +105,79 @@ func (n *planLine) unportion() bool {
 		return false // the rest says it all the same
 	}
 	scan := n.below[at]
-	by := scan.by
 	source := sourceLine.FindStringSubmatch(scan.text)
-	n.text = loop[1] + "Function Scan on gp_motion_recv" + source[3] + loop[2]
-	n.below = n.props("")
+	properties := n.properties()
 	if token != "" {
-		n.below = append(n.below, &planLine{text: fmt.Sprintf("Function Call: gp_motion_recv('gp_motion'::text, '%s'::text)", token), by: by})
+		properties = append(properties, &planLine{text: fmt.Sprintf("Function Call: gp_motion_recv('gp_motion'::text, '%s'::text)", token)})
 	}
 	loops := 1
 	if m := loopsDone.FindStringSubmatch(source[4]); m != nil {
 		loops, _ = strconv.Atoi(m[1])
 	}
-	for _, p := range scan.props("Output: ") {
+	for _, p := range scan.properties() {
 		if m := removedRows.FindStringSubmatch(p.text); m != nil {
 			each, _ := strconv.Atoi(m[2])
 			p.text = m[1] + strconv.Itoa(each*loops)
 		} else if !strings.HasPrefix(p.text, "Filter: ") {
 			continue
 		}
-		p.by = by
-		n.below = append(n.below, p)
+		properties = append(properties, p)
 	}
+	n.become(loop[1]+"Function Scan on gp_motion_recv"+source[3]+loop[2], properties, slices.Concat(n.plans(), scan.plans()))
 	return true
 }
 
-// props are the lines below a node that are no nodes, without those that begin with
-// without.
-func (n *planLine) props(without string) (out []*planLine) {
+// become makes n another node, with these properties and then plans of initplans and
+// subplans below it. Two nodes' filters become one; of their outputs the first stays.
+func (n *planLine) become(text string, properties, plans []*planLine) {
+	indent := rootIndent
+	if strings.HasPrefix(text, arrow) {
+		indent = nodeIndent
+	}
+	n.text, n.below = text, nil
+	first := map[string]*planLine{}
+	for _, p := range properties {
+		name, value, _ := strings.Cut(p.text, ": ")
+		was := first[name]
+		switch {
+		case was == nil:
+			first[name], n.below = p, append(n.below, p)
+		case name == "Filter":
+			was.text = name + ": " + bothFilters(value, strings.TrimPrefix(was.text, name+": "))
+		case removedRows.MatchString(p.text):
+			a, _ := strconv.Atoi(value)
+			b, _ := strconv.Atoi(strings.TrimPrefix(was.text, name+": "))
+			was.text = name + ": " + strconv.Itoa(a+b)
+		}
+	}
+	n.below = append(n.below, plans...)
 	for _, b := range n.below {
-		if !strings.HasPrefix(b.text, arrow) && (without == "" || !strings.HasPrefix(b.text, without)) {
+		b.by = indent
+	}
+}
+
+// bothFilters is a filter of what another has let through.
+func bothFilters(inner, outer string) string { return "(" + inner + " AND " + outer + ")" }
+
+// isPlan says whether a line stands above a plan that belongs to the node it is below.
+func (n *planLine) isPlan() bool {
+	return slices.ContainsFunc(n.below, func(b *planLine) bool { return strings.HasPrefix(b.text, arrow) })
+}
+
+// properties are the lines of a node that are no plans.
+func (n *planLine) properties() (out []*planLine) {
+	for _, b := range n.below {
+		if !strings.HasPrefix(b.text, arrow) && !b.isPlan() {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// plans are a node's initplans and subplans.
+func (n *planLine) plans() (out []*planLine) {
+	for _, b := range n.below {
+		if !strings.HasPrefix(b.text, arrow) && b.isPlan() {
 			out = append(out, b)
 		}
 	}
@@ -184,12 +226,29 @@ func (n planNode) unportion() bool {
 // becomeSource makes a node the scan of the row source from, which is below it.
 func (n planNode) becomeSource(from planNode, alias any) {
 	n["Node Type"], n["Function Name"], n["Alias"] = "Function Scan", from["Function Name"], alias
-	for _, k := range []string{"Schema", "Filter", "Rows Removed by Filter"} {
-		if v, ok := from[k]; ok && n[k] == nil {
-			n[k] = v
+	if v, ok := from["Schema"]; ok {
+		n["Schema"] = v
+	}
+	if inner, ok := from["Filter"].(string); ok {
+		if outer, ok := n["Filter"].(string); ok {
+			inner = bothFilters(inner, outer)
+		}
+		n["Filter"] = inner
+	}
+	if a, ok := from["Rows Removed by Filter"].(float64); ok {
+		b, _ := n["Rows Removed by Filter"].(float64)
+		n["Rows Removed by Filter"] = a + b
+	}
+	var plans []any
+	for _, c := range slices.Concat(n.children(), from.children()) {
+		if r := c["Parent Relationship"]; r == "SubPlan" || r == "InitPlan" {
+			plans = append(plans, map[string]any(c))
 		}
 	}
 	for _, k := range []string{"Plans", "Join Type", "Inner Unique"} {
 		delete(n, k)
+	}
+	if plans != nil {
+		n["Plans"] = plans
 	}
 }

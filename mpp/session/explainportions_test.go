@@ -58,6 +58,20 @@ Hash Left Join (actual rows=3 loops=1)
   ->  Hash (actual rows=2 loops=1)
         ->  Limit (actual rows=2 loops=1)
               ->  Function Scan on gp_motion_recv c (actual rows=2 loops=1)`, "k1 k2", "Hash Join 3, Function Scan b -12 3, Hash 2, Limit 2, Function Scan c 2"},
+		{"with subplans in conditions", "SELECT count(*) FROM " + source("k1", "b") + " WHERE b.id NOT IN (SELECT c.id + 3 FROM " + source("k2", "c") + " WHERE c.id > ALL (SELECT a.id FROM a WHERE a.id < 0)) AND b.v <> 'v1'", `
+Aggregate (actual rows=1 loops=1)
+  ->  Function Scan on gp_motion_recv b (actual rows=6 loops=1)
+        Filter: ((v <> 'v1'::text) AND (NOT (SubPlan 3)))
+        Rows Removed by Filter: 10
+        SubPlan 3
+          ->  Materialize (actual rows=8 loops=12)
+                ->  Function Scan on gp_motion_recv c (actual rows=15 loops=1)
+                      Filter: (SubPlan 1)
+                      SubPlan 1
+                        ->  Materialize (actual rows=0 loops=15)
+                              ->  Seq Scan on a (actual rows=0 loops=1)
+                                    Filter: (id < 0)
+                                    Rows Removed by Filter: 100`, "k1 k2", "Aggregate 1, Function Scan b -10 6, Materialize 8, Function Scan c 15, Materialize 0, Seq Scan a -100 0"},
 		{"none runs", "SELECT b.id FROM a LEFT JOIN " + source("k1", "b") + " ON a.id = b.id WHERE a.id < 0", `
 Hash Right Join (actual rows=0 loops=1)
   Hash Cond: (b.id = a.id)

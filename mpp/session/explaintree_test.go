@@ -143,6 +143,15 @@ Aggregate
                           Hash Key: o.id
                           ->  Seq Scan on o`)
 
+	inJSON, err := readPlan(explain("(COSTS OFF, FORMAT JSON) ", top), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.trees = []planNode{{"Node Type": "Seq Scan", "Alias": "b"}, {"Node Type": "Seq Scan", "Alias": "a"}, nil}
+	if got, want := outline(tr.placeTree(inJSON.tree, tokensRead(explain("(VERBOSE, COSTS OFF) ", top)))), "Aggregate <nil>, Gather Motion <nil>, Gather Motion <nil>, Seq Scan b <nil>, Seq Scan a <nil>"; got != want {
+		t.Errorf("in JSON: %s, expected %s", got, want)
+	}
+
 	// A source that is the whole plan, and one that is not the plan's own.
 	check(tr.place(planLines(explain("(COSTS OFF) ", "SELECT * FROM pg_catalog.gp_motion_recv('gp_motion', 'b') AS s(c1 int) WHERE c1 > 3")), []string{"b"}), `
 Gather Motion 1:1  (slice1; segments: 1)
