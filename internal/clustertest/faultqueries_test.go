@@ -178,15 +178,18 @@ var errHung = fmt.Errorf("the statement did not end")
 func (p *prober) rows(sql string) ([]string, error) {
 	ctx, cancel := p.statement()
 	defer cancel()
+	// What everybody is doing is looked at before a cancel request changes it.
+	defer time.AfterFunc(p.limit-10*time.Second, func() {
+		if !p.hung.Swap(true) {
+			p.stacks()
+		}
+	}).Stop()
 	results, err := p.conn.PgConn().Exec(ctx, sql).ReadAll()
 	switch {
 	case err == nil:
 		return lines(results), nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || p.hung.Load():
 		err = errHung
-		if !p.hung.Swap(true) {
-			p.stacks()
-		}
 	}
 	return nil, fmt.Errorf("%s\n%w", sql, err)
 }

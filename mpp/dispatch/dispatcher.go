@@ -46,6 +46,9 @@ type Params struct {
 	// ReaderIdle is how long a reader's connection is kept for the session's next
 	// statement; 18 s, Greenplum's default of gp_vmem_idle_resource_timeout.
 	ReaderIdle time.Duration
+	// IdleLook is how often it is looked whether an executor that has nothing to do in
+	// a statement is still there; 1 s, little work and a short wait for who waits in vain.
+	IdleLook time.Duration
 	// RecoverEvery is the pause between two attempts to resolve what is in
 	// doubt; 2 s.
 	RecoverEvery time.Duration
@@ -64,6 +67,7 @@ func (p *Params) setDefaults() {
 		{&p.DeadlockTimeout, time.Second},
 		{&p.ReaderLock, 100 * time.Millisecond},
 		{&p.ReaderIdle, 18 * time.Second},
+		{&p.IdleLook, time.Second},
 		{&p.RecoverEvery, 2 * time.Second},
 	} {
 		if *d.v <= 0 {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -410,11 +411,9 @@ func (p *runPart) work(r *Running) error {
 		r.opened <- struct{}{}
 	}
 	for p.open {
-		var run Run
-		more := false
-		select {
-		case run, more = <-p.queue:
-		case <-r.ctx.Done():
+		run, more, err := p.next(r)
+		if err != nil {
+			return err
 		}
 		if !more {
 			break
@@ -440,6 +439,26 @@ func (p *runPart) work(r *Running) error {
 		_, err = p.command(r, text, 0)
 	}
 	return err
+}
+
+// next is the next slice to run; more is false when there is none. Meanwhile the idle
+// executor is looked at: what it had sent last may have gone with it, which those who
+// wait for it cannot know.
+func (p *runPart) next(r *Running) (run Run, more bool, err error) {
+	look := time.NewTicker(r.g.d.p.IdleLook)
+	defer look.Stop()
+	for {
+		select {
+		case run, more = <-p.queue:
+			return run, more, nil
+		case <-r.ctx.Done():
+			return run, false, nil
+		case <-look.C:
+			if !p.m.alive() {
+				return run, false, p.m.gone()
+			}
+		}
+	}
 }
 
 func (r *Running) sent(slice int16) {

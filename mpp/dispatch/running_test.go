@@ -463,6 +463,45 @@ func TestSegmentLostInSlice(t *testing.T) {
 	exec(t, g, nil, "SELECT 1")
 }
 
+// TestIdleSegmentLost ends a server that has nothing to do, and others wait for what it
+// may have sent: nobody sends it a command that would fail.
+func TestIdleSegmentLost(t *testing.T) {
+	c := newCluster(t, Params{IdleLook: 20 * time.Millisecond})
+	g := c.gang()
+	for _, begun := range []bool{false, true} {
+		exec(t, g, nil, "SELECT 1")
+		if begun {
+			if err := g.Begin(testContext(t), ""); err != nil {
+				t.Fatal(err)
+			}
+			exec(t, g, nil, "SELECT 1")
+		}
+		r, err := g.Open(testContext(t), c.command(), []Slice{{Index: 1, SQL: "SELECT 1"}, {Index: 2, SQL: "SELECT 2"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		killBackend(t, 1, g.members[1].pid)
+		select {
+		case <-r.Failed():
+		case <-time.After(20 * time.Second):
+			t.Error("nobody has noticed")
+		}
+		var e *Error
+		if err := r.Finish(testContext(t)); !errors.As(err, &e) || e.Seg != 1 || !e.Lost {
+			t.Errorf("got %v", err)
+		}
+		if begun {
+			if !g.Failed() {
+				t.Error("its part of the transaction is not missed")
+			}
+			if err := g.Rollback(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	exec(t, g, nil, "SELECT 1")
+}
+
 func TestCopyIn(t *testing.T) {
 	c := newCluster(t, Params{})
 	c.table("copied")
