@@ -185,7 +185,7 @@ func TestFaults(t *testing.T) {
 	limit := calmAgain
 	early := duration > time.Minute
 	if early {
-		limit += logical.DefaultLimits.EarlyTimeout
+		limit += 2 * logical.DefaultLimits.EarlyTimeout // one end, and then the other
 	}
 	testkit.Eventually(t, limit, func() error { return before.less(r.resources(t, early)) })
 }

@@ -110,7 +110,7 @@ func TestRandomQueries(t *testing.T) {
 	}
 	limit := calmAgain
 	if early {
-		limit += logical.DefaultLimits.EarlyTimeout
+		limit += 2 * logical.DefaultLimits.EarlyTimeout // one end, and then the other
 	}
 	testkit.Eventually(t, limit, func() error {
 		// Looking into the servers takes sessions: after the count.
