@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -104,8 +103,9 @@ type Running struct {
 	parts   []*runPart
 	ctx     context.Context
 	stop    context.CancelCauseFunc
-	wg      sync.WaitGroup
 	opened  chan struct{} // one token per part whose slices are open
+	begun   int           // parts that have been begun
+	over    chan int      // the index of each that has ended
 	sending map[int16]*sending
 	ended   bool
 	endErr  error
@@ -202,7 +202,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	r.o.mu.Unlock()
 	g.busy.Store(true)
 	r.noteReaders(true)
-	r.opened = make(chan struct{}, len(ms))
+	r.opened, r.over = make(chan struct{}, len(ms)), make(chan int, len(ms))
 	parts := r.parts
 	if g.tx.active && own < len(ms) {
 		// What a reader cannot open must not fail the transaction.
@@ -249,7 +249,11 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 // begin has parts open their slices.
 func (r *Running) begin(parts []*runPart) {
 	for _, p := range parts {
-		r.wg.Go(func() { r.o.finish(p.index, p.work(r)) })
+		r.begun++
+		go func() {
+			r.o.finish(p.index, p.work(r))
+			r.over <- p.index
+		}()
 	}
 }
 
@@ -585,13 +589,33 @@ func (r *Running) end() error {
 	for _, p := range r.parts {
 		close(p.queue)
 	}
-	r.wg.Wait()
+	r.waitParts()
 	r.endErr = r.o.end()
 	r.stop(context.Canceled)
 	r.noteReaders(false)
 	r.g.leave(r.o.ctx, r.readers())
 	r.g.busy.Store(false)
 	return r.endErr
+}
+
+// waitParts waits until all parts have ended. Meanwhile those that have are looked at: a
+// sender may wait for the acknowledgement of one that is gone.
+func (r *Running) waitParts() {
+	look := time.NewTicker(r.g.d.p.IdleLook)
+	defer look.Stop()
+	var ended []int
+	for len(ended) < r.begun {
+		select {
+		case i := <-r.over:
+			ended = append(ended, i)
+		case <-look.C:
+			for _, i := range ended {
+				if m := r.parts[i].m; m.conn != nil && !m.alive() {
+					r.o.fail(m.gone())
+				}
+			}
+		}
+	}
 }
 
 // readers are those of the statement.

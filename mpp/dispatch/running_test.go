@@ -502,6 +502,55 @@ func TestIdleSegmentLost(t *testing.T) {
 	exec(t, g, nil, "SELECT 1")
 }
 
+// TestEndedSegmentLost ends a server that has done its part while another's is under
+// way, which may be waiting for it.
+func TestEndedSegmentLost(t *testing.T) {
+	c := newCluster(t, Params{IdleLook: 20 * time.Millisecond})
+	g := c.gang()
+	r, err := g.Open(testContext(t), c.command(), []Slice{{Index: 1, SQL: "SELECT 1", Segments: []int{0}}, {Index: 2, SQL: "SELECT pg_sleep(60)", Segments: []int{1}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, slice := range []int16{1, 2} {
+		if err := r.Run(Run{Slice: slice, Receivers: []motion.Peer{c.self}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := c.receive(g, r, 1, -1); n != 1 || err != nil {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+	received, finished := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := c.receive(g, r, 2, -1)
+		received <- err
+	}()
+	go func() { finished <- r.Finish(testContext(t)) }()
+	ended := func() bool {
+		r.o.mu.Lock()
+		defer r.o.mu.Unlock()
+		return r.o.parts[0].done
+	}
+	for limit := time.Now().Add(20 * time.Second); !ended(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("seg0 does not end")
+		}
+	}
+	killBackend(t, 0, g.members[0].pid)
+	select {
+	case err = <-finished:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody has noticed")
+	}
+	var e *Error
+	if !errors.As(err, &e) || e.Seg != 0 || !e.Lost {
+		t.Errorf("got %v", err)
+	}
+	if err := <-received; err == nil {
+		t.Error("the receiver noticed nothing")
+	}
+	exec(t, g, nil, "SELECT 1")
+}
+
 func TestCopyIn(t *testing.T) {
 	c := newCluster(t, Params{})
 	c.table("copied")
