@@ -18,6 +18,19 @@ import (
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
 
+// propertySchemas is how many sets of tables are tried: TRUNKLINE_PROPERTY_SCHEMAS, or
+// as many as given.
+func propertySchemas(t *testing.T, schemas int) int {
+	t.Helper()
+	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
+		var err error
+		if schemas, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return schemas
+}
+
 // TestSameAnswers fills random tables, distributed in random ways, with the
 // same rows on the cluster and on one plain PostgreSQL, and asks both random
 // SELECTs. They must give the same rows, or both the same SQLSTATE.
@@ -27,13 +40,7 @@ func TestSameAnswers(t *testing.T) {
 	c := beside(t)
 	db := c.Database(t)
 	plain := c.PlainPostgres(t)
-	schemas := 4
-	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
-		var err error
-		if schemas, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	schemas := propertySchemas(t, 4)
 	sessions := map[string]*pgx.Conn{tcp: c.Connect(t, db, tcp), proxy: c.Connect(t, db, proxy)}
 	// A query that is drawn to join everything with everything tells nothing
 	// that a smaller one would not.

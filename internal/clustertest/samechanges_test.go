@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,13 +24,7 @@ func TestSameChanges(t *testing.T) {
 	c := beside(t)
 	db := c.Database(t)
 	plain := c.PlainPostgres(t)
-	schemas := 1
-	if s := os.Getenv("TRUNKLINE_PROPERTY_SCHEMAS"); s != "" {
-		var err error
-		if schemas, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	schemas := propertySchemas(t, 1)
 	sessions := map[string]*pgx.Conn{tcp: c.Connect(t, db, tcp), proxy: c.Connect(t, db, proxy)}
 	ran, failed, refused := 0, 0, map[string]int{}
 	for i := range schemas {
