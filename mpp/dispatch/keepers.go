@@ -60,8 +60,8 @@ func (g *Gang) lend(ctx context.Context) error {
 	return nil
 }
 
-// keepers has the members' keepers connected. It is nil, without an error, where a
-// segment has no connection to spare for one.
+// keepers has the members' keepers connected. It is ErrReaders where they are not to be
+// had.
 func (g *Gang) keepers(ctx context.Context) ([]*member, error) {
 	ks := make([]*member, len(g.members))
 	for i, m := range g.members {
@@ -70,20 +70,11 @@ func (g *Gang) keepers(ctx context.Context) ([]*member, error) {
 		}
 		ks[i] = m.keeper
 	}
-	err := g.readyReaders(ctx, ks)
-	switch {
-	case err == nil:
-		return ks, nil
-	case ctx.Err() != nil:
-		return nil, canceled(ctx)
-	case sqlState(err) == codeCanceled:
-		return nil, err
-	}
-	return nil, nil
+	return ks, g.readyReaders(ctx, ks)
 }
 
-// keep has the keepers take the transaction's snapshots, if they can. An error is that
-// of the user, who wants no more of it.
+// keep has the keepers take the transaction's snapshots. It is ErrReaders when they
+// cannot.
 func (g *Gang) keep(ctx context.Context, ks []*member) error {
 	ids := make([]string, len(ks))
 	err := g.each(ctx, ks, func(i int, k *member) error {
@@ -95,10 +86,7 @@ func (g *Gang) keep(ctx context.Context, ks []*member) error {
 	})
 	if err != nil {
 		g.leave(ctx, ks)
-		if ctx.Err() != nil || sqlState(err) == codeCanceled {
-			return err
-		}
-		return nil
+		return g.without(ctx, err)
 	}
 	g.tx.snapshots = make(map[Segment]string, len(ks))
 	for i, k := range ks {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trunkline-db/trunkline/mpp/execute"
 )
@@ -164,6 +165,35 @@ func TestKeeperLost(t *testing.T) {
 		}
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"1|3", "2|3", "3|3"}) {
 			t.Errorf("afterwards: %v, %v", rows, err)
+		}
+	})
+}
+
+// TestNoKeepers begins transactions where no segment has a connection to spare for a
+// keeper: they do without readers.
+func TestNoKeepers(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		_, own := keptTable(t, g)
+		g.d.mu.Lock()
+		for _, s := range g.d.cfg.Segments() {
+			g.d.rooms[s] = readerRoom{0, time.Now()}
+		}
+		g.d.mu.Unlock()
+		g.ExpectReaders()
+		const modes = "ISOLATION LEVEL REPEATABLE READ"
+		for _, begin := range []func() error{
+			func() error { return g.Begin(testContext(t), modes) },
+			func() error { return g.BeginShared(testContext(t), modes, "LOCK TABLE kept IN SHARE MODE") },
+		} {
+			if err := begin(); err != nil || len(keeperPids(g)) != 0 || g.ReadersSee(false) || !g.Fixed() {
+				t.Fatalf("%v, %d keepers, readers see %t, fixed %t", err, len(keeperPids(g)), g.ReadersSee(false), g.Fixed())
+			}
+			if rows, err := c.ask(testContext(t), g, -1, own...); err != nil || !slices.Equal(rows, []string{"1|3"}) {
+				t.Errorf("%v, %v", rows, err)
+			}
+			if err := g.CommitDistributed(testContext(t), nil); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

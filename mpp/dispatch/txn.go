@@ -144,7 +144,8 @@ func (g *Gang) newTx(modes string) error {
 }
 
 // snapshot takes the transaction's snapshot on all segments at once with
-// respect to distributed commits.
+// respect to distributed commits; with share by keepers, from which readers can have it
+// too: it is ErrReaders where that cannot be.
 func (g *Gang) snapshot(ctx context.Context, share bool) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
@@ -161,12 +162,10 @@ func (g *Gang) snapshot(ctx context.Context, share bool) error {
 		return err
 	}
 	defer h.release()
-	if ks != nil {
+	if share {
 		if err := g.keep(ctx, ks); err != nil {
 			return err
 		}
-	}
-	if g.tx.snapshots != nil {
 		_, err = g.execOn(ctx, nil, g.importing)
 		err = g.without(ctx, err) // a keeper may have been lost
 	} else {

@@ -122,8 +122,9 @@ func (s *Session) asking(sql string) func(prefix string) ([][]byte, error) {
 // newTree is the tree for the plan of a statement with these slices.
 func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice) *planTree {
 	t := &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
+	readers := s.readersSee()
 	for i := range slices {
-		t.sql = append(t.sql, sliceSQL(&slices[i], s.readersSee()))
+		t.sql = append(t.sql, sliceSQL(&slices[i], readers))
 	}
 	return t
 }

@@ -287,6 +287,8 @@ func tellPlans(st *pg.ExplainStmt) string {
 	return "SELECT pg_catalog.gp_explain_slices('{" + strings.Join(segmentOptions(st), ",") + "}')"
 }
 
+const tellNoPlans = "SELECT pg_catalog.gp_explain_slices(NULL)"
+
 // tellSegments has executors and their readers do what tellPlans or tellNoPlans says.
 func (s *Session) tellSegments(ctx context.Context, sql string) error {
 	readers := sql
@@ -297,8 +299,6 @@ func (s *Session) tellSegments(ctx context.Context, sql string) error {
 	_, err := s.gang.Exec(ctx, nil, sql)
 	return err
 }
-
-const tellNoPlans = "SELECT pg_catalog.gp_explain_slices(NULL)"
 
 // segmentOptions are the options of an EXPLAIN ANALYZE that its segments have to
 // know.

@@ -272,8 +272,10 @@ func (s *Session) readersSee() bool {
 
 // beforeSlices is beforeDispatch for slices.
 func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
-	if slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
-		s.gang.ExpectReaders()
+	for i := range sls {
+		if wantsReader(&sls[i]) {
+			s.gang.ExpectReaders()
+		}
 	}
 	return s.beforeDispatch(ctx)
 }
