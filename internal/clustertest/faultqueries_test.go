@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,8 +180,10 @@ func (p *prober) rows(sql string) ([]string, error) {
 	ctx, cancel := p.statement()
 	defer cancel()
 	// What everybody is doing is looked at before a cancel request changes it.
+	var late atomic.Bool
 	defer time.AfterFunc(p.limit-10*time.Second, func() {
 		if !p.hung.Swap(true) {
+			late.Store(true)
 			p.stacks()
 		}
 	}).Stop()
@@ -188,7 +191,7 @@ func (p *prober) rows(sql string) ([]string, error) {
 	switch {
 	case err == nil:
 		return lines(results), nil
-	case ctx.Err() != nil || p.hung.Load():
+	case ctx.Err() != nil || late.Load():
 		err = errHung
 	}
 	return nil, fmt.Errorf("%s\n%w", sql, err)
