@@ -100,7 +100,7 @@ func TestFaults(t *testing.T) {
 	before := r.resources(t, true)
 
 	t.Logf("%v of faults, seed %d, %d random queries", duration, seed, len(r.random))
-	stop, end := context.WithTimeout(context.Background(), duration)
+	stop, end := context.WithCancel(context.Background())
 	defer end()
 	r.stop = stop
 	r.stacks = func() { w.Abort(t) }
@@ -133,6 +133,10 @@ func TestFaults(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	wg.Go(func() {
+		r.last(stop, duration)
+		end()
+	})
 	wg.Go(func() { maker.run(stop) })
 	for _, p := range all {
 		wg.Go(p.run)
@@ -309,6 +313,41 @@ var variable = []struct {
 	{regexp.MustCompile(`/[^ ]*/?\.s\.PGSQL[^ )]*`), "SOCKET"},
 	{regexp.MustCompile(`con\d+,cmd\d+`), "conN,cmdN"},
 	{regexp.MustCompile(`\d+`), "N"},
+}
+
+// enoughAsked is how much each type has to be asked for what is answered to tell
+// something.
+const enoughAsked = 40
+
+// last waits for duration, and then until each type has been asked enough, on a busy
+// machine up to ten times as long.
+func (r *faultRun) last(stop context.Context, duration time.Duration) {
+	limit := time.Now().Add(10 * duration)
+	for wait := duration; time.Now().Before(limit); wait = 100 * time.Millisecond {
+		select {
+		case <-time.After(wait):
+		case <-stop.Done():
+			return
+		}
+		if r.askedEnough() {
+			return
+		}
+	}
+}
+
+func (r *faultRun) askedEnough() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, typ := range interconnectTypes {
+		n := 0
+		for _, k := range r.asked[typ] {
+			n += k
+		}
+		if n < enoughAsked {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *faultRun) count(name string, err error) {
