@@ -55,6 +55,21 @@ func (g *Gang) ExecLocking(ctx context.Context, segs []int, sql string) ([]Resul
 	return g.Exec(ctx, segs, sql)
 }
 
+// Lock runs sql, LOCK TABLE statements, on every segment: on one first, so that two
+// transactions that lock the same wait there for each other and not crosswise.
+func (g *Gang) Lock(ctx context.Context, sql string) error {
+	ms, err := g.pick(nil)
+	if err != nil {
+		return err
+	}
+	for _, segs := range [][]int{{int(ms[0].seg.Content)}, nil} {
+		if _, err := g.Exec(ctx, segs, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ExecParams is Exec for one statement in the extended protocol.
 func (g *Gang) ExecParams(ctx context.Context, segs []int, sql string, params []Param, resultFormats []int16) ([]Result, error) {
 	values, oids, formats := split(params)

@@ -69,9 +69,7 @@ func (g *Gang) Begin(ctx context.Context, modes string) error {
 
 // BeginLocked is Begin, but that lock runs on every segment before any snapshot
 // is taken: LOCK TABLE statements, which take none, so that what they name
-// stays as the snapshots find it. One segment is first, so that two
-// transactions that lock the same wait there for each other and not crosswise.
-// The snapshots are not for readers. An error that is ErrTorn says that it may be tried
+// stays as the snapshots find it; see Lock. The snapshots are not for readers. An error that is ErrTorn says that it may be tried
 // again.
 func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
 	return g.begin(ctx, modes, lock, false)
@@ -115,11 +113,9 @@ func (g *Gang) lock(ctx context.Context, modes, lock string) error {
 		return err
 	}
 	if lock != "" {
-		for _, segs := range [][]int{{int(g.members[0].seg.Content)}, nil} {
-			if _, err := g.Exec(ctx, segs, lock); err != nil {
-				g.rollback(ctx)
-				return err
-			}
+		if err := g.Lock(ctx, lock); err != nil {
+			g.rollback(ctx)
+			return err
 		}
 	}
 	return nil

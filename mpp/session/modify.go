@@ -232,8 +232,7 @@ func (s *Session) modified(m *modification, res []dispatch.Result) {
 
 // modifyRows finds the rows first, as any SELECT does, with their new values,
 // and then changes each where it lies. As in Greenplum without its global
-// deadlock detector the table is locked against other writers meanwhile: on
-// one segment first, so that two such statements do not wait for each other.
+// deadlock detector the table is locked against other writers meanwhile.
 func (s *Session) modifyRows(req *request, m *modification, returning int) error {
 	q, err := s.plan(m.Rows, req.types, req.params)
 	if err != nil {
@@ -252,11 +251,7 @@ func (s *Session) modifyRows(req *request, m *modification, returning int) error
 	if err := s.markWrite(req.ctx, m.r, []int{}); err != nil {
 		return err
 	}
-	lock := "LOCK TABLE " + m.r.name() + " IN EXCLUSIVE MODE"
-	if _, err := s.gang.Exec(req.ctx, []int{0}, lock); err != nil {
-		return err
-	}
-	if _, err := s.gang.Exec(req.ctx, nil, lock); err != nil {
+	if err := s.gang.Lock(req.ctx, "LOCK TABLE "+m.r.name()+" IN EXCLUSIVE MODE"); err != nil {
 		return err
 	}
 	c := &rowChange{s: s, req: req, m: m, cols: cols}
