@@ -107,6 +107,7 @@ func (b *binder) selectInto(sel *pg.SelectStmt, outer *scope, parent *level, env
 	}
 	b.limits(lv, env)
 	b.restrictions(lv)
+	lv.locks = lv.lockedTables()
 	return lv
 }
 

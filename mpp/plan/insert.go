@@ -48,6 +48,9 @@ func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Opt
 	case slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.Read != nil }):
 		in.Reason = "a table that is read as the owner of a view"
 		return in, nil
+	case s.LocksRows || s.Locks != nil:
+		in.Reason = "rows that are locked"
+		return in, nil
 	case s.Merge != nil:
 		in.Reason = "rows that are put in order"
 		return in, nil

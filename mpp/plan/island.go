@@ -54,7 +54,9 @@ func (p *planner) placeAndPush(lv *level, root bool) (done bool, why string, err
 	if err != nil {
 		return false, "", err
 	}
+	locks := false
 	if sh != nil {
+		locks = p.locksRows(lv)
 		done, why, err = p.pushWith(sh, root)
 		if !done && err == nil && why == aggregateDistinct {
 			// What is counted once each segment sends once.
@@ -71,7 +73,12 @@ func (p *planner) placeAndPush(lv *level, root bool) (done bool, why string, err
 		}
 	}
 	if done {
-		p.keepInputs(sh, len(p.slices)-1, false)
+		last := len(p.slices) - 1
+		p.keepInputs(sh, last, false)
+		if locks && sh.lv == lv {
+			p.slices[last].LocksRows = true
+			lv.each(func(l *level) bool { l.locked = true; return true })
+		}
 		if over := sh.lv; over != lv {
 			setSelect(lv.sel, over.sel)
 			lv.kept = over.kept
@@ -88,6 +95,9 @@ func (p *planner) placeAndPush(lv *level, root bool) (done bool, why string, err
 
 // pushWith is push with the inputs that the planner's moves need.
 func (p *planner) pushWith(sh *shape, root bool) (bool, string, error) {
+	if len(p.moves) > 0 && sh.lv.locksBelow() {
+		return false, "a sub-select that locks rows", nil
+	}
 	if err := p.makeInputs(sh); err != nil {
 		return false, "", err
 	}

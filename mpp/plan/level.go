@@ -22,6 +22,9 @@ type level struct {
 
 	fromCalls []call
 
+	locks  []Lock // tables of which it locks rows
+	locked bool   // a slice does
+
 	sublinks int       // sub-selects in expressions
 	links    []sublink // those of them that are understood
 	kept     []*level  // of an island: those that are left to the coordinator

@@ -286,6 +286,7 @@ func (m *modifier) local() (*Query, error) {
 	}
 	m.writeBack(lv)
 	q.Kind, q.Slices = Top, m.all()
+	q.lock(lv)
 	q.Top, err = m.deparse(m.stmt)
 	return q, err
 }
@@ -312,6 +313,10 @@ func (m *modifier) direct() (bool, error) {
 	}
 	if lv.sublinks > 0 {
 		m.because("a sub-select")
+		return false, nil
+	}
+	if lv.locksBelow() {
+		m.because("a sub-select that locks rows")
 		return false, nil
 	}
 	sh := &shape{lv: lv, refs: lv.refsByNode()}

@@ -136,6 +136,12 @@ func showQuery(q *Query) string {
 		case BroadcastMotion:
 			fmt.Fprintf(&b, "    broadcast to slice %q\n", q.Slices[s.To].Token)
 		}
+		if s.LocksRows {
+			b.WriteString("    locks rows\n")
+		}
+		for _, l := range s.Locks {
+			fmt.Fprintf(&b, "    locks %v %s, nowait %t\n", l.Name, l.Strength, l.NoWait)
+		}
 		if s.Params != nil {
 			fmt.Fprintf(&b, "    parameters %v\n", s.Params)
 		}

@@ -37,6 +37,7 @@ func (p *planner) asOnSegments(lv *level, rest bool, f func()) {
 		undo = append(undo, func() { cr.Fields = old })
 		cr.Fields = f
 	}
+	locks := p.locksRows(lv)
 	lv.each(func(l *level) bool {
 		var tested []tested
 		if rest {
@@ -77,9 +78,10 @@ func (p *planner) asOnSegments(lv *level, rest bool, f func()) {
 		for _, t := range tested {
 			set(t.clause, t.rest)
 		}
-		locks := l.sel.LockingClause
-		undo = append(undo, func() { l.sel.LockingClause = locks })
-		l.sel.LockingClause = nil
+		if clauses := l.sel.LockingClause; !locks {
+			undo = append(undo, func() { l.sel.LockingClause = clauses })
+			l.sel.LockingClause = nil
+		}
 		return true
 	})
 	f()

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -44,7 +45,8 @@ func Select(stmt *pg.Node, cat Catalog, opt Options) (*Query, error) {
 		return q, nil
 	}
 	whole, err := planned(stmt, q, look, opt)
-	if err != nil || whole || opt.NoPushdown || opt.noIslands {
+	locks := slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.LocksRows })
+	if err != nil || whole || locks || opt.NoPushdown || opt.noIslands {
 		return q, err
 	}
 	// The segments may be able to run it when it is said otherwise.
@@ -99,6 +101,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	}
 	if p.direct {
 		q.Kind, q.Slices, q.gathered = Gather, p.all(), p.gathered
+		q.lock(lv)
 		return nil
 	}
 	if err := p.prepare(levels); err != nil {
@@ -115,6 +118,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 	}
 	q.Kind, q.Top, q.Slices, q.Reason = Top, top, p.all(), p.reason
 	q.TopInPortions = p.inPortions(top, q.Slices)
+	q.lock(lv)
 	if p.folded == lv && len(p.slices) == 1 {
 		q.Fold = p.fold
 	}

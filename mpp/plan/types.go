@@ -238,6 +238,12 @@ type Slice struct {
 	// Rows is the planner's guess of the rows sent in all, a broadcast's
 	// counted once; 0 unknown.
 	Rows float64
+	// Locks, of a plan's first slice only, are what is to be locked before any is
+	// opened.
+	Locks []Lock
+	// LocksRows says that the slice locks the rows that it reads, as long as the
+	// transaction lasts: the statement is for the session's own executors.
+	LocksRows bool
 	// Merge says how the rows of a Gather's first slice are put together where
 	// each segment has sorted its own; what comes out of that are the rows of
 	// the query. nil: they are that as they come, in any order.
