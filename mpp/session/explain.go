@@ -98,7 +98,7 @@ func (s *Session) runExplain(req *request) (err error) {
 			}
 		}
 	}
-	f := footing{reason: q.Reason, summary: explainOn(st, "summary", true)}
+	f := footing{reason: q.Reason, locked: lockedBy(q.Slices), summary: explainOn(st, "summary", true)}
 	if t.ran != nil {
 		f.lines, f.statistics = t.ran.statistics(), t.ran.statisticsJSON()
 		if q.Kind == plan.Gather {
@@ -171,6 +171,7 @@ func (t *planTree) body(q *plan.Query, o outcome, tokens []string) serverPlan {
 // footing is what stands below a plan.
 type footing struct {
 	reason     string
+	locked     []string // tables
 	lines      []string // of each slice, with ANALYZE
 	statistics []any    // the same in JSON
 	planning   time.Duration
@@ -182,6 +183,7 @@ const (
 	optimizer   = "Postgres-based planner"
 	tookKey     = "Execution Time"
 	planningKey = "Planning Time"
+	lockedKey   = "Tables Locked in EXCLUSIVE Mode"
 )
 
 // below adds the footing to a plan in lines. The times that a server has printed
@@ -201,6 +203,9 @@ func (f footing) below(lines []string, interconnect string) []string {
 	})
 	if f.reason != "" {
 		lines = append(lines, "Not pushed down: "+f.reason)
+	}
+	if len(f.locked) > 0 {
+		lines = append(lines, lockedKey+": "+strings.Join(f.locked, ", "))
 	}
 	if f.planning > 0 && f.summary {
 		planning = fmt.Sprintf("%s: %.3f ms", planningKey, milliseconds(f.planning))
@@ -231,6 +236,9 @@ func (s *Session) sendPlan(req *request, st *pg.ExplainStmt, p serverPlan, f foo
 		}
 		if f.reason != "" {
 			rest["Not Pushed Down"] = f.reason
+		}
+		if len(f.locked) > 0 {
+			rest[lockedKey] = f.locked
 		}
 		if len(f.statistics) > 0 {
 			rest["Slice statistics"] = f.statistics

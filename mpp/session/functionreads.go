@@ -371,3 +371,9 @@ var setsParameter = regexp.MustCompile(`(?im)\bset_config\b|(?:^|[;'"$]|\b(?:beg
 // setsParameters says whether what is called may set parameters of the session,
 // as far as texts tell.
 func (r *functionReads) setsParameters() bool { return setsParameter.MatchString(r.text) }
+
+// lockingClause finds FOR UPDATE and its kin.
+var lockingClause = regexp.MustCompile(`(?i)\bfor\s+(?:no\s+key\s+update|update|key\s+share|share)\b`)
+
+// locksRows says whether what is called may lock rows, as far as texts tell.
+func (r *functionReads) locksRows() bool { return lockingClause.MatchString(r.text) }

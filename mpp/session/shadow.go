@@ -130,6 +130,7 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 	var children []child
 	var views []string
 	var slices []plan.Slice
+	var locks []plan.Lock
 	for _, t := range r.tables {
 		if !readable[t.OID] {
 			continue // when it is read nonetheless, gp_watched says so
@@ -169,9 +170,13 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 			sh.views = append(sh.views, t.Name)
 		}
 		slices = append(slices, sl...)
+		locks = append(locks, plan.Lock{Name: plan.Name{Schema: rel.sqlSchema(), Name: rel.Name}, Strength: "FOR UPDATE"})
 	}
 	if len(slices) == 0 {
 		return sh, nil
+	}
+	if r.locksRows() && !w.ReadOnly { // else the local server will refuse it
+		slices[0].Locks = locks
 	}
 	set, err := s.openSources(ctx, slices, nil)
 	if err != nil {

@@ -233,7 +233,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	for i, sl := range slices {
 		d := &ds[i]
 		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pick(params, sl.Params), Segments: sl.Segments,
-			Prepared: s.cache.tick + 1, Count: count, ResultFormats: sl.Merge.Formats(nil)}
+			Prepared: s.cache.tick + 1, Count: count, Locks: sl.LocksRows, ResultFormats: sl.Merge.Formats(nil)}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}
@@ -270,18 +270,22 @@ func (s *Session) readersSee() bool {
 	return s.gang.ReadersSee(len(s.txn.savepoints) > 0) && !s.txn.noReaders
 }
 
-// beforeSlices is beforeDispatch for slices.
+// beforeSlices is beforeDispatch for slices, of which the first may want tables locked.
 func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
 	for i := range sls {
 		if wantsReader(&sls[i]) {
 			s.gang.ExpectReaders()
 		}
 	}
-	return s.beforeDispatch(ctx)
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	return s.lockTables(ctx, sls[0].Locks)
 }
 
 // besidesIf is besides for slices that readers see the rows of, or do not.
 func (s *Session) besidesIf(see bool, slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
+	see = see && !locksRows(slices)
 	ds := s.dispatched(slices, params)
 	for i := range slices {
 		ds[i].SQL = sliceSQL(&slices[i], see)
