@@ -76,6 +76,18 @@ BEGIN
   END IF;
 END $f$;
 
+-- Segments fire no triggers (session_replication_role), but for those that check
+-- unique and exclusion constraints which are deferrable.
+CREATE FUNCTION pg_catalog.gp_enforce_deferrable() RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE t record;
+BEGIN
+  FOR t IN SELECT tgrelid::regclass AS rel, tgname FROM pg_trigger
+           WHERE tgfoid = 'unique_key_recheck'::regproc AND tgenabled <> 'A' LOOP
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', t.rel, t.tgname);
+  END LOOP;
+END $f$;
+
 -- Rows about objects that a DROP has removed. Says how many went.
 CREATE FUNCTION pg_catalog.gp_forget_dropped() RETURNS void
   LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

@@ -99,6 +99,9 @@ func (s *Session) runUtility(req *request) error {
 	if err := s.onSegments(req.ctx, req.node, text, before); err != nil {
 		return err
 	}
+	if err := s.enforceDeferrable(req); err != nil {
+		return err
+	}
 	return s.afterUtility(req, before, existed)
 }
 
@@ -185,6 +188,38 @@ func (s *Session) onSegments(ctx context.Context, n *pg.Node, text string, targe
 	}
 	defer s.hush()()
 	_, err := s.gang.ExecLocking(ctx, nil, text)
+	return err
+}
+
+// enforceDeferrable has the segments check the deferrable constraints that a statement
+// may have made.
+func (s *Session) enforceDeferrable(req *request) error {
+	switch req.node.Node.(type) {
+	case *pg.Node_CreateStmt, *pg.Node_AlterTableStmt, *pg.Node_CreateSchemaStmt:
+	default:
+		return nil
+	}
+	res, err := s.local("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = 'pg_catalog.unique_key_recheck'::pg_catalog.regproc AND tgenabled <> 'A')")
+	if err != nil || string(res.value()) != "t" {
+		return err
+	}
+	const enforce = "SELECT pg_catalog.gp_enforce_deferrable()"
+	if _, err := s.local(enforce); err != nil {
+		return err
+	}
+	_, err = s.gang.Exec(req.ctx, nil, enforce)
+	return err
+}
+
+// runSetConstraints runs SET CONSTRAINTS in the transactions of all instances.
+func (s *Session) runSetConstraints(req *request) error {
+	if err := s.runLocal(req, req.text); err != nil || s.link.status != 'T' {
+		return err // with a warning where there is no transaction
+	}
+	if err := s.beforeDispatch(req.ctx); err != nil {
+		return err
+	}
+	_, err := s.gang.Exec(req.ctx, nil, req.text)
 	return err
 }
 

@@ -178,8 +178,10 @@ func (s *Session) run(req *request) error {
 	case *pg.Node_ClosePortalStmt:
 		return s.runClose(req, n.ClosePortalStmt)
 	case *pg.Node_ListenStmt, *pg.Node_UnlistenStmt, *pg.Node_NotifyStmt,
-		*pg.Node_AlterSystemStmt, *pg.Node_ConstraintsSetStmt:
+		*pg.Node_AlterSystemStmt:
 		return s.runLocal(req, req.text)
+	case *pg.Node_ConstraintsSetStmt:
+		return s.runSetConstraints(req)
 	}
 	return s.runUtility(req)
 }
