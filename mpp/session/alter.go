@@ -37,6 +37,9 @@ func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableSt
 	if req.stmt.SetDistribution {
 		return s.redistribute(req, r)
 	}
+	if r, err = s.fillColumns(req, before, r, st); err != nil {
+		return err
+	}
 	for _, c := range st.Cmds {
 		cmd := c.GetAlterTableCmd()
 		switch cmd.GetSubtype() {
@@ -58,6 +61,90 @@ func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableSt
 		}
 	}
 	return nil
+}
+
+// fillColumns gives the rows of a table the values of new columns that are not the same
+// on all segments when each of them evaluates the default: of sequences, for one, and of
+// the time. It returns the table as it is then.
+func (s *Session) fillColumns(req *request, before, r *relation, st *pg.AlterTableStmt) (*relation, error) {
+	var sets, always []string
+	for _, n := range st.Cmds {
+		cmd := n.GetAlterTableCmd()
+		name := cmd.GetDef().GetColumnDef().GetColname()
+		if cmd.GetSubtype() != pg.AlterTableType_AT_AddColumn || before.column(name) != nil {
+			continue
+		}
+		c := r.column(name)
+		if c == nil || c.generated || c.def == "" {
+			continue
+		}
+		if steady, err := s.steady(c.def); err != nil {
+			return nil, err
+		} else if !steady {
+			sets = append(sets, ident(name)+" = DEFAULT")
+		}
+		if c.identity == "a" {
+			always = append(always, name)
+		}
+	}
+	if len(sets) == 0 {
+		return r, nil
+	}
+	// PostgreSQL sets an identity that is ALWAYS generated to nothing else.
+	generate := func(kind string) error {
+		for _, name := range always {
+			sql := "ALTER TABLE " + r.name() + " ALTER COLUMN " + ident(name) + " SET GENERATED " + kind
+			if _, err := s.local(sql); err != nil {
+				return err
+			}
+			if _, err := s.gang.Exec(req.ctx, nil, sql); err != nil {
+				return err
+			}
+		}
+		s.cache.reset(s.cache.tick)
+		return nil
+	}
+	if err := generate("BY DEFAULT"); err != nil {
+		return nil, err
+	}
+	update := *req
+	update.text = "UPDATE " + r.name() + " SET " + strings.Join(sets, ", ")
+	update.portal, update.describe, update.params, update.types, update.formats = nil, false, nil, nil, nil
+	var err error
+	if update.node, err = parseOne(update.text); err != nil {
+		return nil, err
+	}
+	done := s.pending
+	if err := s.runModify(&update); err != nil {
+		return nil, err
+	}
+	s.pending = done
+	if err := generate("ALWAYS"); err != nil {
+		return nil, err
+	}
+	return s.relation(st.Relation.Schemaname, st.Relation.Relname)
+}
+
+// steady says whether an expression has the same value on all instances, as far as its
+// functions tell.
+func (s *Session) steady(expr string) (bool, error) {
+	n, err := parseOne("SELECT " + expr)
+	if err != nil {
+		return false, err
+	}
+	steady := true
+	visit(n.ProtoReflect(), func(n *pg.Node) bool {
+		if n.GetSqlvalueFunction() != nil {
+			steady = false
+		}
+		if call := n.GetFuncCall(); call != nil && err == nil {
+			var f plan.Func
+			f, err = planCatalog{s: s}.Function("", call.Funcname[len(call.Funcname)-1].GetString_().GetSval())
+			steady = steady && f.Found && f.Volatility == 'i'
+		}
+		return steady && err == nil
+	})
+	return steady, err
 }
 
 // policyProvider is the provider of the security labels in which pg_dump finds

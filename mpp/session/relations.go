@@ -39,6 +39,16 @@ type column struct {
 	notNull   bool
 }
 
+// column is the relation's column of that name, nil when there is none.
+func (r *relation) column(name string) *column {
+	for i := range r.columns {
+		if r.columns[i].Name == name {
+			return &r.columns[i]
+		}
+	}
+	return nil
+}
+
 const (
 	oidAnyEnum     = 3500
 	firstNormalOID = 16384
