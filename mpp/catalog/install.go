@@ -77,7 +77,7 @@ type rowCount struct {
 	Rows int
 }
 
-var rowCounts = []rowCount{{0, 1}, {2, 100}, {3, 1000}, {4, 10_000}, {5, 100_000}, {6, 1_000_000}, {7, 10_000_000}}
+var rowCounts = []rowCount{{0, 1}, {1, 10}, {2, 100}, {3, 1000}, {4, 10_000}, {5, 100_000}, {6, 1_000_000}, {7, 10_000_000}}
 
 // Literal quotes s as an SQL string constant that reads the same whatever
 // standard_conforming_strings says.

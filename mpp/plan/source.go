@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -26,7 +27,7 @@ const wholeRow = "?row"
 const dummyColumn = "?"
 
 // recvFunction is the row source function for about that many rows: the nearest
-// power of ten there is.
+// power of ten there is, and one hundred for few.
 func recvFunction(rows float64) string {
 	switch {
 	case rows >= 3e6:
@@ -75,10 +76,42 @@ const portionsGuess = 100
 // when it reads the rows again. Inside the rows have the alias too, for where EXPLAIN
 // knows no other. See rowsource.Source.
 func portionsText(s *Slice, alias string, cols []Column) string {
+	recv, part, defs, list := recvFunction(s.Rows/portionsGuess), "p.name", columnDefs(cols), quote(alias)+".*"
+	if inArrays(cols) {
+		arrays, items := slices.Clone(cols), make([]string, len(cols))
+		for i, c := range cols {
+			arrays[i].Type += "[]"
+			items[i] = "pg_catalog.unnest(" + quote(alias) + "." + quote(c.Name) + ") AS " + quote(c.Name)
+		}
+		rows := s.Rows / portionsGuess / arrayGuess
+		if recv = recvFunction(rows); rows < 30 {
+			recv = "gp_motion_recv_1"
+		}
+		part, defs, list = "p.name || ' columns'", columnDefs(arrays), strings.Join(items, ", ")
+	}
 	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %[1]s UNION ALL SELECT n.name FROM gp_portions p, "+
 		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
-		"SELECT %[4]s.* FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name) AS %[4]s(%[3]s)) AS %[4]s",
-		literal(s.Token+" 0"), recvFunction(s.Rows/portionsGuess), columnDefs(cols), quote(alias))
+		"SELECT %[5]s FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', %[6]s) AS %[4]s(%[3]s)) AS %[4]s",
+		literal(s.Token+" 0"), recv, defs, quote(alias), list, part)
+}
+
+// arrayGuess is how many elements PostgreSQL takes an array to have that it does not
+// know.
+const arrayGuess = 10
+
+// inArrays says whether columns can be read as arrays of many values each, which takes
+// PostgreSQL less than as many rows: their types are its own, with arrays whose elements
+// a comma parts.
+func inArrays(cols []Column) bool {
+	return !slices.ContainsFunc(cols, func(c Column) bool { return !elementTypes[c.TypeOID] })
+}
+
+// elementTypes are the types of columns that are read as arrays.
+var elementTypes = map[uint32]bool{
+	16: true, 17: true, 18: true, 19: true, 20: true, 21: true, 23: true, 25: true, 26: true, // bool bytea "char" name int8 int2 int4 text oid
+	114: true, 700: true, 701: true, 790: true, 829: true, 869: true, 650: true, // json float4 float8 money macaddr inet cidr
+	1042: true, 1043: true, 1082: true, 1083: true, 1114: true, 1184: true, 1186: true, 1266: true, // bpchar varchar date time timestamp timestamptz interval timetz
+	1560: true, 1562: true, 1700: true, 2950: true, 3802: true, // bit varbit numeric uuid jsonb
 }
 
 // columnDefs is the column definition list of a function's rows.

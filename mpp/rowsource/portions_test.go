@@ -150,6 +150,11 @@ const portions = "(WITH RECURSIVE gp_portions(name) AS (SELECT 'tok 0' UNION ALL
 	"LATERAL recv_0('gp_motion', p.name || ' next') AS n(name text)) " +
 	"SELECT r.* FROM gp_portions p, LATERAL recv('gp_motion', p.name) AS r(a int, b text)) AS t"
 
+// columnPortions is portions with the rows in columns.
+const columnPortions = "(WITH RECURSIVE gp_portions(name) AS (SELECT 'tok 0' UNION ALL SELECT n.name FROM gp_portions p, " +
+	"LATERAL recv_0('gp_motion', p.name || ' next') AS n(name text)) " +
+	"SELECT unnest(r.a) AS a, unnest(r.b) AS b FROM gp_portions p, LATERAL recv('gp_motion', p.name || ' columns') AS r(a int[], b text[])) AS t"
+
 // TestServerPortions has PostgreSQL read portions, before the last row is there,
 // and again in a join that looks at them for each of its rows.
 func TestServerPortions(t *testing.T) {
@@ -190,9 +195,15 @@ func TestServerPortions(t *testing.T) {
 	if got, err := value(conn, again); err != nil || !strings.HasPrefix(got, fmt.Sprint(want, " ")) {
 		t.Errorf("read for each of three rows: %s, %v; expected %d", got, err, want)
 	}
-	fill(&pgconn.PgError{Code: "22012", Message: "division by zero"})
-	if _, err := value(conn, "SELECT count(*) FROM "+portions); code(err) != "22012" {
-		t.Errorf("a source that has failed: %v", err)
+	fill(nil)
+	if got, err := value(conn, strings.Replace(again, portions, columnPortions, 1)); err != nil || !strings.HasPrefix(got, fmt.Sprint(want, " ")) {
+		t.Errorf("in columns, read for each of three rows: %s, %v; expected %d", got, err, want)
+	}
+	for _, from := range []string{portions, columnPortions} {
+		fill(&pgconn.PgError{Code: "22012", Message: "division by zero"})
+		if _, err := value(conn, "SELECT count(*) FROM "+from); code(err) != "22012" {
+			t.Errorf("a source that has failed: %v", err)
+		}
 	}
 	fill(nil)
 	if got, err := value(conn, "SELECT count(*) FROM recv('gp_motion', 'tok') AS t(a int, b text)"); err != nil || got != fmt.Sprint(n) {
@@ -205,7 +216,10 @@ func TestServerPortions(t *testing.T) {
 	if got, err := value(conn, "EXPLAIN SELECT * FROM "+portions); err != nil || !strings.Contains(got, " rows=1010000 ") {
 		t.Errorf("101 portions of 10000 rows each are expected to be %s, %v", got, err)
 	}
-	for _, bad := range []string{"tok x", "tok -1", "tok 1 last", "tok 7", "nix 0"} {
+	if got, err := value(conn, "EXPLAIN SELECT * FROM "+columnPortions); err != nil || !strings.Contains(got, " rows=10100000 ") {
+		t.Errorf("101 portions of 10000 arrays each are expected to be %s, %v", got, err)
+	}
+	for _, bad := range []string{"tok x", "tok -1", "tok 1 columns next", "tok 1 next columns", "tok 7 columns", "tok 1 last", "tok 7", "nix 0"} {
 		if _, err := value(conn, "SELECT a FROM recv('gp_motion', '"+bad+"') AS t(a int)"); err == nil {
 			t.Errorf("%q was answered", bad)
 		}
@@ -218,7 +232,7 @@ func prepare(t testing.TB, conn *pgconn.PgConn, dir string) {
 	if _, err := value(conn, `CREATE EXTENSION dblink;
 CREATE FUNCTION pg_catalog.recv(text, text) RETURNS SETOF record LANGUAGE c STRICT PARALLEL RESTRICTED ROWS 10000 AS '$libdir/dblink', 'dblink_record';
 CREATE FUNCTION pg_catalog.recv_0(text, text) RETURNS SETOF record LANGUAGE c STRICT PARALLEL RESTRICTED ROWS 1 AS '$libdir/dblink', 'dblink_record';
-SELECT dblink_connect('gp_motion', 'host=`+dir+` port=6000 user=x dbname=x')`); err != nil {
+SET jit = off; SELECT dblink_connect('gp_motion', 'host=`+dir+` port=6000 user=x dbname=x')`); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -232,11 +246,13 @@ func BenchmarkRead(b *testing.B) {
 	ways := []struct{ name, from string }{
 		{"whole", "recv('gp_motion', 'tok') AS t(a int, b text)"},
 		{"portions", portions},
+		{"columns", columnPortions},
 	}
 	for _, n := range []int{100, 300_000} {
 		for _, w := range ways {
 			b.Run(fmt.Sprintf("%s/%d", w.name, n), func(b *testing.B) {
 				for b.Loop() {
+					b.StopTimer()
 					q := NewQueue(NewMemory(64 << 20))
 					text := strings.Repeat("x", 20)
 					for i := range n {
@@ -246,6 +262,7 @@ func BenchmarkRead(b *testing.B) {
 					}
 					q.End()
 					s.Add("tok", Source{Columns: 2, Queue: q})
+					b.StartTimer()
 					got, err := value(conn, "SELECT count(*) || ' ' || sum(a) FROM "+w.from)
 					if want := fmt.Sprintf("%d %d", n, n*(n-1)/2); err != nil || got != want {
 						b.Fatal(got, err)

@@ -221,7 +221,8 @@ type reader struct {
 	orders   bool                                                           // it brings orders in place of tokens
 	buffered int
 	rows     []byte // messages behind what is buffered
-	err      error  // why nothing can be sent, or the row that could not be encoded
+	columns  columns
+	err      error // why nothing can be sent, or the row that could not be encoded
 }
 
 func (c *reader) serve(ctx context.Context) {
@@ -328,7 +329,7 @@ func (c *reader) answer(ctx context.Context, query string) {
 	if part != "" {
 		var name bool
 		var err error
-		if read, name, err = portion(src.Queue, token, part); err != nil {
+		if read, name, err = c.portion(src.Queue, token, part); err != nil {
 			c.send(c.s.cfg.Failure(err))
 			return
 		}
@@ -373,17 +374,23 @@ func (c *reader) answer(ctx context.Context, query string) {
 	c.send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})
 }
 
-// nextPortion ends a query for the name of a portion.
-const nextPortion = " next"
+const (
+	// nextPortion ends a query for the name of a portion.
+	nextPortion = " next"
+	// inColumns ends a query for the rows of a portion in one row of arrays.
+	inColumns = " columns"
+)
 
 // portion is what answers a query for a portion of a queue: "N" is for the rows of
-// portion N, none for 0, and "N next" for the name of the portion that follows, which
-// is there when its name is, or for nothing at the end.
-func portion(q *Queue, token, query string) (read func(context.Context, func([]byte) error) error, name bool, err error) {
+// portion N, none for 0, "N columns" for one row that has an array of the values of each
+// column, and "N next" for the name of the portion that follows, which is there when its
+// name is, or for nothing at the end.
+func (c *reader) portion(q *Queue, token, query string) (read func(context.Context, func([]byte) error) error, name bool, err error) {
 	number, next := strings.CutSuffix(query, nextPortion)
+	number, arrays := strings.CutSuffix(number, inColumns)
 	n, err := strconv.Atoi(number)
 	switch {
-	case err != nil || n < 0:
+	case err != nil || n < 0 || next && arrays:
 		return nil, false, &pgconn.PgError{Severity: "ERROR", Code: "34000", Message: "no such portion of a row source"}
 	case next:
 		return func(ctx context.Context, sink func([]byte) error) error {
@@ -395,6 +402,15 @@ func portion(q *Queue, token, query string) (read func(context.Context, func([]b
 		}, true, nil
 	case n == 0:
 		return func(context.Context, func([]byte) error) error { return nil }, false, nil
+	case arrays:
+		return func(_ context.Context, sink func([]byte) error) error {
+			c.columns.reset()
+			err := q.Portion(n, c.columns.add)
+			if row := c.columns.arrays(); err == nil && row != nil {
+				err = sink(row)
+			}
+			return err
+		}, false, nil
 	}
 	return func(_ context.Context, sink func([]byte) error) error { return q.Portion(n, sink) }, false, nil
 }

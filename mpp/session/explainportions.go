@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
 )
 
 // A row source that is read in portions is a recursive query in PostgreSQL's plans,
@@ -19,14 +21,18 @@ import (
 //	  ->  Function Scan on gp_motion_recv_4 b
 //
 // becomes a Function Scan with the loop's costs, rows and times. Rows that a filter has
-// removed are an average of the portions, so their sum is nearly right.
+// removed are an average of the portions, so their sum is nearly right. Where the portions
+// come as arrays a ProjectSet above the loop takes these apart, and has the CTE; what is
+// above names the columns by the arrays, (unnest(b.id)) for b.id.
 const portionsCTE = "CTE gp_portions"
 
 // unportioned is the plan with such sources as one scan each.
 func (p serverPlan) unportioned() serverPlan {
 	p.lines = unportioned(p.lines)
 	if p.tree != nil {
-		p.tree.unportion()
+		var arrays []string
+		p.tree.unportion(&arrays)
+		p.tree.withoutArrays(arrays)
 	}
 	return p
 }
@@ -51,8 +57,29 @@ func unportioned(lines []string) []string {
 		parent.below = append(parent.below, n)
 		open, indents = append(open, n), append(indents, indent)
 	}
-	root.unportion()
-	return root.print(nil, 0)
+	var arrays []string
+	root.unportion(&arrays)
+	out := root.print(nil, 0)
+	for i := range out {
+		out[i] = withoutArrays(out[i], arrays)
+	}
+	return out
+}
+
+// withoutArrays is a part of a plan with the columns of sources of those names as they
+// are when these do not come as arrays.
+func withoutArrays(text string, sources []string) string {
+	if len(sources) == 0 || !strings.Contains(text, "unnest(") {
+		return text
+	}
+	return unnested.ReplaceAllStringFunc(text, func(s string) string {
+		m := unnested.FindStringSubmatch(s)
+		source, column := m[1]+m[3], m[2]+m[4]
+		if !slices.Contains(sources, source) {
+			return s
+		}
+		return source + "." + column
+	})
 }
 
 // planLine is a line of a plan and those indented below it.
@@ -73,7 +100,11 @@ func (n *planLine) print(out []string, indent int) []string {
 	return out
 }
 
+const unnestedColumn = `("(?:[^"]|"")*"|[^ ".()]+)\.("(?:[^"]|"")*"|[^ ".(),]+)`
+
 var (
+	projectSet   = regexp.MustCompile(`^(->  )?ProjectSet(  ?\(.*)?$`)
+	unnested     = regexp.MustCompile(`\(unnest\(` + unnestedColumn + `\)\)|unnest\(` + unnestedColumn + `\)`)
 	nestedLoop   = regexp.MustCompile(`^(->  )?Nested Loop(  ?\(.*)?$`)
 	subqueryScan = regexp.MustCompile(`^(->  )?Subquery Scan on ("(?:[^"]|"")*"|[^ ]+)(  ?\(.*)?$`)
 	firstPortion = regexp.MustCompile(`^Output: '(.*) 0'::text$`)
@@ -82,10 +113,10 @@ var (
 )
 
 // unportion makes one scan of what is below the line, or of the line itself: then it
-// is true.
-func (n *planLine) unportion() bool {
+// is true. It adds the names of those that come as arrays.
+func (n *planLine) unportion(arrays *[]string) bool {
 	for _, b := range n.below {
-		if !b.unportion() {
+		if !b.unportion(arrays) {
 			continue
 		}
 		// It has the name of the client's statement.
@@ -99,13 +130,24 @@ func (n *planLine) unportion() bool {
 	}
 	token := n.below[at].find(firstPortion)
 	n.below = slices.Delete(n.below, at, at+1)
-	loop := nestedLoop.FindStringSubmatch(n.text)
-	at = slices.IndexFunc(n.below, func(b *planLine) bool { return sourceLine.MatchString(b.text) })
+	loop, below := nestedLoop.FindStringSubmatch(n.text), n.below
+	set := projectSet.FindStringSubmatch(n.text)
+	if set != nil {
+		for _, b := range n.below {
+			if nestedLoop.MatchString(b.text) {
+				loop, below = set, b.below
+			}
+		}
+	}
+	at = slices.IndexFunc(below, func(b *planLine) bool { return sourceLine.MatchString(b.text) })
 	if loop == nil || at < 0 {
 		return false // the rest says it all the same
 	}
-	scan := n.below[at]
+	scan := below[at]
 	source := sourceLine.FindStringSubmatch(scan.text)
+	if set != nil {
+		*arrays = append(*arrays, strings.TrimSpace(source[3]))
+	}
 	properties := n.properties()
 	if token != "" {
 		properties = append(properties, &planLine{text: fmt.Sprintf("Function Call: gp_motion_recv('gp_motion'::text, '%s'::text)", token)})
@@ -198,9 +240,9 @@ func (n *planLine) find(re *regexp.Regexp) string {
 }
 
 // unportion is planLine.unportion for a plan in JSON.
-func (n planNode) unportion() bool {
+func (n planNode) unportion(arrays *[]string) bool {
 	for _, c := range n.children() {
-		if c.unportion() && n["Node Type"] == "Subquery Scan" {
+		if c.unportion(arrays) && n["Node Type"] == "Subquery Scan" {
 			n.becomeSource(c, n["Alias"])
 		}
 	}
@@ -210,8 +252,17 @@ func (n planNode) unportion() bool {
 		return false
 	}
 	n["Plans"] = slices.Delete(n["Plans"].([]any), at, at+1)
+	loop := n
+	set := n["Node Type"] == "ProjectSet"
+	if set && len(n.children()) == 1 {
+		loop = n.children()[0]
+		list = loop.children()
+	}
 	for _, c := range list {
-		if name, _ := c["Function Name"].(string); n["Node Type"] == "Nested Loop" && strings.HasPrefix(name, "gp_motion_recv") {
+		if name, _ := c["Function Name"].(string); loop["Node Type"] == "Nested Loop" && strings.HasPrefix(name, "gp_motion_recv") {
+			if alias, _ := c["Alias"].(string); set {
+				*arrays = append(*arrays, alias, catalog.Ident(alias))
+			}
 			each, _ := c["Rows Removed by Filter"].(float64)
 			if loops, ok := c["Actual Loops"].(float64); ok && each > 0 {
 				c["Rows Removed by Filter"] = each * loops
@@ -221,6 +272,25 @@ func (n planNode) unportion() bool {
 		}
 	}
 	return false
+}
+
+// withoutArrays is withoutArrays for all that a plan says.
+func (n planNode) withoutArrays(sources []string) {
+	for k, v := range n {
+		switch v := v.(type) {
+		case string:
+			n[k] = withoutArrays(v, sources)
+		case []any:
+			for i := range v {
+				if s, ok := v[i].(string); ok {
+					v[i] = withoutArrays(s, sources)
+				}
+			}
+		}
+	}
+	for _, c := range n.children() {
+		c.withoutArrays(sources)
+	}
 }
 
 // becomeSource makes a node the scan of the row source from, which is below it.

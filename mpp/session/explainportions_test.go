@@ -18,6 +18,8 @@ func TestUnportioned(t *testing.T) {
 			$$ SELECT split_part($2, ' ', 1) || ' ' || split_part($2, ' ', 2)::int + 1 WHERE split_part($2, ' ', 2)::int < 3 $$;
 		CREATE FUNCTION pg_catalog.gp_motion_recv_4(text, text) RETURNS SETOF record LANGUAGE plpgsql ROWS 10000 AS
 			$$ BEGIN IF $2 NOT LIKE '% 0' THEN RETURN QUERY SELECT i, 'v' || i FROM generate_series(1, 5) i; END IF; END $$;
+		CREATE FUNCTION pg_catalog.gp_motion_recv_2(text, text) RETURNS SETOF record LANGUAGE plpgsql ROWS 100 AS
+			$$ BEGIN IF $2 NOT LIKE '% 0 columns' THEN RETURN QUERY SELECT array_agg(i), array_agg('v' || i) FROM generate_series(1, 5) i; END IF; END $$;
 		CREATE TABLE a (id int, v text); INSERT INTO a SELECT i, 'v' FROM generate_series(1, 100) i; ANALYZE a;
 		SET enable_mergejoin = off; SET jit = off`)
 	if err != nil {
@@ -27,6 +29,11 @@ func TestUnportioned(t *testing.T) {
 		return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT '%s 0' UNION ALL SELECT n.name FROM gp_portions p, "+
 			"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
 			"SELECT %[2]s.* FROM gp_portions p, LATERAL pg_catalog.gp_motion_recv_4('gp_motion', p.name) AS %[2]s(id int, v text)) AS %[2]s", token, alias)
+	}
+	arrays := func(token, alias string) string {
+		return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT '%s 0' UNION ALL SELECT n.name FROM gp_portions p, "+
+			"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
+			"SELECT unnest(%[2]s.id) AS id, unnest(%[2]s.v) AS v FROM gp_portions p, LATERAL pg_catalog.gp_motion_recv_2('gp_motion', p.name || ' columns') AS %[2]s(id int[], v text[])) AS %[2]s", token, alias)
 	}
 	explain := func(options, sql string) [][]byte {
 		t.Helper()
@@ -80,6 +87,27 @@ Hash Right Join (actual rows=0 loops=1)
         ->  Seq Scan on a (actual rows=0 loops=1)
               Filter: (id < 0)
               Rows Removed by Filter: 100`, "k1", "Hash Join 0, Function Scan b, Hash 0, Seq Scan a -100 0"},
+		{"as arrays", "SELECT b.id FROM " + arrays("k1", "b"), `
+Function Scan on gp_motion_recv b (actual rows=15 loops=1)`, "k1", "Function Scan b 15"},
+		{"as arrays, joined", "SELECT sum(\"B x\".id), a.v FROM a JOIN " + arrays("k1", `"B x"`) + ` ON a.id = "B x".id AND a.v <= "B x".v GROUP BY a.v ORDER BY sum("B x".id)`, `
+Sort (actual rows=1 loops=1)
+  Sort Key: (sum("B x".id))
+  Sort Method: quicksort  Memory: 25kB
+  ->  HashAggregate (actual rows=1 loops=1)
+        Group Key: a.v
+        ->  Hash Join (actual rows=15 loops=1)
+              Hash Cond: ("B x".id = a.id)
+              Join Filter: (a.v <= "B x".v)
+              ->  Function Scan on gp_motion_recv "B x" (actual rows=15 loops=1)
+              ->  Hash (actual rows=100 loops=1)
+                    ->  Seq Scan on a (actual rows=100 loops=1)`, "k1", "Sort 1, Aggregate 1, Hash Join 15, Function Scan B x 15, Hash 100, Seq Scan a 100"},
+		{"as arrays, filtered", "SELECT count(*) FROM " + arrays("k1", "b") + " WHERE b.v = 'v1' AND b.id NOT IN (SELECT c.id + 3 FROM " + arrays("k2", "c") + ")", `
+Aggregate (actual rows=1 loops=1)
+  ->  Function Scan on gp_motion_recv b (actual rows=3 loops=1)
+        Filter: ((NOT (hashed SubPlan 2)) AND (b.v = 'v1'::text))
+        Rows Removed by Filter: 12
+        SubPlan 2
+          ->  Function Scan on gp_motion_recv c (actual rows=15 loops=1)`, "k1 k2", "Aggregate 1, Function Scan b -12 3, Function Scan c 15"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := readPlan(explain("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ", c.sql), false)
@@ -94,12 +122,15 @@ Hash Right Join (actual rows=0 loops=1)
 				t.Errorf("tokens %s, expected %s", got, c.tokens)
 			}
 			verbose := strings.Join(unportioned(planLines(explain("EXPLAIN (VERBOSE) ", c.sql))), "\n")
-			if strings.Contains(verbose, "gp_portions") || strings.Count(verbose, "Function Scan") != strings.Count(c.want, "Function Scan") {
+			if strings.Contains(verbose, "gp_portions") || strings.Contains(verbose, "unnest") || strings.Count(verbose, "Function Scan") != strings.Count(c.want, "Function Scan") {
 				t.Errorf("verbose:\n%s", verbose)
 			}
 			p, err = readPlan(explain("EXPLAIN (ANALYZE, FORMAT JSON) ", c.sql), true)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if text := fmt.Sprint(p.tree); strings.Contains(text, "unnest") {
+				t.Errorf("in JSON: %s", text)
 			}
 			if got, want := outline(p.tree), c.json; got != want {
 				t.Errorf("in JSON: %s\nexpected %s", got, want)
