@@ -61,6 +61,7 @@ type Session struct {
 	settingsLost  bool                     // applied is not what the gang's connections have
 	waits         map[string]time.Duration // lockTimeout and statementTimeout, 0 for none
 	applied       map[string]string        // what the gang's connections were given; nil: there is none yet
+	given         map[string]string        // the same and what they were given before, maybe in a transaction that was rolled back
 	typeNames     map[uint32]string
 	encoding      clientEncoding
 	unsteady      int    // counts what makes a plan good for one run only

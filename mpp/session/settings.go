@@ -148,12 +148,19 @@ func (s *Session) syncSettings(ctx context.Context) error {
 		return err
 	}
 	s.applied = now
+	if s.given == nil {
+		s.given = map[string]string{}
+	}
+	maps.Copy(s.given, now)
 	s.settingsDirty, s.reloads = false, reloads
 	if before == nil {
 		return nil // no connection was made yet: each will start with these
 	}
 	if s.link.status == 'T' {
 		s.txn.settings = true
+	}
+	if s.settingsLost {
+		before = s.given // a transaction may have reset some of them in vain
 	}
 	reset, set := settingsDiff(before, now, s.settingsLost)
 	s.settingsLost = false
