@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/trunkline-db/trunkline/mpp/catalog"
 )
 
 // txn is the gang's transaction.
@@ -23,6 +25,8 @@ type txn struct {
 	snapshots map[Segment]string
 	// shared: readers have imported them.
 	shared bool
+	// savepoints are those that stand, in order; a name may be there twice.
+	savepoints []string
 }
 
 // beginSQL starts the transaction on a segment.
@@ -265,6 +269,40 @@ func (g *Gang) Wrote() bool {
 		}
 	}
 	return false
+}
+
+// Savepoint sets a savepoint of the transaction on all segments.
+func (g *Gang) Savepoint(ctx context.Context, name string) error {
+	_, err := g.Exec(ctx, nil, "SAVEPOINT "+catalog.Ident(name))
+	if err == nil {
+		g.tx.savepoints = append(g.tx.savepoints, name)
+	}
+	return err
+}
+
+// RollbackTo takes back on all segments what the transaction has done since it set the
+// last savepoint of that name, which stays.
+func (g *Gang) RollbackTo(ctx context.Context, name string) error {
+	return g.toSavepoint(ctx, "ROLLBACK TO SAVEPOINT ", name, 1)
+}
+
+// Release forgets on all segments the last savepoint of that name and those after it.
+func (g *Gang) Release(ctx context.Context, name string) error {
+	return g.toSavepoint(ctx, "RELEASE SAVEPOINT ", name, 0)
+}
+
+// toSavepoint says verb of a savepoint, which ends those from keep after it on.
+func (g *Gang) toSavepoint(ctx context.Context, verb, name string, keep int) error {
+	if _, err := g.Exec(ctx, nil, verb+catalog.Ident(name)); err != nil {
+		return err
+	}
+	for i := len(g.tx.savepoints) - 1; i >= 0; i-- {
+		if g.tx.savepoints[i] == name {
+			g.tx.savepoints = g.tx.savepoints[:i+keep]
+			break
+		}
+	}
+	return nil
 }
 
 // Failed says whether some segment's part of the transaction is aborted or

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -579,4 +580,56 @@ func tornInBlock(t *testing.T, level string) {
 		t.Fatal(err)
 	}
 	c.wantCounts("txbeside", "[2 2 2]")
+}
+
+// TestSavepoints keeps the list of a transaction's savepoints as the segments have it.
+func TestSavepoints(t *testing.T) {
+	c := newCluster(t, Params{})
+	c.table("txsaved")
+	g := c.gang()
+	if err := g.Begin(testContext(t), ""); err != nil {
+		t.Fatal(err)
+	}
+	g.MarkWrite(nil)
+	const odd = `A "quoted" name`
+	for i, step := range []struct {
+		do         func(context.Context, string) error
+		name, code string
+		want       []string
+		rows       int // afterwards, one more for each step
+	}{
+		{g.Savepoint, "a", "", []string{"a"}, 0},
+		{g.Savepoint, odd, "", []string{"a", odd}, 1},
+		{g.Savepoint, "a", "", []string{"a", odd, "a"}, 2},
+		{g.RollbackTo, "a", "", []string{"a", odd, "a"}, 2},
+		{g.Release, "a", "", []string{"a", odd}, 3},
+		{g.Savepoint, "b", "", []string{"a", odd, "b"}, 4},
+		{g.RollbackTo, odd, "", []string{"a", odd}, 1},
+		{g.RollbackTo, "b", "3B001", []string{"a", odd}, -1},
+		{g.RollbackTo, "a", "", []string{"a"}, 0},
+		{g.Release, "a", "", nil, 1},
+	} {
+		if err := step.do(testContext(t), step.name); code(err) != step.code {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		if !slices.Equal(g.tx.savepoints, step.want) {
+			t.Errorf("step %d: %q, want %q", i, g.tx.savepoints, step.want)
+		}
+		if step.rows < 0 {
+			continue
+		}
+		for _, r := range exec(t, g, nil, "SELECT count(*) FROM txsaved") {
+			if n := string(r.Rows[0][0]); n != fmt.Sprint(step.rows) {
+				t.Errorf("step %d: %s rows, want %d", i, n, step.rows)
+			}
+		}
+		exec(t, g, nil, "INSERT INTO txsaved VALUES (1)")
+	}
+	if err := g.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.tx.savepoints) > 0 {
+		t.Errorf("afterwards there are %q", g.tx.savepoints)
+	}
+	c.wantCounts("txsaved", "[2 2 2]")
 }

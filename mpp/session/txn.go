@@ -6,7 +6,6 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
-	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 )
 
@@ -83,7 +82,7 @@ func (s *Session) beforeDispatch(ctx context.Context) error {
 		return err
 	}
 	for _, name := range s.txn.savepoints {
-		if _, err := s.gang.Exec(ctx, nil, "SAVEPOINT "+catalog.Ident(name)); err != nil {
+		if err := s.gang.Savepoint(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -280,7 +279,7 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 			return err
 		}
 		if s.gang.InTransaction() {
-			if _, err := s.gang.Exec(ctx, nil, "SAVEPOINT "+catalog.Ident(st.SavepointName)); err != nil {
+			if err := s.gang.Savepoint(ctx, st.SavepointName); err != nil {
 				return err
 			}
 		}
@@ -291,14 +290,14 @@ func (s *Session) runTransaction(req *request, st *pg.TransactionStmt) error {
 		if err := s.runLocal(req, req.text); err != nil {
 			return err
 		}
-		verb := "ROLLBACK TO SAVEPOINT "
+		onGang := s.gang.RollbackTo
 		if st.Kind == pg.TransactionStmtKind_TRANS_STMT_RELEASE {
-			verb = "RELEASE SAVEPOINT "
+			onGang = s.gang.Release
 		} else {
 			s.idle.rolledBack()
 		}
 		if s.gang.InTransaction() {
-			if _, err := s.gang.Exec(ctx, nil, verb+catalog.Ident(st.SavepointName)); err != nil {
+			if err := onGang(ctx, st.SavepointName); err != nil {
 				return err
 			}
 		}
