@@ -61,6 +61,9 @@ func (g *Gang) CommitDistributed(ctx context.Context, coord CoordinatorTxn) erro
 	case coord == nil:
 		g.rollback(ctx)
 		return newError("XX000", "a transaction that wrote on several segments needs the coordinator's transaction", nil)
+	case g.tx.exported && prepare:
+		g.rollback(ctx)
+		return errExported()
 	}
 	return g.commitTwoPhase(ctx, writers, readers, coord, prepare)
 }

@@ -26,18 +26,13 @@ type Param struct {
 // of several statements the last one's. When one fails the others are
 // cancelled and the error, an *Error, is the first real cause.
 func (g *Gang) Exec(ctx context.Context, segs []int, sql string) ([]Result, error) {
-	return g.execOn(ctx, segs, func(*member) string { return sql })
-}
-
-// execOn is Exec for SQL that differs.
-func (g *Gang) execOn(ctx context.Context, segs []int, sql func(*member) string) ([]Result, error) {
 	begin := g.tx.beginSQL()
 	return g.exec(ctx, segs, func(m *member) (Result, error) {
-		prefix := ""
+		text, prefix := sql, ""
 		if g.tx.active && !m.begun {
 			prefix = begin + "; "
+			text = prefix + sql
 		}
-		text := prefix + sql(m)
 		return m.collect(m.conn.Exec(context.Background(), text), prefix)
 	})
 }
@@ -52,6 +47,7 @@ func (g *Gang) ExecLocking(ctx context.Context, segs []int, sql string) ([]Resul
 		return nil, canceled(ctx)
 	}
 	defer h.release()
+	g.MarkLocked()
 	return g.Exec(ctx, segs, sql)
 }
 

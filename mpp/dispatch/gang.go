@@ -38,10 +38,9 @@ type Gang struct {
 	cfg     GangConfig
 	members []*member
 	tx      txn
-	tell    string // see TellReaders
-	// spare: the last keepers were for nobody; see ExpectReaders.
-	spare bool
-	busy  atomic.Bool // a Running or CopyIn is unfinished
+	busy    atomic.Bool // a Running or CopyIn is unfinished
+
+	tell, forget string // see TellReaders
 
 	mu       sync.Mutex
 	ops      map[canceler]struct{} // what Cancel cancels

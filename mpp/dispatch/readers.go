@@ -44,19 +44,24 @@ func sqlState(err error) string {
 
 // ReadersSee says whether readers see all that the gang's own executors would: in a
 // transaction as long as that has written nothing, and has no snapshots that they cannot
-// have. nested says that a savepoint is there, in which PostgreSQL exports none.
-func (g *Gang) ReadersSee(nested bool) bool {
-	return !g.tx.active || !g.Wrote() && (g.Shares() || g.lends() && !nested)
+// have. Share gets them these.
+func (g *Gang) ReadersSee() bool {
+	return !g.tx.active || !g.Wrote() && (g.Shares() || g.tx.canShare())
 }
 
 // Shares says whether readers have the snapshots of the gang's statement: it takes new
-// ones for each, or those of the transaction have been exported.
+// ones for each, or those of the transaction are shared.
 func (g *Gang) Shares() bool { return !g.tx.fixed || g.tx.snapshots != nil }
 
 // TellReaders has readers run sql, once each, before the next slices that they open:
 // what the gang's own executors are told by Exec. Readers that have run another are
-// made anew; "" is for none.
-func (g *Gang) TellReaders(sql string) { g.tell = sql }
+// made anew; "" is for none. By forget the own executors forget it: in a transaction
+// they are told so that they do with its end, or that of a savepoint.
+func (g *Gang) TellReaders(sql, forget string) {
+	if g.tell, g.forget = sql, ""; sql != "" {
+		g.forget = forget + "; "
+	}
+}
 
 // besides returns the member's reader k, from 1.
 func (m *member) besides(k int) *member {
@@ -106,7 +111,7 @@ func (g *Gang) readyReaders(ctx context.Context, readers []*member) error {
 	if err := g.ready(ctx, readers); err != nil {
 		return g.without(ctx, err)
 	}
-	tell := slices.DeleteFunc(slices.Clone(readers), func(m *member) bool { return m.told == g.tell })
+	tell := slices.DeleteFunc(slices.Clone(readers), func(m *member) bool { return m.told == g.tell || m.reader == isKeeper })
 	err := g.each(ctx, tell, func(_ int, m *member) error {
 		_, err := m.collect(m.conn.Exec(context.Background(), g.tell), "")
 		if err == nil {

@@ -95,7 +95,7 @@ func TestReadersInTransaction(t *testing.T) {
 		if err := g.Begin(testContext(t), ""); err != nil {
 			t.Fatal(err)
 		}
-		if !g.ReadersSee(false) {
+		if !g.ReadersSee() {
 			t.Error("readers do not see what there is")
 		}
 		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || len(rows) != 0 || len(readerPids(g)) != nsegs {
@@ -113,7 +113,7 @@ func TestReadersInTransaction(t *testing.T) {
 		}
 		exec(t, other, nil, "TRUNCATE rown")
 		exec(t, g, nil, "INSERT INTO rown VALUES (1, 'a'), (2, 'b')")
-		if g.MarkWrite(nil); g.ReadersSee(false) {
+		if g.MarkWrite(nil); g.ReadersSee() {
 			t.Error("readers see what the transaction has written")
 		}
 		rows, err := c.ask(testContext(t), g, -1, own...)
@@ -129,8 +129,8 @@ func TestReadersInTransaction(t *testing.T) {
 		if err := g.BeginLocked(testContext(t), "ISOLATION LEVEL REPEATABLE READ", ""); err != nil {
 			t.Fatal(err)
 		}
-		if rows, err = c.ask(testContext(t), g, -1, slcs...); g.ReadersSee(false) || code(err) != "XX000" {
-			t.Errorf("with a snapshot of the transaction's own: %v, %v", rows, err)
+		if rows, err = c.ask(testContext(t), g, -1, slcs...); !g.ReadersSee() || g.Shares() || code(err) != "XX000" {
+			t.Errorf("with a snapshot that is not shared: %v, %v", rows, err)
 		}
 		if err := g.Rollback(testContext(t)); err != nil {
 			t.Fatal(err)

@@ -48,7 +48,7 @@ type Slice struct {
 	// runs beside the slices of those: 1 and up say which. It has the transaction's
 	// snapshot, or where that has none for all its statements one of its own, taken
 	// together with the others; and must not read temporary tables nor what the
-	// transaction has written; see Gang.ReadersSee. 0 for slices that Run is called for:
+	// transaction has written; see Gang.ReadersSee and Share. 0 for slices that Run is called for:
 	// readers are for inputs.
 	Reader int
 	// Idle says that nobody knows when the slice will run; see execute.Command.
@@ -293,7 +293,7 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 		for _, m := range on {
 			switch {
 			case s.Reader == 0:
-			case !r.g.Shares() && !r.g.lends():
+			case !r.g.Shares():
 				return nil, newError("XX000", "a reader does not have the transaction's snapshot", nil)
 			default:
 				m = m.besides(s.Reader)

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -23,8 +22,10 @@ type txn struct {
 	torn bool
 	// snapshots are the names by which readers import them; nil: they cannot.
 	snapshots map[Segment]string
-	// shared: readers have imported them.
-	shared bool
+	// exported: its own executors have exported them, so that they cannot prepare.
+	exported bool
+	// locked: see MarkLocked.
+	locked bool
 	// savepoints are those that stand, in order; a name may be there twice.
 	savepoints []string
 }
@@ -65,36 +66,25 @@ type CoordinatorTxn interface {
 // Begin starts a transaction over all segments. modes is what BEGIN says of
 // it, such as "ISOLATION LEVEL REPEATABLE READ READ ONLY". A segment gets its
 // BEGIN together with the first statement, unless the isolation level needs
-// one snapshot for all: then every segment gets it now, and in such a way that readers
-// can have it too where they are to be expected. On error there is no transaction.
+// one snapshot for all: then every segment gets it now. On error there is no
+// transaction.
 func (g *Gang) Begin(ctx context.Context, modes string) error {
-	return g.begin(ctx, modes, "", true)
+	return g.BeginLocked(ctx, modes, "")
 }
 
 // BeginLocked is Begin, but that lock runs on every segment before any snapshot
 // is taken: LOCK TABLE statements, which take none, so that what they name
-// stays as the snapshots find it; see Lock. The snapshots are not for readers. An error that is ErrTorn says that it may be tried
-// again.
+// stays as the snapshots find it; see Lock. An error that is ErrTorn says that it
+// may be tried again.
 func (g *Gang) BeginLocked(ctx context.Context, modes, lock string) error {
-	return g.begin(ctx, modes, lock, false)
-}
-
-// BeginShared is BeginLocked with snapshots that readers can have.
-func (g *Gang) BeginShared(ctx context.Context, modes, lock string) error {
-	return g.begin(ctx, modes, lock, true)
-}
-
-func (g *Gang) begin(ctx context.Context, modes, lock string, share bool) error {
 	if err := g.lock(ctx, modes, lock); err != nil {
 		return err
 	}
 	up := strings.ToUpper(modes)
 	if strings.Contains(up, "REPEATABLE") || strings.Contains(up, "SERIALIZABLE") {
-		if err := g.snapshot(ctx, share && g.wantsKeepers()); err != nil {
+		if err := g.snapshot(ctx); err != nil {
 			// Snapshots of some segments alone must not be used for anything.
-			if g.rollback(ctx); share && errors.Is(err, ErrReaders) {
-				return g.begin(ctx, modes, lock, false)
-			}
+			g.rollback(ctx)
 			return err
 		}
 		g.tx.fixed = true
@@ -144,33 +134,17 @@ func (g *Gang) newTx(modes string) error {
 }
 
 // snapshot takes the transaction's snapshot on all segments at once with
-// respect to distributed commits; with share by keepers, from which readers can have it
-// too: it is ErrReaders where that cannot be.
-func (g *Gang) snapshot(ctx context.Context, share bool) error {
+// respect to distributed commits.
+func (g *Gang) snapshot(ctx context.Context) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
-	}
-	var ks []*member
-	if share {
-		var err error
-		if ks, err = g.keepers(ctx); err != nil {
-			return err
-		}
 	}
 	h, err := g.holdReading(ctx, g.members)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	if share {
-		if err := g.keep(ctx, ks); err != nil {
-			return err
-		}
-		_, err = g.execOn(ctx, nil, g.importing)
-		err = g.without(ctx, err) // a keeper may have been lost
-	} else {
-		_, err = g.Exec(ctx, nil, "SELECT 1")
-	}
+	_, err = g.Exec(ctx, nil, "SELECT 1")
 	if err == nil && h.torn() {
 		err = errTorn()
 	}
@@ -252,6 +226,11 @@ func (g *Gang) MarkWrite(segs []int) { g.mark(segs, func(m *member) { m.wrote = 
 func (g *Gang) MarkNoPrepare(segs []int) {
 	g.mark(segs, func(m *member) { m.noPrepare, m.wrote = true, true })
 }
+
+// MarkLocked notes that the transaction holds locks on segments which its own
+// executors must keep, as they are: LOCK TABLE, SELECT … FOR UPDATE. Share leaves it
+// alone then, but for one that is READ ONLY. Outside a transaction it does nothing.
+func (g *Gang) MarkLocked() { g.tx.locked = g.tx.active }
 
 func (g *Gang) mark(segs []int, f func(*member)) {
 	if ms, err := g.pick(segs); err == nil {
@@ -350,9 +329,6 @@ func (g *Gang) rollback(ctx context.Context) {
 
 // endTx forgets the transaction.
 func (g *Gang) endTx() {
-	if g.tx.fixed && g.tx.snapshots != nil {
-		g.spare = !g.tx.shared
-	}
 	g.tx = txn{}
 	for _, m := range g.members {
 		m.forgetTx()

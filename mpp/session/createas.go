@@ -1,7 +1,9 @@
 package session
 
 import (
+	"context"
 	"fmt"
+	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -47,9 +49,12 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 		}
 	}
 	s.txn.ddl = true
-	readers := s.readersSee() // the query does not read the table that it makes
 	// The definition comes from the query as the local server describes it.
 	text, _, q, err := s.topOf(st.Query, req.types, false)
+	if err != nil {
+		return err
+	}
+	readers, err := s.readersFor(req.ctx, q)
 	if err != nil {
 		return err
 	}
@@ -138,4 +143,20 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	}
 	s.complete(fmt.Sprintf("SELECT %d", n))
 	return nil
+}
+
+// readersFor says whether readers can run slices of the query of a CREATE TABLE AS, which
+// does not read the table that it makes. They have to have the transaction's snapshot
+// before that is written.
+func (s *Session) readersFor(ctx context.Context, q *plan.Query) (bool, error) {
+	// A slice that is gathered may be sent to where its rows are stored.
+	if q.Kind == plan.Gather && slices.ContainsFunc(q.Slices, func(sl plan.Slice) bool { return sl.Large || plan.Portions(sl.Rows) }) {
+		if err := s.beforeDispatch(ctx); err != nil {
+			return false, err
+		}
+		if err := s.share(ctx); err != nil {
+			return false, err
+		}
+	}
+	return s.readersSee(), nil
 }

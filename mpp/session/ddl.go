@@ -219,6 +219,7 @@ func (s *Session) runSetConstraints(req *request) error {
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
+	s.gang.MarkLocked() // it does not begin anew
 	_, err := s.gang.Exec(req.ctx, nil, req.text)
 	return err
 }

@@ -295,7 +295,7 @@ func (s *Session) tellSegments(ctx context.Context, sql string) error {
 	if sql == tellNoPlans {
 		readers = ""
 	}
-	s.gang.TellReaders(readers)
+	s.gang.TellReaders(readers, tellNoPlans)
 	_, err := s.gang.Exec(ctx, nil, sql)
 	return err
 }

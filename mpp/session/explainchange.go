@@ -151,7 +151,7 @@ func (a *analysis) copied(w *rowWriter) {
 // rows of a change. Its plan is looked at now: the change may make another one
 // the best. It returns a sink that counts for sink.
 func (s *Session) sourceBegins(ctx context.Context, a *analysis, q *plan.Query, top string, sink func([]byte) error) (func([]byte) error, error) {
-	if err := s.beforeDispatch(ctx); err != nil {
+	if err := s.beforeSlices(ctx, q.Slices); err != nil {
 		return nil, err
 	}
 	a.query, a.top, a.source = q, top, outcome{}
@@ -220,7 +220,7 @@ func (s *Session) analyzeChange(req *request, st *pg.ExplainStmt) (*analysis, er
 		_, err := s.local(sql)
 		return err
 	}
-	defer s.gang.TellReaders("") // they are in no transaction
+	defer s.gang.TellReaders("", "") // they are in no transaction
 	if err := tell(tellPlans(st)); err != nil {
 		return nil, err
 	}

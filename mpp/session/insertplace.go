@@ -359,8 +359,7 @@ func (s *Session) beginToInsert(req *request, st *pg.InsertStmt) error {
 		if err != nil || in == nil || !in.needsSteady(s) {
 			return err
 		}
-		s.gang.ExpectReaders()
-		if _, err := s.beginSteady(req.ctx, source, r, s.gang.BeginShared); !errors.Is(err, errOutdated) {
+		if _, err := s.beginSteady(req.ctx, source, r, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()
@@ -382,7 +381,7 @@ func (s *Session) beginToCreate(req *request, st *pg.CreateTableAsStmt) error {
 		if err != nil || q.Kind != plan.Gather || len(q.Slices) > 1 {
 			return err
 		}
-		if _, err := s.beginSteady(req.ctx, st.Query, nil, s.gang.BeginShared); !errors.Is(err, errOutdated) {
+		if _, err := s.beginSteady(req.ctx, st.Query, nil, s.gang.BeginLocked); !errors.Is(err, errOutdated) {
 			return err
 		}
 		s.freshCache()

@@ -36,6 +36,7 @@ func (s *Session) lockTables(ctx context.Context, locks []plan.Lock) error {
 		if l.NoWait {
 			sql += " NOWAIT"
 		}
+		s.gang.MarkLocked()
 		if err := s.gang.Lock(ctx, sql); err != nil {
 			return err
 		}

@@ -266,21 +266,32 @@ func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispat
 }
 
 // readersSee says whether a statement that begins now can have readers.
-func (s *Session) readersSee() bool {
-	return s.gang.ReadersSee(len(s.txn.savepoints) > 0) && !s.txn.noReaders
-}
+func (s *Session) readersSee() bool { return s.gang.ReadersSee() && !s.txn.noReaders }
 
 // beforeSlices is beforeDispatch for slices, of which the first may want tables locked.
 func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
-	for i := range sls {
-		if wantsReader(&sls[i]) {
-			s.gang.ExpectReaders()
-		}
-	}
 	if err := s.beforeDispatch(ctx); err != nil {
 		return err
 	}
-	return s.lockTables(ctx, sls[0].Locks)
+	if err := s.lockTables(ctx, sls[0].Locks); err != nil {
+		return err
+	}
+	if locksRows(sls) || !slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
+		return nil
+	}
+	return s.share(ctx)
+}
+
+// share has readers have the snapshots of the transaction, if they can.
+func (s *Session) share(ctx context.Context) error {
+	if s.gang.Shares() || !s.readersSee() {
+		return nil
+	}
+	err := s.gang.Share(ctx)
+	if errors.Is(err, dispatch.ErrReaders) {
+		s.txn.noReaders, err = true, nil
+	}
+	return err
 }
 
 // besidesIf is besides for slices that readers see the rows of, or do not.
