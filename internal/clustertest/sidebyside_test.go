@@ -151,9 +151,14 @@ func TestSideBySide(t *testing.T) {
 						t.Errorf("in a block of repeatable read%s: got %s, want %s", mode, got, want)
 					}
 				}
+				testkit.Exec(t, repeat, "create temp table own (i int) distributed by (i); insert into own values (7)")
 				testkit.Exec(t, repeat, "begin isolation level repeatable read"+mode)
-				testkit.Exec(t, repeat, "select * from a where i = 1")
-				sees(all)
+				testkit.Exec(t, repeat, "select * from a where i = 1; select pg_sleep(0)")
+				if got := executors(repeat); got != "1" {
+					t.Errorf("repeatable read%s: %s executors on seg0 before any are wanted", mode, got)
+				}
+				testkit.Exec(t, repeat, "savepoint r; set local datestyle = 'SQL, DMY'; savepoint r")
+				sees("1000|0|27/10/2022")
 				want := "3" // with what keeps the snapshot
 				if mode != "" {
 					want = "2"
@@ -162,6 +167,7 @@ func TestSideBySide(t *testing.T) {
 					t.Errorf("repeatable read%s: %s executors on seg0, want %s", mode, got, want)
 				}
 				testkit.Exec(t, conn, "delete from b where i >= 500")
+				testkit.Exec(t, repeat, "release r; rollback to r")
 				sees(all)
 				testkit.Exec(t, repeat, "savepoint s")
 				if err := testkit.TryExec(repeat, "select 1 / count(*) from a join b using (k) where a.i < 0"); testkit.SQLState(err) != "22012" {
@@ -183,6 +189,39 @@ func TestSideBySide(t *testing.T) {
 				}
 				testkit.Exec(t, repeat, "commit; delete from a where i >= 1000; delete from b where i >= 1000")
 				sees(all)
+				if got := testkit.Value(t, repeat, "select i from own"); got != "7" {
+					t.Errorf("a temporary table has %s", got)
+				}
+			}
+
+			// So has a statement of such a block that writes, and one that begins one itself.
+			for i, tc := range []struct{ block, sql string }{
+				{"begin isolation level repeatable read", "create table r as select a.i, b.k from a join b using (k) distributed by (i)"},
+				{"begin isolation level repeatable read", "create table r as select i, k from a distributed by (k)"},
+				{"begin isolation level repeatable read", "create table r as select i, k from a limit 0 distributed by (i); insert into r select a.i, b.k from a join b using (k)"},
+				{"", "create table r as select i, k from a distributed by (k)"},
+				{"", "explain analyze create table r as select i, k from a distributed by (k)"},
+				{"", "create table r (i int, k int) distributed by (k); explain analyze insert into r select a.i, k from a join b using (k)"},
+			} {
+				writer := c.Connect(t, db, "gp_interconnect_type="+typ, fmt.Sprintf("application_name=writer%d_%s", i, typ))
+				testkit.Exec(t, writer, tc.block)
+				for _, sql := range strings.Split(tc.sql, "; ") {
+					testkit.Exec(t, writer, sql)
+				}
+				want := "3"
+				if i == 2 {
+					want = "1" // it has written
+				}
+				if got := executors(writer); got != want {
+					t.Errorf("%s: %s: %s executors on seg0, want %s", tc.block, tc.sql, got, want)
+				}
+				if tc.block != "" {
+					testkit.Exec(t, writer, "commit")
+				}
+				if got := testkit.Value(t, writer, "select count(*), sum(i), count(distinct k) from r"); got != "1000|499500|1000" {
+					t.Errorf("%s: %s has made %s", tc.block, tc.sql, got)
+				}
+				testkit.Exec(t, writer, "drop table r")
 			}
 
 			// Rows that segments insert into other segments: alone, in a block that has
