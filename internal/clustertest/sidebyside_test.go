@@ -247,8 +247,21 @@ func TestSideBySide(t *testing.T) {
 			}
 			testkit.Exec(t, sender, "drop table s1; drop table s2; drop table s3; drop table s4")
 
-			// Its own changes, also those of a savepoint, and temporary tables.
-			testkit.Exec(t, conn, "begin; update b set d = d + 1")
+			// Its own changes, also those of a savepoint, and temporary tables: what
+			// only its own executors see, as EXPLAIN says.
+			inTurn := func(why string) {
+				t.Helper()
+				plan := strings.Join(testkit.Query(t, conn, "explain (costs off) "+join), "\n")
+				line := "\nSlices Run in Turn: " + why + "\n"
+				if why == "" && strings.Contains(plan, "in Turn") || why != "" && !strings.Contains(plan, line) {
+					t.Errorf("expected %q in\n%s", why, plan)
+				}
+			}
+			inTurn("")
+			testkit.Exec(t, conn, "begin isolation level serializable")
+			inTurn("the transaction is SERIALIZABLE, or has locked tables")
+			testkit.Exec(t, conn, "rollback; begin; update b set d = d + 1")
+			inTurn("the transaction has written")
 			ask("1000|0|2022-10-28")
 			testkit.Exec(t, conn, "savepoint s; delete from a where i >= 500")
 			ask("500|0|2021-06-15")
@@ -257,6 +270,9 @@ func TestSideBySide(t *testing.T) {
 			testkit.Exec(t, conn, "rollback; create temp table b (i int, k int, d date) distributed by (i); insert into b select i, k, d + 2 from public.b; analyze b")
 			ask("1000|0|2022-10-29")
 			testkit.Exec(t, conn, "create temp table many (i int) distributed by (i); insert into many select generate_series(1, 60000); analyze many")
+			if plan := strings.Join(testkit.Query(t, conn, "explain select count(*) from many x join many y on x.i = y.i + 1"), "\n"); !strings.Contains(plan, "\nSlices Run in Turn: temporary tables\n") {
+				t.Errorf("the slices of a temporary table:\n%s", plan)
+			}
 			if got := testkit.Value(t, conn, "select count(*), sum(i) from (select i from many where random() < 2 limit 1000000) x"); got != "60000|1800030000" {
 				t.Errorf("all rows of a temporary table: %s", got)
 			}

@@ -98,7 +98,7 @@ func (s *Session) runExplain(req *request) (err error) {
 			}
 		}
 	}
-	f := footing{reason: q.Reason, locked: lockedBy(q.Slices), summary: explainOn(st, "summary", true)}
+	f := footing{reason: q.Reason, locked: lockedBy(q.Slices), inTurn: s.inTurn(q.Slices), summary: explainOn(st, "summary", true)}
 	if t.ran != nil {
 		f.lines, f.statistics = t.ran.statistics(), t.ran.statisticsJSON()
 		if q.Kind == plan.Gather {
@@ -172,6 +172,7 @@ func (t *planTree) body(q *plan.Query, o outcome, tokens []string) serverPlan {
 type footing struct {
 	reason     string
 	locked     []string // tables
+	inTurn     string   // why slices do not run beside each other
 	lines      []string // of each slice, with ANALYZE
 	statistics []any    // the same in JSON
 	planning   time.Duration
@@ -179,11 +180,33 @@ type footing struct {
 	summary    bool // the times are wanted
 }
 
+// inTurn says why slices that would run beside each other, in readers, run one after the
+// other; "" when they do not.
+func (s *Session) inTurn(sls []plan.Slice) string {
+	many := slices.IndexFunc(sls, func(sl plan.Slice) bool { return sl.Motion != plan.GatherMotion && plan.Portions(sl.Rows) })
+	switch {
+	case many < 0:
+		return ""
+	case sls[many].Temp:
+		return "temporary tables"
+	case locksRows(sls):
+		return "rows that are locked"
+	case s.gang.InTransaction() && s.gang.Wrote():
+		return "the transaction has written"
+	case !s.gang.ReadersSee():
+		return "the transaction is SERIALIZABLE, or has locked tables"
+	case s.txn.noReaders:
+		return "a statement of the transaction could not have readers"
+	}
+	return ""
+}
+
 const (
 	optimizer   = "Postgres-based planner"
 	tookKey     = "Execution Time"
 	planningKey = "Planning Time"
 	lockedKey   = "Tables Locked in EXCLUSIVE Mode"
+	inTurnKey   = "Slices Run in Turn"
 )
 
 // below adds the footing to a plan in lines. The times that a server has printed
@@ -206,6 +229,9 @@ func (f footing) below(lines []string, interconnect string) []string {
 	}
 	if len(f.locked) > 0 {
 		lines = append(lines, lockedKey+": "+strings.Join(f.locked, ", "))
+	}
+	if f.inTurn != "" {
+		lines = append(lines, inTurnKey+": "+f.inTurn)
 	}
 	if f.planning > 0 && f.summary {
 		planning = fmt.Sprintf("%s: %.3f ms", planningKey, milliseconds(f.planning))
@@ -242,6 +268,9 @@ func (s *Session) sendPlan(req *request, st *pg.ExplainStmt, p serverPlan, f foo
 		}
 		if len(f.statistics) > 0 {
 			rest["Slice statistics"] = f.statistics
+		}
+		if f.inTurn != "" {
+			rest[inTurnKey] = f.inTurn
 		}
 		if f.planning > 0 && f.summary {
 			rest[planningKey] = milliseconds(f.planning)

@@ -273,6 +273,9 @@ func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
 	if err := s.beforeDispatch(ctx); err != nil {
 		return err
 	}
+	if len(sls) == 0 {
+		return nil
+	}
 	if err := s.lockTables(ctx, sls[0].Locks); err != nil {
 		return err
 	}
