@@ -16,10 +16,11 @@ import (
 // itself, when the first readers are wanted. One that may write must not, for PostgreSQL
 // prepares no transaction that has exported a snapshot. But as long as it has not
 // written it can be handed over to itself: keepers, one more executor on each segment,
-// import what it exports and export it again; the gang's own executors then commit, for
-// what parameters were set stays, begin anew, and import it from them. A keeper does nothing but keep the snapshot until
-// the transaction ends. (A reader in its stead would keep the locks of what it has read,
-// in the way of what the transaction does next.)
+// import what it exports and export it again; the gang's own executors then commit (a
+// rollback would take parameters back that were set in it), begin anew, and import it
+// from them. A keeper does nothing but keep the snapshot until the transaction ends. (A
+// reader in its stead would keep the locks of what it has read, in the way of what the
+// transaction does next.)
 //
 // The transaction takes its savepoints along, and its locks. While it is without them
 // the keepers have them, so that nobody comes in between. Nobody waits for a lock in that:

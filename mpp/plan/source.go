@@ -64,7 +64,8 @@ func RowSource(s *Slice, alias string, cols []Column) string {
 func Portions(rows float64) bool { return rows >= portionRows }
 
 // portionRows is how many rows a server has to receive to read them in portions: it
-// costs a question more, and is worth it when others can do something meanwhile.
+// costs some questions and a reader more, and is worth it when others can do something
+// meanwhile. For fewer it makes queries slower (docs/performance.md).
 const portionRows = 10_000
 
 // portionsGuess is how many portions PostgreSQL takes there to be: a first, and ten
