@@ -3,9 +3,12 @@ package clustertest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
@@ -126,4 +129,57 @@ func (w *lineCounter) Write(b []byte) (int, error) {
 	}
 	w.lines += bytes.Count(b, []byte("\n"))
 	return len(b), nil
+}
+
+// TestStreamedTypes has values of many types go from segment to segment, and to the
+// coordinator, in motions of many rows, and clients be told the types as on one
+// PostgreSQL.
+func TestStreamedTypes(t *testing.T) {
+	c := beside(t)
+	plain := c.PlainPostgres(t)
+	conn := c.Connect(t, c.Database(t))
+	for _, conn := range []*pgx.Conn{plain, conn} {
+		testkit.Exec(t, conn, `create table v (id int, k int, b bool, by bytea, ch "char", na name, i8 bigint, i2 smallint, t text, c text collate "C", o oid, js json, f4 real, f8 float8, `+
+			`mo money, ma macaddr, ne inet, ci cidr, d date, ti time, ts timestamp, tz timestamptz, iv interval, tt timetz, vb varbit, nu numeric, u uuid, jb jsonb, `+
+			`bp char(7), vc varchar(9), t3 timestamp(3), i3 interval day to second(3), bi bit(3), n2 numeric(12,3), ar int[], bo box)`)
+		testkit.Exec(t, conn, `insert into v select g, 12001 - g, g % 2 = 0, decode(lpad(to_hex(g), 8, '0'), 'hex'), chr(65 + g % 26)::"char", 'n a' || g, g * 1000000000::bigint, g % 30000, `+
+			`(array['', ' ', 'null', 'a"b', 'c\d', '{e,f}', E'g\th\n', 'ü €'])[1 + g % 8] || case when g % 3 = 0 then '' else g::text end, 'C' || g, g, json_build_object('k"', 'v\' || g), g / 3.0, g / 7.0, `+
+			`g::numeric::money, '08:00:2b:01:02:03'::macaddr, '10.0.0.0'::inet + g, '10.0.0.0/8', date '2000-01-01' + g, time '01:02:03.000004' + g * interval '1 s', timestamp '2000-01-01' + g * interval '1 hour', `+
+			`timestamptz '2000-01-01 00:00:00+00' + g * interval '1 hour', g * interval '1 min 1.5 s', '01:02:03+04', g::bit(14)::varbit, g / 9.0, md5(g::text)::uuid, jsonb_build_array(g, null, '"'), `+
+			`'b' || g, 'v' || g, timestamp '2000-01-01 00:00:00.123456' + g * interval '1 s', g * interval '1.23456 s', (g % 8)::bit(3), g / 11.0, array[g, null], box(point(g, 1), point(2, 3)) from generate_series(1, 12000) g`)
+		testkit.Exec(t, conn, "update v set b = null, t = null, jb = null, ts = null, nu = null, by = '' where id % 17 = 0; analyze v")
+	}
+	const own = "y.b, y.by, y.ch, y.na, y.i8, y.i2, y.t, y.c, y.o, y.js, y.f4, y.f8, y.mo, y.ma, y.ne, y.ci, y.d, y.ti, y.ts, y.tz, y.iv, y.tt, y.vb, y.nu, y.u, y.jb"
+	const modified = "y.bp, y.vc, y.t3, y.i3, y.bi, y.n2"
+	// What joins is as wide, or it would be moved instead.
+	const wide = ", sum(length(concat_ws('|', x.t, x.c, x.js, x.jb, x.u, x.na, x.ts, x.tz, x.nu, x.mo, x.f4, x.f8, x.iv, x.t3, x.i3, x.n2, x.tt, x.ci, x.ne))) from v x join v y on x.id = y.k"
+	sum := func(columns string) string { return "count(*), sum(hashtext(concat_ws('|', " + columns + "))::bigint)" }
+	for _, sql := range []string{
+		"select " + sum(own) + wide,
+		"select " + sum(own+", "+modified) + wide,
+		"select " + sum(own+", y.ar, y.bo") + wide,
+		"select " + sum(own) + " from v y where random() < 2",
+		"select " + sum(own+", "+modified) + " from v y where random() < 2",
+		"select min(y.c), max(y.t), count(distinct y.t), sum(y.n2) from v x join v y on x.id = y.k where y.t >= 'a'",
+	} {
+		if want, got := testkit.Value(t, plain, sql), testkit.Value(t, conn, sql); want != got {
+			t.Errorf("%s: %s; PostgreSQL: %s", sql, got, want)
+		}
+	}
+	types := func(conn *pgx.Conn) (out []string) {
+		t.Helper()
+		testkit.Exec(t, conn, "begin; declare c cursor for select "+own+", "+modified+" from v y where random() < 2")
+		res, err := conn.PgConn().Exec(t.Context(), "fetch 1 from c").ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range res[0].FieldDescriptions {
+			out = append(out, fmt.Sprintf("%s %d %d", f.Name, f.DataTypeOID, f.TypeModifier))
+		}
+		testkit.Exec(t, conn, "rollback")
+		return out
+	}
+	if want, got := types(plain), types(conn); !slices.Equal(want, got) {
+		t.Errorf("a cursor has the types %v; PostgreSQL: %v", got, want)
+	}
 }

@@ -196,7 +196,7 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 	from := &Slice{Token: s.Token, Rows: perSegment}
 	m.text = recvText(from, r.alias, cols)
 	if perSegment >= portionRows {
-		m.portions = portionsText(from, r.alias, cols)
+		m.portions = portionsText(from, r.alias, cols, inArrays(cols))
 	}
 	m.typed = recvText(&Slice{}, r.alias, cols)
 	return nil

@@ -55,7 +55,7 @@ func recvText(s *Slice, alias string, cols []Column) string {
 // end the slice must be Large, or whole.
 func RowSource(s *Slice, alias string, cols []Column) string {
 	if s.Large {
-		return portionsText(s, alias, cols)
+		return portionsText(s, alias, cols, inArrays(cols) && !modified(cols))
 	}
 	return recvText(s, alias, cols)
 }
@@ -76,24 +76,37 @@ const portionsGuess = 100
 // still to come. PostgreSQL keeps the names of the portions and asks for them once more
 // when it reads the rows again. Inside the rows have the alias too, for where EXPLAIN
 // knows no other. See rowsource.Source.
-func portionsText(s *Slice, alias string, cols []Column) string {
-	recv, part, defs, list := recvFunction(s.Rows/portionsGuess), "p.name", columnDefs(cols), quote(alias)+".*"
-	if inArrays(cols) {
-		arrays, items := slices.Clone(cols), make([]string, len(cols))
-		for i, c := range cols {
-			arrays[i].Type += "[]"
-			items[i] = "pg_catalog.unnest(" + quote(alias) + "." + quote(c.Name) + ") AS " + quote(c.Name)
-		}
-		rows := s.Rows / portionsGuess / arrayGuess
-		if recv = recvFunction(rows); rows < 30 {
-			recv = "gp_motion_recv_1"
-		}
-		part, defs, list = "p.name || ' columns'", columnDefs(arrays), strings.Join(items, ", ")
+func portionsText(s *Slice, alias string, cols []Column, arrays bool) string {
+	read := rowsText
+	if arrays {
+		read = arraysText
 	}
-	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %[1]s UNION ALL SELECT n.name FROM gp_portions p, "+
-		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) "+
-		"SELECT %[5]s FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', %[6]s) AS %[4]s(%[3]s)) AS %[4]s",
-		literal(s.Token+" 0"), recv, defs, quote(alias), list, part)
+	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT n.name FROM gp_portions p, "+
+		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) %s) AS %s",
+		literal(s.Token+" 0"), read(quote(alias), cols, s.Rows/portionsGuess), quote(alias))
+}
+
+// rowsText reads the portions p, each of about so many rows, under an alias.
+func rowsText(alias string, cols []Column, rows float64) string {
+	return fmt.Sprintf("SELECT %[1]s.* FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name) AS %[1]s(%[3]s)",
+		alias, recvFunction(rows), columnDefs(cols))
+}
+
+// arraysText is rowsText for portions that are one row each, which has an array of the
+// values of each column.
+func arraysText(alias string, cols []Column, rows float64) string {
+	lists, items := slices.Clone(cols), make([]string, len(cols))
+	for i, c := range cols {
+		lists[i].Type += "[]"
+		items[i] = "pg_catalog.unnest(" + alias + "." + quote(c.Name) + ") AS " + quote(c.Name)
+	}
+	rows /= arrayGuess
+	recv := recvFunction(rows)
+	if rows < 30 {
+		recv = "gp_motion_recv_1"
+	}
+	return fmt.Sprintf("SELECT %[4]s FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name || ' columns') AS %[1]s(%[3]s)",
+		alias, recv, columnDefs(lists), strings.Join(items, ", "))
 }
 
 // arrayGuess is how many elements PostgreSQL takes an array to have that it does not
@@ -105,6 +118,14 @@ const arrayGuess = 10
 // a comma parts.
 func inArrays(cols []Column) bool {
 	return !slices.ContainsFunc(cols, func(c Column) bool { return !elementTypes[c.TypeOID] })
+}
+
+// modified says whether some of the columns' types have modifiers, such as numeric(10,2),
+// which the elements of an array do not have any more: clients are told them.
+func modified(cols []Column) bool {
+	return slices.ContainsFunc(cols, func(c Column) bool {
+		return strings.Contains(c.Type, "(") || strings.HasPrefix(c.Type, "interval ")
+	})
 }
 
 // elementTypes are the types of columns that are read as arrays.
@@ -135,7 +156,7 @@ func columnDefs(cols []Column) string {
 func (p *planner) recv(s *Slice, alias string, cols []Column) string {
 	text := recvText(s, alias, cols)
 	if s.Rows >= portionRows {
-		p.large = append(p.large, largeSource{s.Token, text, portionsText(s, alias, cols)})
+		p.large = append(p.large, largeSource{s.Token, text, portionsText(s, alias, cols, inArrays(cols) && !modified(cols))})
 	}
 	return text
 }
