@@ -160,6 +160,8 @@ func TestStreamedTypes(t *testing.T) {
 		"select " + sum(own+", y.ar, y.bo") + wide,
 		"select " + sum(own) + " from v y where random() < 2",
 		"select " + sum(own+", "+modified) + " from v y where random() < 2",
+		"select count(*), sum(p.id + n.k + gp_portions.id) from v p join v n on p.id = n.k join v gp_portions on gp_portions.id = n.k where random() < 2",
+		"select count(*), sum(length(p.t)), sum(length(n.t)) from v p join v n on p.id = n.k",
 		"select min(y.c), max(y.t), count(distinct y.t), sum(y.n2) from v x join v y on x.id = y.k where y.t >= 'a'",
 	} {
 		if want, got := testkit.Value(t, plain, sql), testkit.Value(t, conn, sql); want != got {

@@ -78,14 +78,18 @@ END $f$;
 
 -- Segments fire no triggers (session_replication_role), but for those that check
 -- unique and exclusion constraints which are deferrable.
-CREATE FUNCTION pg_catalog.gp_enforce_deferrable() RETURNS void
+-- Says whether there were any that did not.
+CREATE FUNCTION pg_catalog.gp_enforce_deferrable() RETURNS boolean
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
-DECLARE t record;
+DECLARE t record; any_found boolean := false;
 BEGIN
-  FOR t IN SELECT tgrelid::regclass AS rel, tgname FROM pg_trigger
-           WHERE tgfoid = 'unique_key_recheck'::regproc AND tgenabled <> 'A' LOOP
+  FOR t IN SELECT c.oid::regclass AS rel, tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+           WHERE tgfoid = 'unique_key_recheck'::regproc AND tgenabled <> 'A'
+             AND (relpersistence <> 't' OR relnamespace = pg_my_temp_schema()) LOOP
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', t.rel, t.tgname);
+    any_found := true;
   END LOOP;
+  RETURN any_found;
 END $f$;
 
 -- Rows about objects that a DROP has removed. Says how many went.

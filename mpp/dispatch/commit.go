@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -148,12 +147,11 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 	g.d.setLive(gid, true)
 	defer g.d.setLive(gid, false)
 
-	both := slices.Concat(writers, readers)
-	err = g.each(ctx, both, func(i int, m *member) error {
+	err = g.each(ctx, writers, func(_ int, m *member) error {
 		switch {
-		case i >= len(writers):
-			g.finishReader(ctx, m)
-		case !m.noPrepare:
+		case m.noPrepare: // what is deferred is checked before the decision all the same
+			return m.simple(context.Background(), "SET CONSTRAINTS ALL IMMEDIATE", "SET CONSTRAINTS")
+		default:
 			m.prepared = true // may be, from now on
 			if err := m.simple(context.Background(), "PREPARE TRANSACTION '"+gid+"'", "PREPARE TRANSACTION"); err != nil {
 				var e *Error
@@ -188,6 +186,7 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 			for _, m := range writers {
 				m.drop()
 			}
+			g.leave(ctx, readers)
 			e := newError(codeOutcomeUnknown, "the coordinator's PostgreSQL was lost while it committed: the outcome of the transaction is not known yet", err)
 			e.Detail = fmt.Sprintf("Prepared transactions %s will be resolved as soon as it answers.", gid)
 			return e
@@ -198,7 +197,7 @@ func (g *Gang) commitTwoPhase(ctx context.Context, writers, readers []*member, c
 	}
 	again := g.decided(ctx, writers, gid, h)
 	defer again.release()
-	g.commitPrepared(ctx, writers, gid, again)
+	g.commitPrepared(ctx, writers, readers, gid, again)
 	return nil
 }
 
@@ -248,12 +247,17 @@ func (g *Gang) outcome(ctx context.Context, id coordXid, err error) (committed, 
 
 // commitPrepared makes the commit happen on the writers, on which it is noted as
 // pending: a first try on all at once under the latch, then again and again on
-// those that failed.
-func (g *Gang) commitPrepared(ctx context.Context, writers []*member, gid string, h *hold) {
+// those that failed. The readers end now, too: they may have locked rows, and who gets
+// these then must see what the transaction has written.
+func (g *Gang) commitPrepared(ctx context.Context, writers, readers []*member, gid string, h *hold) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.p.CommitRetry)
 	defer cancel()
 	errs := make([]error, len(writers))
-	parallel(len(writers), func(i int) {
+	parallel(len(writers)+len(readers), func(i int) {
+		if i >= len(writers) {
+			g.finishReader(ctx, readers[i-len(writers)])
+			return
+		}
 		m := writers[i]
 		defer g.d.setPending(m.seg.Content, gid, false)
 		switch {

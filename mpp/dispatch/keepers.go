@@ -43,7 +43,7 @@ const (
 // again. Of temporary tables nobody else wants any; those of catalogs are for a moment.
 const heldSQL = `SELECT pg_catalog.bool_or(l.locktype NOT IN ('relation', 'virtualxid')), pg_catalog.string_agg(
 	'LOCK TABLE ONLY ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) || ' IN ' ||
-	pg_catalog.regexp_replace(pg_catalog.left(l.mode, -4), '([a-z])([A-Z])', '\1 \2', 'g') || ' MODE NOWAIT; ', '')
+	pg_catalog.regexp_replace(pg_catalog.left(l.mode, -4), '([a-z])([A-Z])', E'\\1 \\2', 'g') || ' MODE NOWAIT; ', '')
 	FROM pg_catalog.pg_locks l
 	LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'pg_catalog')
 	ON l.locktype = 'relation' AND c.oid = l.relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'

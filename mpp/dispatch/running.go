@@ -38,9 +38,9 @@ type Slice struct {
 	// Writes says that SQL changes rows and returns none: Run has no receivers
 	// for it. See execute.Slice.
 	Writes bool
-	// Locks says that SQL locks rows, for which it may wait: it does so when all slices
+	// LocksRows says that SQL locks rows, for which it may wait: it does so when all slices
 	// are open, and nobody's commit waits for that.
-	Locks bool
+	LocksRows bool
 	// Data is the token of the input that SQL, a COPY FROM STDIN, has for its
 	// data; see execute.Slice.
 	Data string
@@ -162,7 +162,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	case run == nil:
 	case r.reads(run.Slice):
 		run = nil // what it reads runs first
-	case len(ms) > 1 && !g.tx.fixed && (g.tx.active || r.slice(run.Slice).Locks):
+	case len(ms) > 1 && !g.tx.fixed && (g.tx.active || r.slice(run.Slice).LocksRows):
 		run = nil // torn snapshots can be taken again then, also in the transaction
 	default:
 		later, r.started[run.Slice] = nil, true

@@ -205,7 +205,7 @@ func (lv *level) compares(l *pg.SubLink) (found bool) {
 // for cost bytes, and each segment makes the same of all its rows.
 func (p *planner) cutGroup(sub *level, use groupUse) (over *level, cost float64, err error) {
 	sel := sub.sel
-	if len(sel.SortClause)+len(sel.DistinctClause)+len(sel.LockingClause) > 0 || sel.LimitCount != nil || sel.LimitOffset != nil {
+	if locking(sel) || len(sel.SortClause)+len(sel.DistinctClause) > 0 || sel.LimitCount != nil || sel.LimitOffset != nil {
 		return nil, 0, nil
 	}
 	moves := use != inFrom

@@ -73,10 +73,8 @@ func (p *planner) placeAndPush(lv *level, root bool) (done bool, why string, err
 		}
 	}
 	if done {
-		last := len(p.slices) - 1
-		p.keepInputs(sh, last, false)
+		p.keepInputs(sh, len(p.slices)-1, false)
 		if locks && sh.lv == lv {
-			p.slices[last].LocksRows = true
 			lv.each(func(l *level) bool { l.locked = true; return true })
 		}
 		if over := sh.lv; over != lv {

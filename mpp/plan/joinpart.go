@@ -124,7 +124,7 @@ func (j *joinParts) partAlias() string {
 func (j *joinParts) cut(part units) (over *level, cost float64, err error) {
 	p := j.p
 	lv, err := j.part(part)
-	if err != nil {
+	if err != nil || locking(lv.sel) {
 		return nil, 0, err
 	}
 	moves, undo, plain := p.moves, p.undo, p.plain

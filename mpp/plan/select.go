@@ -45,7 +45,8 @@ func Select(stmt *pg.Node, cat Catalog, opt Options) (*Query, error) {
 		return q, nil
 	}
 	whole, err := planned(stmt, q, look, opt)
-	locks := slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.LocksRows })
+	// It would lock other rows, or all.
+	locks := slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.LocksRows || s.Locks != nil })
 	if err != nil || whole || locks || opt.NoPushdown || opt.noIslands {
 		return q, err
 	}

@@ -153,6 +153,7 @@ func (p *planner) sliceOf(s *Slice, sel *pg.SelectStmt) error {
 	}
 	p.read = nil
 	s.SQL, s.Params, s.Token, s.To = sql, params, p.opt.Token(), -1
+	s.LocksRows = locking(sel)
 	return nil
 }
 

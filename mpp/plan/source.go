@@ -75,20 +75,20 @@ const portionsGuess = 100
 // portionsText is recvText in portions: the first rows are there while the last are
 // still to come. PostgreSQL keeps the names of the portions and asks for them once more
 // when it reads the rows again. Inside the rows have the alias too, for where EXPLAIN
-// knows no other. See rowsource.Source.
+// knows no other; those of the portions are none of a user's. See rowsource.Source.
 func portionsText(s *Slice, alias string, cols []Column, arrays bool) string {
 	read := rowsText
 	if arrays {
 		read = arraysText
 	}
-	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT n.name FROM gp_portions p, "+
-		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', p.name || ' next') AS n(name pg_catalog.text)) %s) AS %s",
+	return fmt.Sprintf("(WITH RECURSIVE gp_portions(name) AS (SELECT %s UNION ALL SELECT \"?n\".name FROM gp_portions \"?p\", "+
+		"LATERAL pg_catalog.gp_motion_recv_0('gp_motion', \"?p\".name || ' next') AS \"?n\"(name pg_catalog.text)) %s) AS %s",
 		literal(s.Token+" 0"), read(quote(alias), cols, s.Rows/portionsGuess), quote(alias))
 }
 
 // rowsText reads the portions p, each of about so many rows, under an alias.
 func rowsText(alias string, cols []Column, rows float64) string {
-	return fmt.Sprintf("SELECT %[1]s.* FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name) AS %[1]s(%[3]s)",
+	return fmt.Sprintf("SELECT %[1]s.* FROM gp_portions \"?p\", LATERAL pg_catalog.%[2]s('gp_motion', \"?p\".name) AS %[1]s(%[3]s)",
 		alias, recvFunction(rows), columnDefs(cols))
 }
 
@@ -105,7 +105,7 @@ func arraysText(alias string, cols []Column, rows float64) string {
 	if rows < 30 {
 		recv = "gp_motion_recv_1"
 	}
-	return fmt.Sprintf("SELECT %[4]s FROM gp_portions p, LATERAL pg_catalog.%[2]s('gp_motion', p.name || ' columns') AS %[1]s(%[3]s)",
+	return fmt.Sprintf("SELECT %[4]s FROM gp_portions \"?p\", LATERAL pg_catalog.%[2]s('gp_motion', \"?p\".name || ' columns') AS %[1]s(%[3]s)",
 		alias, recv, columnDefs(lists), strings.Join(items, ", "))
 }
 

@@ -16,6 +16,9 @@ import (
 func restated(stmt *pg.Node, look *lookup) (*pg.Node, error) {
 	n := proto.CloneOf(stmt)
 	inlined := inlineWith(nodeSelect(n), look)
+	if !inlined {
+		n = proto.CloneOf(stmt) // it may have begun
+	}
 	b := &binder{look: look, keepViews: true}
 	lv := b.selectStmt(nodeSelect(n), nil, nil, nil)
 	if b.err != nil {

@@ -68,23 +68,34 @@ func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableSt
 // the time. It returns the table as it is then.
 func (s *Session) fillColumns(req *request, before, r *relation, st *pg.AlterTableStmt) (*relation, error) {
 	var sets, always []string
+	dropped := map[string]bool{}
 	for _, n := range st.Cmds {
 		cmd := n.GetAlterTableCmd()
-		name := cmd.GetDef().GetColumnDef().GetColname()
-		if cmd.GetSubtype() != pg.AlterTableType_AT_AddColumn || before.column(name) != nil {
+		if cmd.GetSubtype() == pg.AlterTableType_AT_DropColumn {
+			dropped[cmd.Name] = true
+		}
+		def := cmd.GetDef().GetColumnDef()
+		if cmd.GetSubtype() != pg.AlterTableType_AT_AddColumn || !hasDefault(def) || before.column(def.Colname) != nil && !dropped[def.Colname] {
 			continue
 		}
-		c := r.column(name)
+		c := r.column(def.Colname)
 		if c == nil || c.generated || c.def == "" {
 			continue
 		}
-		if steady, err := s.steady(c.def); err != nil {
+		changes, err := s.volatility(c.def)
+		switch {
+		case err != nil:
 			return nil, err
-		} else if !steady {
-			sets = append(sets, ident(name)+" = DEFAULT")
+		case changes == 'i':
+			continue
+		case r.Kind == 'r' && r.HasChildren, r.Policy.Kind == plan.Replicated && changes == 'v':
+			e := sqlError("0A000", "cannot add column %q with a default that is not constant to table %q, which is replicated or has children", c.Name, r.Name)
+			e.Hint = "Add the column without a default, fill it, and set the default then."
+			return nil, e
 		}
+		sets = append(sets, ident(c.Name)+" = DEFAULT")
 		if c.identity == "a" {
-			always = append(always, name)
+			always = append(always, c.Name)
 		}
 	}
 	if len(sets) == 0 {
@@ -125,26 +136,49 @@ func (s *Session) fillColumns(req *request, before, r *relation, st *pg.AlterTab
 	return s.relation(st.Relation.Schemaname, st.Relation.Relname)
 }
 
-// steady says whether an expression has the same value on all instances, as far as its
-// functions tell.
-func (s *Session) steady(expr string) (bool, error) {
+// hasDefault says whether the definition of a column gives it one.
+func hasDefault(def *pg.ColumnDef) bool {
+	for _, n := range def.Constraints {
+		switch n.GetConstraint().GetContype() {
+		case pg.ConstrType_CONSTR_DEFAULT, pg.ConstrType_CONSTR_IDENTITY:
+			return true
+		}
+	}
+	names := def.GetTypeName().GetNames()
+	if len(names) != 1 {
+		return false
+	}
+	switch names[0].GetString_().GetSval() {
+	case "serial", "serial2", "serial4", "serial8", "smallserial", "bigserial":
+		return true
+	}
+	return false
+}
+
+// volatility is that of an expression, as far as its functions tell: 'i', 's' or 'v'.
+func (s *Session) volatility(expr string) (byte, error) {
 	n, err := parseOne("SELECT " + expr)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	steady := true
+	worst := byte('i')
 	visit(n.ProtoReflect(), func(n *pg.Node) bool {
+		is := byte('i')
 		if n.GetSqlvalueFunction() != nil {
-			steady = false
+			is = 's'
 		}
 		if call := n.GetFuncCall(); call != nil && err == nil {
 			var f plan.Func
-			f, err = planCatalog{s: s}.Function("", call.Funcname[len(call.Funcname)-1].GetString_().GetSval())
-			steady = steady && f.Found && f.Volatility == 'i'
+			if f, err = (planCatalog{s: s}).Function("", call.Funcname[len(call.Funcname)-1].GetString_().GetSval()); f.Found && f.Volatility != 0 {
+				is = f.Volatility
+			} else {
+				is = 'v'
+			}
 		}
-		return steady && err == nil
+		worst = max(worst, is) // the letters are in order
+		return err == nil
 	})
-	return steady, err
+	return worst, err
 }
 
 // policyProvider is the provider of the security labels in which pg_dump finds

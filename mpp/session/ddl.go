@@ -199,12 +199,9 @@ func (s *Session) enforceDeferrable(req *request) error {
 	default:
 		return nil
 	}
-	res, err := s.local("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = 'pg_catalog.unique_key_recheck'::pg_catalog.regproc AND tgenabled <> 'A')")
-	if err != nil || string(res.value()) != "t" {
-		return err
-	}
 	const enforce = "SELECT pg_catalog.gp_enforce_deferrable()"
-	if _, err := s.local(enforce); err != nil {
+	res, err := s.local(enforce)
+	if err != nil || string(res.value()) != "t" {
 		return err
 	}
 	_, err = s.gang.Exec(req.ctx, nil, enforce)

@@ -122,7 +122,7 @@ func (s *Session) asking(sql string) func(prefix string) ([][]byte, error) {
 // newTree is the tree for the plan of a statement with these slices.
 func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice) *planTree {
 	t := &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
-	readers := s.readersSee()
+	readers := s.readersSee() && !locksRows(slices)
 	for i := range slices {
 		t.sql = append(t.sql, sliceSQL(&slices[i], readers))
 	}
@@ -183,7 +183,9 @@ type footing struct {
 // inTurn says why slices that would run beside each other, in readers, run one after the
 // other; "" when they do not.
 func (s *Session) inTurn(sls []plan.Slice) string {
-	many := slices.IndexFunc(sls, func(sl plan.Slice) bool { return sl.Motion != plan.GatherMotion && plan.Portions(sl.Rows) })
+	many := slices.IndexFunc(sls, func(sl plan.Slice) bool {
+		return sl.Motion != plan.GatherMotion && (sl.Large || sl.Temp && plan.Portions(sl.Rows))
+	})
 	switch {
 	case many < 0:
 		return ""

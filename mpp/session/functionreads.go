@@ -39,6 +39,7 @@ type sourceTable struct {
 type functionReads struct {
 	calls  bool // it calls functions of the user's, or such as run SQL
 	text   string
+	bodies string // of them, text without what the statement says itself
 	tables []sourceTable
 }
 
@@ -327,6 +328,7 @@ func (r *functionReads) follow(src *functionSources, text string) {
 	}
 	step(text)
 	r.text, r.tables = texts.String(), nil
+	r.bodies = r.text[len(text):]
 	hide := seen["tableoid"] || onlyAny.MatchString(r.text)
 	only := map[string]bool{}
 	for _, m := range onlyWord.FindAllStringSubmatch(r.text, -1) {
@@ -376,4 +378,4 @@ func (r *functionReads) setsParameters() bool { return setsParameter.MatchString
 var lockingClause = regexp.MustCompile(`(?i)\bfor\s+(?:no\s+key\s+update|update|key\s+share|share)\b`)
 
 // locksRows says whether what is called may lock rows, as far as texts tell.
-func (r *functionReads) locksRows() bool { return lockingClause.MatchString(r.text) }
+func (r *functionReads) locksRows() bool { return lockingClause.MatchString(r.bodies) }

@@ -14,25 +14,28 @@ func (s *Session) lockTables(ctx context.Context, locks []plan.Lock) error {
 	if len(locks) == 0 {
 		return nil
 	}
-	if s.link.status == 'T' {
-		res, err := s.local("SELECT pg_catalog.current_setting('transaction_read_only')")
-		if err != nil {
-			return err
-		}
-		if string(res.value()) == "on" {
-			return sqlError("25006", "cannot execute SELECT %s in a read-only transaction", locks[0].Strength)
-		}
-	}
-	if err := s.beginWrite(); err != nil {
+	res, err := s.local("SELECT pg_catalog.current_setting('transaction_read_only')")
+	if err != nil {
 		return err
 	}
-	if !s.gang.InTransaction() {
-		if err := s.gang.Begin(ctx, ""); err != nil {
-			return err
-		}
+	if string(res.value()) == "on" {
+		return sqlError("25006", "cannot execute SELECT %s in a read-only transaction", locks[0].Strength)
+	}
+	if err := s.beginLocking(ctx); err != nil {
+		return err
 	}
 	for _, l := range locks {
-		sql := "LOCK TABLE " + catalog.Ident(l.Name.Schema) + "." + catalog.Ident(l.Name.Name) + " IN EXCLUSIVE MODE"
+		table := catalog.Ident(l.Name.Schema) + "." + catalog.Ident(l.Name.Name)
+		if l.IfMay {
+			res, err := s.local("SELECT pg_catalog.has_table_privilege(" + catalog.Literal(table) + ", 'UPDATE, DELETE, TRUNCATE')")
+			if err != nil {
+				return err
+			}
+			if string(res.value()) != "t" {
+				continue
+			}
+		}
+		sql := "LOCK TABLE " + table + " IN EXCLUSIVE MODE"
 		if l.NoWait {
 			sql += " NOWAIT"
 		}
@@ -42,6 +45,15 @@ func (s *Session) lockTables(ctx context.Context, locks []plan.Lock) error {
 		}
 	}
 	return nil
+}
+
+// beginLocking begins the transaction of a statement that locks something, which may not
+// be all of it.
+func (s *Session) beginLocking(ctx context.Context) error {
+	if err := s.beginWrite(); err != nil || s.gang.InTransaction() {
+		return err
+	}
+	return s.gang.Begin(ctx, "")
 }
 
 // locksRows says whether a statement's slices lock rows, which only the transaction of

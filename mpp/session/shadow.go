@@ -170,7 +170,7 @@ func (s *Session) fill(ctx context.Context, r *functionReads, w *watched, lastin
 			sh.views = append(sh.views, t.Name)
 		}
 		slices = append(slices, sl...)
-		locks = append(locks, plan.Lock{Name: plan.Name{Schema: rel.sqlSchema(), Name: rel.Name}, Strength: "FOR UPDATE"})
+		locks = append(locks, plan.Lock{Name: plan.Name{Schema: rel.sqlSchema(), Name: rel.Name}, Strength: "FOR UPDATE", IfMay: true})
 	}
 	if len(slices) == 0 {
 		return sh, nil

@@ -233,7 +233,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	for i, sl := range slices {
 		d := &ds[i]
 		*d = dispatch.Slice{Index: int16(i + 1), SQL: sl.SQL, Params: pick(params, sl.Params), Segments: sl.Segments,
-			Prepared: s.cache.tick + 1, Count: count, Locks: sl.LocksRows, ResultFormats: sl.Merge.Formats(nil)}
+			Prepared: s.cache.tick + 1, Count: count, LocksRows: sl.LocksRows, ResultFormats: sl.Merge.Formats(nil)}
 		if r := sl.Read; r != nil {
 			d.Read = &execute.Read{Owner: r.Owner, Schema: r.Schema, Table: r.Table, Columns: r.Columns, SQL: r.SQL, Filtered: r.Filtered}
 		}
@@ -279,7 +279,10 @@ func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
 	if err := s.lockTables(ctx, sls[0].Locks); err != nil {
 		return err
 	}
-	if locksRows(sls) || !slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
+	if locksRows(sls) {
+		return s.beginLocking(ctx)
+	}
+	if !slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
 		return nil
 	}
 	return s.share(ctx)
