@@ -74,6 +74,32 @@ func TestReaders(t *testing.T) {
 	})
 }
 
+// TestUnusedReaders opens slices of which some are not run, nor those of readers that
+// send to them: that is no failure, and fails no transaction, whoever ends first.
+func TestUnusedReaders(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		rowsOf(g, t)
+		slcs := besides([]Slice{{Index: 1, SQL: "SELECT content()"},
+			{Index: 2, SQL: "SELECT count(*) FROM " + portions(3, "n int, t text")}, input(3, rowsOf(g, t), execute.Key{Column: 0, OID: 23})})
+		slcs[2].Input.To = 2
+		for _, block := range []bool{false, true} {
+			if block {
+				if err := g.Begin(testContext(t), ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 20 {
+				if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"0", "1", "2"}) || g.Failed() {
+					t.Fatalf("in a block %t: %v, %v; failed %t", block, rows, err, g.Failed())
+				}
+			}
+		}
+		if err := g.Rollback(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func readerPids(g *Gang) (pids []uint32) {
 	for _, m := range g.members {
 		for _, r := range m.beside {

@@ -244,6 +244,9 @@ func (j *job) await(typ byte) error {
 
 // rows moves the rows of the running slice into its motion.
 func (j *job) rows() (string, error) {
+	if st := j.q.stmt.Load(); st != nil {
+		st.begin(j.cmd.Run.Slice)
+	}
 	if j.run.writes {
 		return j.write()
 	}

@@ -51,6 +51,9 @@ type incoming struct {
 	queue *rowsource.Queue
 	// unwanted says that nobody will read what has not come yet.
 	unwanted atomic.Bool
+
+	begun   bool  // the slice that reads it has been run; of statement.mu, as what follows
+	failure error // of the motion, before that
 }
 
 func (c *Command) hasInputs() bool {
@@ -127,9 +130,38 @@ func (st *statement) receive(in *incoming, command uint32) {
 		defer stop()
 		if err := st.fill(in, id); err != nil {
 			in.queue.Fail(err)
-			st.fail(err)
+			st.inputFails(in, err)
 		}
 	})
+}
+
+// inputFails notes the failure of an input. As long as the slice that reads it has not
+// been run that is none of the statement's: neither it nor the slice that sends may be
+// run at all, and who has nothing else to do with the statement ends first.
+func (st *statement) inputFails(in *incoming, err error) {
+	st.mu.Lock()
+	in.failure = err
+	begun := in.begun
+	st.mu.Unlock()
+	if begun {
+		st.fail(err)
+	}
+}
+
+// begin notes that a slice is run.
+func (st *statement) begin(slice int16) {
+	for _, in := range st.inputs {
+		if in.into != slice {
+			continue
+		}
+		st.mu.Lock()
+		in.begun = true
+		err := in.failure
+		st.mu.Unlock()
+		if err != nil {
+			st.fail(err)
+		}
+	}
 }
 
 // fill receives an input to its end.
