@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -117,5 +118,84 @@ func TestAddColumn(t *testing.T) {
 	}
 	if err := testkit.TryExec(conn, "insert into t (id, b) values (203, 1)"); testkit.SQLState(err) != "428C9" {
 		t.Errorf("an identity that is always generated is given: %v", err)
+	}
+}
+
+// TestEachSegmentAlone has what segments evaluate by themselves be refused where it
+// would see some of the rows only.
+func TestEachSegmentAlone(t *testing.T) {
+	c := beside(t)
+	conn := c.Connect(t, c.Database(t))
+	testkit.Exec(t, conn, "create table t (a int primary key, b int); create table o (x int, y int); create table r (x int) distributed replicated;"+
+		"create view vo as select x from o; insert into t select g, g from generate_series(1, 10) g; insert into o select g, g from generate_series(1, 10) g; insert into r values (4);"+
+		"create function has(int) returns bool language sql stable as 'select exists (select from o where x = $1)'; create function tot() returns bigint language sql stable as 'select sum(x) from o';"+
+		"create table df (a int, b bigint default tot()); create table parent (a int, b int); create table child (w int) inherits (parent) distributed by (b);"+
+		"insert into child values (2, 2, 22), (3, 3, 33); alter table t enable row level security")
+	for sql, state := range map[string]string{
+		"insert into t values (20, 20) returning a, (select count(*) from o)":                                           "0A000",
+		"insert into t values (20, 20) returning exists (select from vo where x = 4)":                                   "0A000",
+		"insert into t values (3, 1) on conflict (a) do update set b = (select count(*) from t)":                        "0A000",
+		"insert into t as x values (5, 1) on conflict (a) do update set b = 7 where exists (select from t where a = 7)": "0A000",
+		"create policy p on t using (b in (select x from o))":                                                           "0A000",
+		"create policy p on t using (has(b))":                                                                           "0A000",
+		"create table ban (k int, v int check (not has(v)))":                                                            "0A000",
+		"alter table t add check (has(b))":                                                                              "0A000",
+		"create domain known as int check (has(value))":                                                                 "0A000",
+		"copy df (a) from stdin":                                                                                        "0A000",
+		"update parent set a = a + 1":                                                                                   "0A000",
+		"update parent set b = b + 1":                                                                                   "0A000",
+		"set standard_conforming_strings = off":                                                                         "0A000",
+		"set standard_conforming_strings = on":                                                                          "",
+		"update only parent set a = a + 1":                                                                              "",
+		"insert into df (a) values (3)":                                                                                 "",
+		"insert into t values (21, 21) returning exists (select from r where x = 4)":                                    "",
+		"create policy p on t using (b in (select x from r)); drop policy p on t":                                       "",
+		"create table good (k int, v int check (v > 0), w int check (abs(w) < 9)); insert into good values (1, 1, 1)":   "",
+		"insert into t values (22, 22) on conflict (a) do update set b = excluded.b + (select max(x) from r)":           "",
+	} {
+		if err := testkit.TryExec(conn, sql); testkit.SQLState(err) != state {
+			t.Errorf("%s: %v, want %s", sql, err, state)
+		}
+	}
+	if got := testkit.Value(t, conn, "select count(*), sum(w), (select max(b) from df) from child"); got != "2|55|55" {
+		t.Errorf("afterwards: %s", got)
+	}
+}
+
+// TestModesAndIdentities compares how transactions become READ ONLY or READ WRITE, and
+// what OVERRIDING says, with one PostgreSQL.
+func TestModesAndIdentities(t *testing.T) {
+	c := beside(t)
+	plain := c.PlainPostgres(t)
+	conn := c.Connect(t, c.Database(t))
+	for _, sql := range []string{
+		"create table t (a int, b int); insert into t values (1, 1), (2, 2)",
+		"begin; insert into t values (3, 1); set transaction read only; update t set b = 77; commit",
+		"begin; insert into t values (3, 1); set transaction read only; insert into t select 6, 6; commit",
+		"begin; insert into t values (3, 1); set transaction_read_only = on; delete from t; commit",
+		"begin; select count(*) from t; set transaction read only; select count(*) from t; commit",
+		"begin; select count(*) from t; set transaction isolation level repeatable read; commit",
+		"begin; set transaction isolation level repeatable read; select count(*) from t; commit",
+		"set default_transaction_read_only = on",
+		"insert into t values (4, 4)",
+		"begin read write; insert into t values (4, 4); commit",
+		"begin; set transaction read write; insert into t values (5, 5); create table u (a int); commit",
+		"set default_transaction_read_only = off",
+		"create table i (a int generated always as identity, b int generated by default as identity, c int)",
+		"insert into i overriding user value values (100, 100, 1)",
+		"insert into i overriding user value select 100, 100, 2",
+		"insert into i overriding system value values (200, 200, 3)",
+		"insert into i values (100, 100, 1)",
+	} {
+		want, got := testkit.TryExec(plain, sql), testkit.TryExec(conn, sql)
+		if testkit.SQLState(want) != testkit.SQLState(got) {
+			t.Errorf("%s: %v; PostgreSQL: %v", sql, got, want)
+		}
+		_, _ = testkit.TryExec(plain, "rollback"), testkit.TryExec(conn, "rollback")
+	}
+	for _, sql := range []string{"select * from t order by a, b", "select * from i order by c"} {
+		if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
+			t.Errorf("%s: %s; PostgreSQL: %s", sql, got, want)
+		}
 	}
 }

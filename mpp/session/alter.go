@@ -126,6 +126,7 @@ func (s *Session) fillColumns(req *request, before, r *relation, st *pg.AlterTab
 		return nil, err
 	}
 	done := s.pending
+	s.pending = nil // it is not done yet
 	if err := s.runModify(&update); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -16,6 +17,9 @@ import (
 // temporary table as COPY would, and its rows are placed from there.
 func (s *Session) copyThrough(req *request, st *pg.CopyStmt, r *relation) error {
 	if err := s.mayInsert(r); err != nil {
+		return err
+	}
+	if err := s.refuseDefaults(st, r); err != nil {
 		return err
 	}
 	if s.link.status == 'I' {
@@ -104,6 +108,26 @@ func (s *Session) mayInsert(r *relation) error {
 	}
 	if string(res.value()) != "t" {
 		return sqlError("42501", "permission denied for table %s", r.Name)
+	}
+	return nil
+}
+
+// refuseDefaults refuses a COPY that has the local server evaluate defaults which it
+// cannot.
+func (s *Session) refuseDefaults(st *pg.CopyStmt, r *relation) error {
+	for i := range r.columns {
+		c := &r.columns[i]
+		given := len(st.Attlist) == 0 || slices.ContainsFunc(st.Attlist, func(n *pg.Node) bool { return n.GetString_().GetSval() == c.Name })
+		if c.def == "" || c.generated || given {
+			continue
+		}
+		def, err := parseOne("SELECT " + c.def)
+		if err != nil {
+			return err
+		}
+		if err := s.refuseReading(def, "Give column \""+c.Name+"\" a value, or use INSERT."); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -282,12 +282,27 @@ func (s *Session) refuse(n *pg.Node) error {
 		if d, err := distributed(st.RuleStmt.Relation); d || err != nil {
 			return orElse(err, sqlError("0A000", "rules on distributed tables are not supported"))
 		}
+	case *pg.Node_CreatePolicyStmt, *pg.Node_AlterPolicyStmt:
+		return s.refuseReading(n, "Segments test row-level security by themselves: name a replicated table.")
+	case *pg.Node_CreateStmt, *pg.Node_AlterTableStmt, *pg.Node_CreateDomainStmt, *pg.Node_AlterDomainStmt:
+		return s.refuseChecks(n)
 	case *pg.Node_CreatePublicationStmt, *pg.Node_CreateSubscriptionStmt:
 		return sqlError("0A000", "logical replication is not supported in a cluster")
 	case *pg.Node_RefreshMatViewStmt:
 		return sqlError("0A000", "materialized views are not supported; use CREATE TABLE AS")
 	}
 	return nil
+}
+
+// refuseChecks refuses CHECK constraints that segments cannot test by themselves.
+func (s *Session) refuseChecks(n *pg.Node) (err error) {
+	visit(n.ProtoReflect(), func(n *pg.Node) bool {
+		if c := n.GetConstraint(); c.GetContype() == pg.ConstrType_CONSTR_CHECK && c.RawExpr != nil && err == nil {
+			err = s.refuseReading(c.RawExpr, "Segments test CHECK constraints by themselves.")
+		}
+		return err == nil
+	})
+	return err
 }
 
 func orElse(err, other error) error {

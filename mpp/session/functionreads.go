@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -203,10 +204,18 @@ func (s *Session) functionReads(n *pg.Node, params []dispatch.Param) (*functionR
 	return r, nil
 }
 
-// refuseReading reports functions in clauses that segments evaluate, when they
-// may read distributed tables.
-func (s *Session) refuseReading(clauses *pg.InsertStmt) (err error) {
+// refuseReading reports sub-selects and functions in what segments evaluate by
+// themselves, when they may read distributed tables: each segment has some of the rows.
+func (s *Session) refuseReading(clauses proto.Message, hint string) (err error) {
 	visit(clauses.ProtoReflect(), func(n *pg.Node) bool {
+		if l := n.GetSubLink(); l != nil && err == nil {
+			reads := false
+			if reads, err = s.readsDistributed(l.Subselect, 0); reads {
+				e := sqlError("0A000", "a sub-select that segments evaluate cannot read distributed tables")
+				e.Hint = hint
+				err = e
+			}
+		}
 		call := n.GetFuncCall()
 		if call == nil || err != nil {
 			return err == nil
@@ -219,12 +228,36 @@ func (s *Session) refuseReading(clauses *pg.InsertStmt) (err error) {
 		reads := false
 		if reads, err = s.mayReadTables(name); reads {
 			e := sqlError("0A000", "function %s cannot be called on a segment: it may read distributed tables", name)
-			e.Hint = "Leave it out of ON CONFLICT and RETURNING."
+			e.Hint = hint
 			err = e
 		}
 		return err == nil
 	})
 	return err
+}
+
+// readsDistributed says whether a query names tables whose rows are spread over the
+// segments, or views of such.
+func (s *Session) readsDistributed(n *pg.Node, depth int) (bool, error) {
+	for _, name := range plan.Relations(n) {
+		r, err := s.relation(name.Schema, name.Name)
+		switch {
+		case err != nil:
+			return false, err
+		case r == nil:
+		case r.Policy != nil && r.Policy.Kind != plan.Replicated:
+			return true, nil
+		case r.ViewDef != "" && depth < maxViews:
+			def, err := parseOne(r.ViewDef)
+			if err != nil {
+				return false, err
+			}
+			if reads, err := s.readsDistributed(def, depth+1); reads || err != nil {
+				return reads, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // mayReadTables says whether the functions of a name may read distributed

@@ -69,7 +69,8 @@ func (s *Session) insertWriter(req *request, st *pg.InsertStmt, r *relation) (*r
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.refuseReading(&pg.InsertStmt{OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList}); err != nil {
+	if err := s.refuseReading(&pg.InsertStmt{OnConflictClause: st.OnConflictClause, ReturningList: st.ReturningList},
+		"Leave it out of ON CONFLICT and RETURNING."); err != nil {
 		return nil, nil, err
 	}
 	w := &rowWriter{s: s, ctx: req.ctx, r: r}
@@ -244,7 +245,7 @@ func (s *Session) insertSource(r *relation, st *pg.InsertStmt, req *request) (*p
 			b.WriteString(", ")
 		}
 		first = false
-		if at, ok := given[c.Name]; ok {
+		if at, ok := given[c.Name]; ok && (c.identity == "" || st.Override != pg.OverridingKind_OVERRIDING_USER_VALUE) {
 			b.WriteString(cell(at, c))
 		} else {
 			b.WriteString(c.defaultSQL())

@@ -15,7 +15,7 @@ import (
 // is and returns false where a value's place is not certain.
 func constantRows(w *rowWriter, st *pg.InsertStmt) (bool, error) {
 	sel := st.SelectStmt.GetSelectStmt()
-	if len(sel.GetValuesLists()) == 0 || st.WithClause != nil || sel.WithClause != nil || sel.SortClause != nil ||
+	if len(sel.GetValuesLists()) == 0 || st.Override == pg.OverridingKind_OVERRIDING_USER_VALUE || st.WithClause != nil || sel.WithClause != nil || sel.SortClause != nil ||
 		sel.LimitCount != nil || sel.LimitOffset != nil || w.r.Policy.Kind == plan.Replicated {
 		return false, nil
 	}

@@ -43,6 +43,9 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 			return nil, nil, err
 		}
 	}
+	if err := s.refuseMoving(req.node.GetUpdateStmt(), r); err != nil {
+		return nil, nil, err
+	}
 	node, err := spellDefaults(req.node, r)
 	if err != nil {
 		return nil, nil, err
@@ -61,6 +64,37 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 	}
 	fields, err := s.validate(&request{text: text, types: req.types})
 	return &modification{Modification: p, r: r}, fields, err
+}
+
+// refuseMoving refuses an UPDATE through a table that others inherit from, when it may
+// move rows of theirs to other segments: where those belong their own keys say, and what
+// columns they have.
+func (s *Session) refuseMoving(st *pg.UpdateStmt, r *relation) error {
+	if st == nil || !r.HasChildren || r.Kind != 'r' || !st.Relation.Inh {
+		return nil
+	}
+	keys := map[string]bool{}
+	for _, k := range r.Policy.Keys {
+		keys[r.columns[k].Name] = true
+	}
+	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE c(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = %d
+		UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN c ON i.inhparent = c.oid)
+		SELECT a.attname FROM c JOIN pg_catalog.gp_distribution_policy p ON p.localoid = c.oid
+		JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.distkey::pg_catalog.int2[])`, r.OID))
+	if err != nil {
+		return err
+	}
+	for _, row := range res.rows {
+		keys[string(row[0])] = true
+	}
+	for _, t := range st.TargetList {
+		if name := t.GetResTarget().GetName(); keys[name] {
+			e := sqlError("0A000", "cannot change column %q of table %q, which others inherit from, because it is in a distribution key", name, r.Name)
+			e.Hint = "Change each table by itself: UPDATE ONLY."
+			return e
+		}
+	}
+	return nil
 }
 
 // operation is what an UPDATE or DELETE is in a plan.

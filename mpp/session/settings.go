@@ -217,6 +217,14 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 		e.Hint = "Let pg_dump run one job; pg_restore may run several."
 		return e
 	}
+	switch name := strings.ToLower(st.Name); name {
+	case "transaction", "transaction_read_only", "transaction_isolation":
+		return s.runSetTransaction(req)
+	case "standard_conforming_strings":
+		if v := strings.ToLower(settingValue(st.Args)); st.Kind == pg.VariableSetKind_VAR_SET_VALUE && v != "on" && v != "true" && v != "yes" && v != "1" {
+			return sqlError("0A000", "%s cannot be off in a cluster: statements are read with it on", name)
+		}
+	}
 	p, ok := guc.Lookup(st.Name)
 	if !ok || st.Name == "" {
 		defer s.settingsChanged()
@@ -246,6 +254,21 @@ func (s *Session) runSet(req *request, st *pg.VariableSetStmt) error {
 	s.settingsChanged()
 	s.complete(tag)
 	return nil
+}
+
+// runSetTransaction runs SET TRANSACTION. Segments whose part of it has begun have had
+// their modes with that.
+func (s *Session) runSetTransaction(req *request) error {
+	defer s.settingsChanged()
+	if err := s.runLocal(req, req.text); err != nil || !s.gang.InTransaction() {
+		return err
+	}
+	if err := s.settleSources(); err != nil {
+		return err
+	}
+	s.gang.MarkLocked() // it does not begin anew
+	_, err := s.gang.Exec(req.ctx, nil, req.text)
+	return err
 }
 
 // settable says whether a parameter may be set in a session.
