@@ -127,7 +127,7 @@ func TestFunctions(t *testing.T) {
 		{"select count(*) from pg_class where relname like 'gp\\_rows\\_%'", "0"},
 		{"select count(*) from pg_inherits where inhseqno = 0", "0"},
 		{"show max_parallel_workers_per_gather", "2"},
-		{"insert into parent values (4); update parent set id = 5 where id = 4; select count(*) from parent; delete from parent where id = 5", "4"},
+		{"insert into parent values (4); update only parent set id = 5 where id = 4; select count(*) from parent; delete from parent where id = 5", "4"},
 	} {
 		rows, err := testkit.TryQuery(conn, tc.sql)
 		if got := strings.Join(rows, ","); err == nil && got != tc.want || err != nil && testkit.SQLState(err) != tc.want {

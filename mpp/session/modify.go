@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,35 +67,29 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 	return &modification{Modification: p, r: r}, fields, err
 }
 
-// refuseMoving refuses an UPDATE through a table that others inherit from, when it may
-// move rows of theirs to other segments: where those belong their own keys say, and what
-// columns they have.
+// refuseMoving refuses an UPDATE of the key through a table that others with columns of
+// their own inherit from: the rows that it moves are put into this one, without those.
 func (s *Session) refuseMoving(st *pg.UpdateStmt, r *relation) error {
 	if st == nil || !r.HasChildren || r.Kind != 'r' || !st.Relation.Inh {
 		return nil
 	}
-	keys := map[string]bool{}
-	for _, k := range r.Policy.Keys {
-		keys[r.columns[k].Name] = true
+	at := slices.IndexFunc(st.TargetList, func(n *pg.Node) bool {
+		return slices.ContainsFunc(r.Policy.Keys, func(k int) bool { return r.columns[k].Name == n.GetResTarget().GetName() })
+	})
+	if at < 0 {
+		return nil
 	}
-	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE c(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = %d
+	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE c(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = %[1]d
 		UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN c ON i.inhparent = c.oid)
-		SELECT a.attname FROM c JOIN pg_catalog.gp_distribution_policy p ON p.localoid = c.oid
-		JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.distkey::pg_catalog.int2[])`, r.OID))
-	if err != nil {
+		SELECT EXISTS (SELECT FROM c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped))`, r.OID))
+	if err != nil || string(res.value()) != "t" {
 		return err
 	}
-	for _, row := range res.rows {
-		keys[string(row[0])] = true
-	}
-	for _, t := range st.TargetList {
-		if name := t.GetResTarget().GetName(); keys[name] {
-			e := sqlError("0A000", "cannot change column %q of table %q, which others inherit from, because it is in a distribution key", name, r.Name)
-			e.Hint = "Change each table by itself: UPDATE ONLY."
-			return e
-		}
-	}
-	return nil
+	e := sqlError("0A000", "cannot change column %q of table %q, by which rows are distributed: tables with more columns inherit from it",
+		st.TargetList[at].GetResTarget().GetName(), r.Name)
+	e.Hint = "Change each table by itself: UPDATE ONLY."
+	return e
 }
 
 // operation is what an UPDATE or DELETE is in a plan.
