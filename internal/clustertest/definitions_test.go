@@ -5,8 +5,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
+
+// sameOutcome runs sql on one PostgreSQL and on a cluster, which must end in the same
+// way. What it leaves open is rolled back.
+func sameOutcome(t *testing.T, plain, conn *pgx.Conn, sql string) {
+	t.Helper()
+	want, got := testkit.TryExec(plain, sql), testkit.TryExec(conn, sql)
+	if testkit.SQLState(want) != testkit.SQLState(got) {
+		t.Errorf("%s: %v; PostgreSQL: %v", sql, got, want)
+	}
+	_, _ = testkit.TryExec(plain, "rollback"), testkit.TryExec(conn, "rollback")
+}
 
 // TestDeferrable has constraints that are checked later be checked as on one PostgreSQL.
 func TestDeferrable(t *testing.T) {
@@ -48,11 +61,7 @@ func TestDeferrable(t *testing.T) {
 		"create temp table tt (id int unique deferrable); insert into tt values (1)",
 		"insert into tt values (1)",
 	} {
-		want, got := testkit.TryExec(plain, sql), testkit.TryExec(conn, sql)
-		if testkit.SQLState(want) != testkit.SQLState(got) {
-			t.Errorf("%s: %v; PostgreSQL: %v", sql, got, want)
-		}
-		_, _ = testkit.TryExec(plain, "rollback"), testkit.TryExec(conn, "rollback")
+		sameOutcome(t, plain, conn, sql)
 		for _, table := range []string{"d", "e", "p", "x", "tt"} {
 			rows := "select * from " + table
 			if want, err := testkit.TryQuery(plain, rows); err == nil {
@@ -86,10 +95,7 @@ func TestAddColumn(t *testing.T) {
 		"create table p (id int, n int, primary key (id, n)) partition by range (n); create table p1 partition of p for values from (0) to (10); insert into p select g, 5 from generate_series(1, 50) g",
 		"alter table p add k serial",
 	} {
-		want, got := testkit.TryExec(plain, sql), testkit.TryExec(conn, sql)
-		if testkit.SQLState(want) != testkit.SQLState(got) {
-			t.Errorf("%s: %v; PostgreSQL: %v", sql, got, want)
-		}
+		sameOutcome(t, plain, conn, sql)
 	}
 	for _, sql := range []string{
 		"select count(distinct a), max(a), count(distinct b), max(b), count(distinct c), max(c) - min(c), sum(d), count(e), count(distinct f), max(f), count(later), count(distinct g), max(g) from t",
@@ -186,11 +192,7 @@ func TestModesAndIdentities(t *testing.T) {
 		"insert into i overriding system value values (200, 200, 3)",
 		"insert into i values (100, 100, 1)",
 	} {
-		want, got := testkit.TryExec(plain, sql), testkit.TryExec(conn, sql)
-		if testkit.SQLState(want) != testkit.SQLState(got) {
-			t.Errorf("%s: %v; PostgreSQL: %v", sql, got, want)
-		}
-		_, _ = testkit.TryExec(plain, "rollback"), testkit.TryExec(conn, "rollback")
+		sameOutcome(t, plain, conn, sql)
 	}
 	for _, sql := range []string{"select * from t order by a, b", "select * from i order by c"} {
 		if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
