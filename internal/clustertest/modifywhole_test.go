@@ -109,6 +109,41 @@ func TestModifySeesWhole(t *testing.T) {
 					testkit.Exec(t, conn, "insert into seen select a.id, 0 from account a where not exists (select 1 from seen where seen.id = a.id)")
 				}
 			}
+			// Where the statement is not all that its transaction does, or is explained, or
+			// the user may not lock the tables.
+			clerk := "clerk_" + db
+			testkit.Exec(t, conn, "create role "+clerk+"; grant select (id, amount) on account to "+clerk+"; grant select (id), update (n) on seen to "+clerk)
+			defer testkit.Exec(t, conn, "drop owned by "+clerk+"; drop role "+clerk)
+			for run := range 160 {
+				select {
+				case <-moves:
+				case <-limit:
+					t.Fatal("nothing moves")
+				}
+				mark := -1 - run
+				sql := fmt.Sprintf("update seen set n = %d from account a where a.id = seen.id and a.amount = 100", mark)
+				var err error
+				switch run % 4 {
+				case 0:
+					err = testkit.TryExec(conn, "begin; "+sql+"; commit")
+				case 1:
+					batch := &pgx.Batch{}
+					batch.Queue("update seen set n = n + $1", 0)
+					batch.Queue(strings.ReplaceAll(sql, "100", "$1"), 100)
+					err = conn.SendBatch(ctx, batch).Close()
+				case 2:
+					_, err = testkit.TryQuery(conn, "explain analyze "+sql)
+				case 3:
+					err = testkit.TryExec(conn, "set role "+clerk+"; "+sql)
+					testkit.Exec(t, conn, "reset role")
+				}
+				if err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+				if got := testkit.Value(t, conn, "select count(*) from seen where n = "+strconv.Itoa(mark)); got != strconv.Itoa(n) {
+					t.Errorf("run %d: %s: %s rows, expected %d", run, sql, got, n)
+				}
+			}
 			// Those whose own rows are changed meanwhile: one at a time, so that the
 			// statement is not begun again too often.
 			mover := c.Connect(t, db, mode)

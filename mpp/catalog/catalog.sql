@@ -92,6 +92,14 @@ BEGIN
   RETURN any_found;
 END $f$;
 
+-- True, and tells the dispatcher that the statement has its snapshot.
+CREATE FUNCTION pg_catalog.gp_snapshot_taken() RETURNS boolean
+  LANGUAGE plpgsql AS $f$
+BEGIN
+  RAISE INFO 'the snapshot is taken' USING ERRCODE = 'TL001';
+  RETURN true;
+END $f$;
+
 -- Rows about objects that a DROP has removed. Says how many went.
 CREATE FUNCTION pg_catalog.gp_forget_dropped() RETURNS void
   LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

@@ -68,7 +68,7 @@ func (g *Gang) execAlone(ctx context.Context, st *Alone) ([]Result, error) {
 			}
 		}
 	}
-	h, err := g.holdReading(ctx, ms)
+	h, err := g.holdReading(ctx, ms, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (g *Gang) AwaitCommits(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := g.holdReading(ctx, ms)
+	h, err := g.holdReading(ctx, ms, nil)
 	h.release()
 	return err
 }

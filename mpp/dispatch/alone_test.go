@@ -39,10 +39,13 @@ func waitFor(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestAloneSeesWhole changes rows by a condition that holds on exactly one segment,
-// while a commit moves what it looks for from one to the other and is not done yet
-// on the second.
-func TestAloneSeesWhole(t *testing.T) {
+const changeSeen = "UPDATE alhalf_seen SET a = alhalf_seen.a + 1 FROM alhalf WHERE alhalf.a = 1"
+
+// seesWhole changes rows by a condition that holds on exactly one segment, while a
+// commit moves what it looks for from one to the other and is not done yet on the
+// second. run runs changeSeen on segments 0 and 1 in a transaction of g.
+func seesWhole(t *testing.T, run func(g *Gang) ([]Result, error)) {
+	t.Helper()
 	c := newCluster(t, Params{})
 	c.oneThere("alhalf")
 	g, w := c.gang(), c.gang()
@@ -64,11 +67,10 @@ func TestAloneSeesWhole(t *testing.T) {
 	}
 	committed := make(chan error, 1)
 	go func() { committed <- w.CommitDistributed(testContext(t), x) }()
-	const update = "UPDATE alhalf_seen SET a = alhalf_seen.a + 1 FROM alhalf WHERE alhalf.a = 1"
 	waitFor(t, "a commit is half done", func() bool {
 		return string(exec(t, g, []int{0}, "SELECT a FROM alhalf")[0].Rows[0][0]) == "0"
 	})
-	if n := rowsChanged(exec(t, g, []int{0, 1}, update)); n != 0 {
+	if n := rowsChanged(exec(t, g, []int{0, 1}, changeSeen)); n != 0 {
 		t.Fatalf("%d rows were changed in the middle of the commit, so that nothing is tested", n)
 	}
 	type outcome struct {
@@ -77,8 +79,7 @@ func TestAloneSeesWhole(t *testing.T) {
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		res, err := g.ExecAlone(testContext(t), &Alone{Segments: []int{0, 1}, Isolation: "REPEATABLE READ", SQL: update,
-			Locks: []string{"LOCK TABLE alhalf IN ACCESS SHARE MODE", "LOCK TABLE alhalf_seen IN ROW EXCLUSIVE MODE"}})
+		res, err := run(g)
 		done <- outcome{res, err}
 	}()
 	waitFor(t, "the statement waits for the commit", func() bool { return c.latch.wanted(reading) })
@@ -102,6 +103,13 @@ func TestAloneSeesWhole(t *testing.T) {
 	if got := c.values(c.gang(), "SELECT a FROM alhalf_seen WHERE a > 0"); len(got) != 1 {
 		t.Errorf("rows that were changed: %v", got)
 	}
+}
+
+func TestAloneSeesWhole(t *testing.T) {
+	seesWhole(t, func(g *Gang) ([]Result, error) {
+		return g.ExecAlone(testContext(t), &Alone{Segments: []int{0, 1}, Isolation: "REPEATABLE READ", SQL: changeSeen,
+			Locks: []string{"LOCK TABLE alhalf IN ACCESS SHARE MODE", "LOCK TABLE alhalf_seen IN ROW EXCLUSIVE MODE"}})
+	})
 }
 
 // TestAnalysisTakesSnapshot is what ExecAlone relies on: in a transaction of

@@ -61,7 +61,12 @@ func testMain(m *testing.M) int {
 		shared.segs[i] = start(fmt.Sprintf("s%d", i), 15433+i, "max_connections = 120") // some for readers
 	}
 	if err == nil {
-		err = addEra(shared.coord)
+		err = addFunctions(shared.coord)
+	}
+	for _, p := range shared.segs {
+		if err == nil {
+			err = addFunctions(p)
+		}
 	}
 	code := 1
 	if err == nil {
@@ -83,8 +88,8 @@ func testMain(m *testing.M) int {
 	return code
 }
 
-// addEra makes the function of EraSQL as mpp/catalog does.
-func addEra(p *executetest.Postgres) error {
+// addFunctions makes those of EraSQL and ExecTogether as mpp/catalog does.
+func addFunctions(p *executetest.Postgres) error {
 	conn, err := p.Connect(context.Background(), "postgres")
 	if err != nil {
 		return err
@@ -92,7 +97,9 @@ func addEra(p *executetest.Postgres) error {
 	defer func() { _ = conn.Close(context.Background()) }()
 	_, err = query(context.Background(), conn, `SET allow_system_table_mods = on;
 		CREATE FUNCTION pg_catalog.gp_server_era() RETURNS bigint LANGUAGE sql AS $$
-		SELECT (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_activity WHERE backend_type = 'checkpointer' $$`)
+		SELECT (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_activity WHERE backend_type = 'checkpointer' $$;
+		CREATE FUNCTION pg_catalog.gp_snapshot_taken() RETURNS boolean LANGUAGE plpgsql AS $$
+		BEGIN RAISE INFO 'taken' USING ERRCODE = 'TL001'; RETURN true; END $$`)
 	return err
 }
 

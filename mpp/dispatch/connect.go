@@ -87,7 +87,10 @@ func (m *member) connect(ctx context.Context, resolving bool) error {
 		return err
 	}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		if g.cfg.OnNotice != nil {
+		switch {
+		case n.Code == codeSnapshotTaken && m.onSnapshot != nil:
+			m.onSnapshot()
+		case g.cfg.OnNotice != nil:
 			g.cfg.OnNotice(int(m.seg.Content), n)
 		}
 	}

@@ -63,8 +63,10 @@ type member struct {
 	conn    *pgconn.PgConn    // nil: not connected
 	pid     uint32            // of the segment's PostgreSQL backend
 	peer    motion.Peer
-	onError func()            // told of an ErrorResponse; see CopyIn
-	tuned   map[string]string // parameters of motions the executor has
+	onError func() // told of an ErrorResponse; see CopyIn
+	// onSnapshot is told that a snapshot has been taken; see Gang.ExecTogether.
+	onSnapshot func()
+	tuned      map[string]string // parameters of motions the executor has
 
 	begun     bool // a transaction block is open there
 	wrote     bool

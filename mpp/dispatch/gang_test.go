@@ -240,7 +240,7 @@ func TestExecLocking(t *testing.T) {
 	c.table("strong")
 	g, other := c.gang(), c.gang()
 	exec(t, g, nil, "SELECT 1")
-	h, err := other.latchReading(testContext(t)) // in the middle of opening
+	h, err := other.latchReading(testContext(t), nil) // in the middle of opening
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -187,7 +187,7 @@ func (g *Gang) Open(ctx context.Context, command uint32, slcs []Slice, run *Run)
 	}
 	var h *hold
 	if (len(ms) > 1 || len(slcs) > 1) && !g.tx.fixed {
-		if h, err = g.holdReading(ctx, ms); err != nil {
+		if h, err = g.holdReading(ctx, ms, nil); err != nil {
 			return nil, err
 		}
 		defer h.release()

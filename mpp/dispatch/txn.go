@@ -26,6 +26,8 @@ type txn struct {
 	exported bool
 	// locked: see MarkLocked.
 	locked bool
+	// ahead are the statements whose locks it has; see Gang.ExecTogether.
+	ahead map[string]bool
 	// savepoints are those that stand, in order; a name may be there twice.
 	savepoints []string
 }
@@ -139,7 +141,7 @@ func (g *Gang) snapshot(ctx context.Context) error {
 	if err := g.ready(ctx, g.members); err != nil {
 		return err
 	}
-	h, err := g.holdReading(ctx, g.members)
+	h, err := g.holdReading(ctx, g.members, nil)
 	if err != nil {
 		return err
 	}
@@ -151,13 +153,13 @@ func (g *Gang) snapshot(ctx context.Context) error {
 	return err
 }
 
-// holdReading keeps commits out while the gang takes its snapshots on ms, unless it
-// turns out to wait for a lock, whose owner may be one that wants to commit; see
-// torn. A commit that a segment has not carried out yet, for it was lost in the
+// holdReading keeps commits out while the gang takes its snapshots on ms, unless one of
+// its members for which counts is true (nil: any) turns out to wait for a lock, whose
+// owner may be one that wants to commit; see torn. A commit that a segment has not carried out yet, for it was lost in the
 // middle, is waited for.
-func (g *Gang) holdReading(ctx context.Context, ms []*member) (*hold, error) {
+func (g *Gang) holdReading(ctx context.Context, ms []*member, counts func(*member) bool) (*hold, error) {
 	for {
-		h, err := g.latchReading(ctx)
+		h, err := g.latchReading(ctx, counts)
 		if err != nil {
 			return nil, err
 		}
@@ -176,11 +178,11 @@ func (g *Gang) holdReading(ctx context.Context, ms []*member) (*hold, error) {
 	}
 }
 
-func (g *Gang) latchReading(ctx context.Context) (*hold, error) {
+func (g *Gang) latchReading(ctx context.Context, counts func(*member) bool) (*hold, error) {
 	p := &g.d.p
 	start := time.Now()
 	h, err := g.d.latch.acquire(ctx, reading, p.LatchShared, func() time.Duration {
-		if time.Since(start) > p.LatchLimit || g.waitsForLock() {
+		if time.Since(start) > p.LatchLimit || g.waiting(counts) {
 			return 0
 		}
 		return p.LatchShared
@@ -194,13 +196,19 @@ func (g *Gang) latchReading(ctx context.Context) (*hold, error) {
 // waitsForLock asks the segments whether one of the gang's backends waits for
 // a lock. A segment that cannot be asked counts as waiting. Any goroutine may
 // call it.
-func (g *Gang) waitsForLock() bool {
+func (g *Gang) waitsForLock() bool { return g.waiting(nil) }
+
+// waiting is waitsForLock for those members for which counts is true; nil: all.
+func (g *Gang) waiting(counts func(*member) bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), g.d.p.LatchLimit)
 	defer cancel()
 	g.mu.Lock()
 	pids := maps.Clone(g.backends)
 	g.mu.Unlock()
 	for m, pid := range pids {
+		if counts != nil && !counts(m) {
+			continue
+		}
 		waits, err := g.d.waitsOn(ctx, m.seg, pid)
 		if err != nil || waits {
 			return true
@@ -262,6 +270,7 @@ func (g *Gang) Savepoint(ctx context.Context, name string) error {
 // RollbackTo takes back on all segments what the transaction has done since it set the
 // last savepoint of that name, which stays.
 func (g *Gang) RollbackTo(ctx context.Context, name string) error {
+	g.tx.ahead = nil // the locks may go with it
 	return g.toSavepoint(ctx, "ROLLBACK TO SAVEPOINT ", name, 1)
 }
 

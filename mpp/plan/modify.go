@@ -46,6 +46,11 @@ type Modification struct {
 	// Slice (ModifyDirect) is the statement for the segments; the rows it
 	// returns are RETURNING's.
 	Slice Slice
+	// Telling (ModifyDirect, unless it is for one segment) is Slice.SQL, with the same
+	// parameters, for a segment that is to say when it has the statement's snapshot:
+	// the WHERE asks pg_catalog.gp_snapshot_taken() as well. PostgreSQL does so once,
+	// after it has taken that and before it looks at any row.
+	Telling string
 	// Replicated: every segment changes its copy (ModifyRows: given all the
 	// rows, whatever segment they name); the number of rows and RETURNING
 	// are those of one of them. Slice.Segments says where the copies are,
@@ -371,7 +376,25 @@ func (m *modifier) direct() (bool, error) {
 	})
 	slice.SQL, slice.Params, err = m.sliceSQL(c)
 	m.m.Kind, m.m.Slice = ModifyDirect, slice
+	if err == nil && len(slice.Segments) != 1 {
+		m.m.Telling, err = m.telling(c, slice.Params)
+	}
 	return true, err
+}
+
+// telling writes the slice's statement n as Modification.Telling. It changes n.
+func (m *modifier) telling(n *pg.Node, params []int) (string, error) {
+	ask := newSelect()
+	ask.TargetList = []*pg.Node{target("", funcCall("gp_snapshot_taken"))}
+	taken := &pg.Node{Node: &pg.Node_SubLink{SubLink: &pg.SubLink{SubLinkType: pg.SubLinkType_EXPR_SUBLINK, Subselect: selectNode(ask), Location: -1}}}
+	var where **pg.Node
+	if u := n.GetUpdateStmt(); u != nil {
+		where = &u.WhereClause
+	} else {
+		where = &n.GetDeleteStmt().WhereClause
+	}
+	*where = and(append(conjuncts(*where), taken))
+	return m.spell(n, params)
 }
 
 func setRelation(n *pg.Node, rv *pg.RangeVar) {

@@ -195,8 +195,15 @@ func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	if sql, err = Deparse(n); err != nil {
-		return "", nil, err
+	sql, err = p.spell(n, params)
+	return sql, params, err
+}
+
+// spell writes a statement that sliceSQL has changed.
+func (p *planner) spell(n *pg.Node, params []int) (string, error) {
+	sql, err := Deparse(n)
+	if err != nil {
+		return "", err
 	}
 	for _, num := range params {
 		sql = strings.ReplaceAll(sql, quote(typeMark+itoa(num)+"?"), p.opt.ParamTypes[num-1])
@@ -204,7 +211,7 @@ func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	if p.read != nil {
 		sql = strings.Replace(sql, quote(p.readMark()), p.read.source(len(params)+1), 1)
 	}
-	return p.moved(sql), params, nil
+	return p.moved(sql), nil
 }
 
 // typed says whether the type of parameter $n is known.

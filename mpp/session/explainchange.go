@@ -72,6 +72,7 @@ type writtenOn struct {
 // text of its statement.
 func (w *written) note(a *analysis, seg int, message string) bool {
 	p, ok := a.planIn(message, w.sql)
+	p = p.quiet()
 	if ok && w.on(seg).plan.empty() {
 		w.on(seg).plan = p
 	}

@@ -220,24 +220,31 @@ func (s *Session) modifyDirect(req *request, m *modification) error {
 	if err := s.markWrite(req.ctx, m.r, segs); err != nil {
 		return err
 	}
+	if n > 1 && !s.gang.Fixed() {
+		return s.modifyTogether(req, m, params)
+	}
 	return s.modifyOn(req, m, segs, m.Slice.SQL, params)
 }
 
-// modifyOn runs a statement that changes rows on segments, passes RETURNING's
-// rows on and counts.
+// modifyOn runs a statement that changes rows on segments.
 func (s *Session) modifyOn(req *request, m *modification, segs []int, sql string, params []dispatch.Param) error {
-	var res []dispatch.Result
-	var err error
+	return s.modifyBy(m, sql, func() ([]dispatch.Result, error) {
+		if len(params) > 0 || len(req.formats) > 0 {
+			return s.gang.ExecParams(req.ctx, segs, sql, params, req.formats)
+		}
+		return s.gang.Exec(req.ctx, segs, sql)
+	})
+}
+
+// modifyBy passes on the rows that RETURNING has in what run, which runs sql on
+// segments, returns, and counts.
+func (s *Session) modifyBy(m *modification, sql string, run func() ([]dispatch.Result, error)) error {
 	op := m.operation()
 	if m.NewRow {
 		op = "Delete"
 	}
 	done := s.segmentsWrite(op, sql)
-	if len(params) > 0 || len(req.formats) > 0 {
-		res, err = s.gang.ExecParams(req.ctx, segs, sql, params, req.formats)
-	} else {
-		res, err = s.gang.Exec(req.ctx, segs, sql)
-	}
+	res, err := run()
 	if done(res); err != nil {
 		return err
 	}

@@ -21,9 +21,9 @@ import (
 // victim of a deadlock is begun again, too.
 
 const (
-	// aloneTries is how often a statement is begun before each segment takes its own
-	// snapshot after all: rows that others change all the time would keep it from
-	// ever getting through.
+	// aloneTries is how often a statement is begun before it runs as in a block after
+	// all: rows that others change all the time would keep it from ever getting
+	// through.
 	aloneTries = 4
 	// aloneLimit is how long it may have run until it is not begun once more: what
 	// takes longer is too much work to be done several times.
@@ -34,9 +34,9 @@ const (
 )
 
 // modifyAlone runs a statement of several segments that is a transaction of its
-// own. done is false when it has to run in the ordinary way: where the user may
-// not lock the tables, for he has rights on some columns only, and where others
-// change the same rows again and again. errOutdated: meanwhile somebody has
+// own. done is false when it has to run as in a block, see modifyTogether: where the
+// user may not lock the tables, for he has rights on some columns only, and where
+// others change the same rows again and again. errOutdated: meanwhile somebody has
 // changed what it was planned with.
 func (s *Session) modifyAlone(req *request, m *modification, params []dispatch.Param) (done bool, err error) {
 	if err := s.beforeDispatch(req.ctx); err != nil {
