@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -19,19 +20,26 @@ func TestTogetherSeesWhole(t *testing.T) {
 }
 
 // TestTogetherLetsCommit: a statement that waits for a table or a row must not keep
-// others from committing, and is not torn for it.
+// others from committing. Where its snapshots are torn for it, it is taken back and run
+// again, unless it cannot be.
 func TestTogetherLetsCommit(t *testing.T) {
 	c := newCluster(t, Params{})
-	for _, tc := range []struct {
-		lock, ahead string
-		torn        bool
+	const table, rows = "LOCK TABLE toglock IN ACCESS EXCLUSIVE MODE", "SELECT a FROM toglock FOR UPDATE"
+	for name, tc := range map[string]struct {
+		lock, locks, before string
+		known               bool
+		torn                bool
 	}{
-		{"LOCK TABLE toglock IN ACCESS EXCLUSIVE MODE", "EXPLAIN UPDATE toglock SET a = a + $1::int", false},
-		{"SELECT a FROM toglock FOR UPDATE", "EXPLAIN UPDATE toglock SET a = a + $1::int", false},
-		// A lock that it has not taken ahead.
-		{"LOCK TABLE toglock IN ACCESS EXCLUSIVE MODE", "SELECT $1::int", true},
+		"a table, locked ahead":                 {lock: table},
+		"a table, the first statement":          {lock: table, locks: "toglock"},
+		"a table, later":                        {lock: table, locks: "toglock", before: "INSERT INTO togbefore VALUES (7)"},
+		"rows, locked ahead":                    {lock: rows},
+		"rows, later":                           {lock: rows, locks: "toglock", before: "INSERT INTO togbefore VALUES (7)"},
+		"a table that should have been locked":  {lock: table, locks: "toglock", known: true, torn: true},
+		"rows of a table that should have been": {lock: rows, locks: "toglock", known: true},
 	} {
 		c.table("toglock")
+		c.table("togbefore")
 		c.table("togbeside")
 		exec(t, c.gang(), []int{0, 1}, "INSERT INTO toglock VALUES (1)")
 		locker := c.gang()
@@ -44,11 +52,20 @@ func TestTogetherLetsCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.MarkWrite([]int{0, 1})
-		st := &Together{Segments: []int{0, 1}, Ahead: tc.ahead, Params: []Param{{Value: []byte("1")}},
+		if tc.before != "" {
+			exec(t, g, []int{0}, tc.before)
+		}
+		st := &Together{Segments: []int{0, 1}, Ahead: "EXPLAIN UPDATE toglock SET a = a + $1::int", Locks: tc.locks, Params: []Param{{Value: []byte("1")}},
 			SQL: "UPDATE toglock SET a = a + $1::int WHERE " + snapshotTaken + " RETURNING a"}
+		if tc.known {
+			g.tx.locks = map[string]bool{fmt.Sprint(st.Segments, st.Locks): true}
+		}
 		done := make(chan error, 1)
 		go func() {
-			_, err := g.ExecTogether(testContext(t), st)
+			res, err := g.ExecTogether(testContext(t), st)
+			if n := rowsChanged(res); err == nil && n != 2 {
+				err = fmt.Errorf("%d rows were changed", n)
+			}
 			done <- err
 		}()
 		waitFor(t, "the statement waits", g.waitsForLock)
@@ -59,13 +76,13 @@ func TestTogetherLetsCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d := time.Since(begun); d > 2*time.Second {
-			t.Errorf("%s: the commit of another took %v", tc.lock, d)
+			t.Errorf("%s: the commit of another took %v", name, d)
 		}
 		if err := locker.Rollback(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-done; errors.Is(err, ErrTorn) != tc.torn || err != nil && !tc.torn {
-			t.Errorf("%s: %v", tc.lock, err)
+			t.Errorf("%s: %v", name, err)
 		}
 		if tc.torn {
 			if err := g.Rollback(testContext(t)); err != nil {
@@ -77,51 +94,46 @@ func TestTogetherLetsCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := c.values(c.gang(), "SELECT a FROM toglock"); len(got) != 2 || got[0] != "2" || got[1] != "2" {
-			t.Errorf("%s: rows are %v", tc.lock, got)
+			t.Errorf("%s: rows are %v", name, got)
+		}
+		if got := c.values(c.gang(), "SELECT a FROM togbefore"); len(got) != len(tc.before)/len("INSERT INTO togbefore VALUES (7)") {
+			t.Errorf("%s: of before there is %v", name, got)
 		}
 	}
 }
 
-// TestTogetherAhead: locks are taken once in a transaction, and again when it has gone
-// back to before; a statement that looks at no rows, or fails, ends like any other.
-func TestTogetherAhead(t *testing.T) {
+// TestTogetherKnows: a statement can be taken back only if its locks may be new to the
+// transaction; one that looks at no rows, or fails, ends like any other.
+func TestTogetherKnows(t *testing.T) {
 	c := newCluster(t, Params{})
-	c.table("togahead")
-	exec(t, c.gang(), nil, "INSERT INTO togahead VALUES (1)")
+	c.table("togknown")
+	exec(t, c.gang(), nil, "INSERT INTO togknown VALUES (1)")
 	g := c.gang()
 	if err := g.Begin(testContext(t), ""); err != nil {
 		t.Fatal(err)
 	}
 	g.MarkWrite(nil)
-	ahead := func() string {
-		t.Helper()
-		return string(exec(t, g, []int{2}, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'togahead'::regclass AND mode = 'ExclusiveLock'")[0].Rows[0][0])
-	}
-	run := func(where string) (int64, error) {
-		res, err := g.ExecTogether(testContext(t), &Together{Ahead: "LOCK TABLE togahead IN EXCLUSIVE MODE", Locks: "togahead",
-			SQL: "UPDATE togahead SET a = a + 1 WHERE " + where + " AND " + snapshotTaken})
-		return rowsChanged(res), err
-	}
 	if err := g.Savepoint(testContext(t), "s"); err != nil {
 		t.Fatal(err)
 	}
-	for _, where := range []string{"true", "false", "a > 0"} {
-		n, err := run(where)
-		if want := map[bool]int64{true: 3}[where != "false"]; err != nil || n != want {
-			t.Errorf("WHERE %s: %d rows, %v", where, n, err)
+	run := func(where string) (int64, error) {
+		res, err := g.ExecTogether(testContext(t), &Together{Ahead: "SELECT 1", Locks: "togknown",
+			SQL: "UPDATE togknown SET a = a + 1 WHERE (" + where + ") AND " + snapshotTaken})
+		return rowsChanged(res), err
+	}
+	for _, tc := range []struct {
+		where string
+		rows  int64
+	}{{"false", 0}, {"true", 3}, {"a > 0", 3}} {
+		if n, err := run(tc.where); err != nil || n != tc.rows || len(g.tx.locks) != 1 {
+			t.Errorf("WHERE %s: %d rows, %v; %d locks are known", tc.where, n, err, len(g.tx.locks))
 		}
 	}
-	if n := ahead(); n != "1" {
-		t.Errorf("the table is locked %s times", n)
+	if err := g.RollbackTo(testContext(t), "s"); err != nil || g.tx.locks != nil {
+		t.Fatal(err, g.tx.locks)
 	}
-	if err := g.RollbackTo(testContext(t), "s"); err != nil {
-		t.Fatal(err)
-	}
-	if n := ahead(); n != "0" {
-		t.Errorf("the table is locked %s times after ROLLBACK TO", n)
-	}
-	if n, err := run("a = 1"); err != nil || n != 3 || ahead() != "1" {
-		t.Errorf("after ROLLBACK TO: %d rows, %v, the table is locked %s times", n, err, ahead())
+	if n, err := run("a = 1"); err != nil || n != 3 {
+		t.Errorf("after ROLLBACK TO: %d rows, %v", n, err)
 	}
 	if _, err := run("1 / (a - 2) = 0"); code(err) != "22012" {
 		t.Errorf("a statement that fails: %v", err)

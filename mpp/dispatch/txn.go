@@ -26,8 +26,8 @@ type txn struct {
 	exported bool
 	// locked: see MarkLocked.
 	locked bool
-	// ahead are the statements whose locks it has; see Gang.ExecTogether.
-	ahead map[string]bool
+	// locks are those that it has for certain, of statements; see Gang.ExecTogether.
+	locks map[string]bool
 	// savepoints are those that stand, in order; a name may be there twice.
 	savepoints []string
 }
@@ -270,7 +270,7 @@ func (g *Gang) Savepoint(ctx context.Context, name string) error {
 // RollbackTo takes back on all segments what the transaction has done since it set the
 // last savepoint of that name, which stays.
 func (g *Gang) RollbackTo(ctx context.Context, name string) error {
-	g.tx.ahead = nil // the locks may go with it
+	g.tx.locks = nil // they may go with it
 	return g.toSavepoint(ctx, "ROLLBACK TO SAVEPOINT ", name, 1)
 }
 
