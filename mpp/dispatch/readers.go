@@ -42,11 +42,11 @@ func sqlState(err error) string {
 	return ""
 }
 
-// ReadersSee says whether readers see all that the gang's own executors would: in a
-// transaction as long as that has written nothing, and has no snapshots that they cannot
-// have. Share gets them these.
+// ReadersSee says whether readers see what the gang's own executors would, but for what
+// their transaction has written: unless that has snapshots that they cannot have. Share
+// gets them these, as long as nothing is written.
 func (g *Gang) ReadersSee() bool {
-	return !g.tx.active || !g.Wrote() && (g.Shares() || g.tx.canShare())
+	return !g.tx.active || g.Shares() || !g.Wrote() && g.tx.canShare()
 }
 
 // Shares says whether readers have the snapshots of the gang's statement: it takes new

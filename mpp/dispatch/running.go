@@ -48,8 +48,7 @@ type Slice struct {
 	// runs beside the slices of those: 1 and up say which. It has the transaction's
 	// snapshot, or where that has none for all its statements one of its own, taken
 	// together with the others; and must not read temporary tables nor what the
-	// transaction has written; see Gang.ReadersSee and Share. 0 for slices that Run is called for:
-	// readers are for inputs.
+	// transaction has written; see Gang.ReadersSee and Share.
 	Reader int
 	// Idle says that nobody knows when the slice will run; see execute.Command.
 	Idle bool
@@ -326,10 +325,8 @@ func (r *Running) plan(run *Run) ([]*member, error) {
 	if run == nil {
 		return ms, nil
 	}
-	if s := r.slice(run.Slice); s == nil {
+	if r.slice(run.Slice) == nil {
 		return nil, newError("XX000", fmt.Sprintf("there is no slice %d to run", run.Slice), nil)
-	} else if s.Reader > 0 {
-		return nil, newError("XX000", fmt.Sprintf("slice %d is a reader's and nobody's input", run.Slice), nil)
 	}
 	return ms, nil
 }

@@ -256,12 +256,6 @@ func (p *planner) all() []Slice {
 		}
 		out = append(out, in.Slice)
 	}
-	if p.temp {
-		for i := range out {
-			out[i].Temp = true
-		}
-		return out
-	}
 	for i, in := range p.inputs {
 		from := &out[len(p.slices)+i]
 		to := &out[from.To]

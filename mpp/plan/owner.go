@@ -23,7 +23,7 @@ func (p *planner) ownerItem(r *rte) (*pg.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.read, p.temp = rd, p.temp || r.rel.Temp
+	p.read = rd
 	return &pg.Node{Node: &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
 		Relname: p.readMark(), Inh: true, Relpersistence: "p", Location: -1}}}, nil
 }

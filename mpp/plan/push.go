@@ -161,7 +161,11 @@ func (p *planner) gatherAll(sh *shape, sel *pg.SelectStmt, segments []int) (bool
 		return false, "", err
 	}
 	name, rows := sh.scans()
-	p.slices = append(p.slices, Slice{To: -1, SQL: sql, Params: params, Segments: segments, Relation: name, Rows: rows, LocksRows: locking(sel)})
+	s := Slice{To: -1, SQL: sql, Params: params, Segments: segments, Relation: name, Rows: rows, LocksRows: locking(sel)}
+	if err := p.noteTables(&s, sel); err != nil {
+		return false, "", err
+	}
+	p.slices = append(p.slices, s)
 	p.direct, p.gathered = true, sh
 	return true, "", nil
 }

@@ -272,7 +272,7 @@ func (s *scope) bySchema(schema, name string) (*rte, *scope) {
 			if r.hidden || r.schema == "" || r.alias != name && (r.rv == nil || r.rv.Relname != name) {
 				continue
 			}
-			if r.schema == schema || schema == "pg_temp" && r.rel != nil && r.rel.Temp {
+			if r.schema == schema || schema == tempSchema && r.rel != nil && r.rel.Temp {
 				return r, at
 			}
 		}

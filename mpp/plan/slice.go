@@ -32,7 +32,6 @@ type planner struct {
 	// describing: the text of a slice is only to be described, and should be
 	// the same whenever the query is planned.
 	describing bool
-	temp       bool // a slice reads a temporary table
 	large      []largeSource
 	finer      bool // see aggregateDistinct
 	folded     *level
@@ -55,10 +54,13 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
+// tempSchema is how every session calls the schema of its temporary tables.
+const tempSchema = "pg_temp"
+
 // relSchema is the schema to name a relation by on any instance.
 func relSchema(rel *Relation) string {
 	if rel.Temp {
-		return "pg_temp"
+		return tempSchema
 	}
 	return rel.Schema
 }
@@ -82,7 +84,6 @@ func (p *planner) scanItem(r *rte) *pg.Node {
 
 // tableItem is scanItem with the rights of whoever runs it.
 func (p *planner) tableItem(r *rte) scanned {
-	p.temp = p.temp || r.rel.Temp
 	var rv *pg.RangeVar
 	if r.random {
 		rv = &pg.RangeVar{Relname: r.rel.Name, Inh: true, Relpersistence: "p", Location: -1}
@@ -154,6 +155,30 @@ func (p *planner) sliceOf(s *Slice, sel *pg.SelectStmt) error {
 	p.read = nil
 	s.SQL, s.Params, s.Token, s.To = sql, params, p.opt.Token(), -1
 	s.LocksRows = locking(sel)
+	return p.noteTables(s, sel)
+}
+
+// noteTables notes what sel, the SQL of s, reads.
+func (p *planner) noteTables(s *Slice, sel *pg.SelectStmt) error {
+	names := Relations(selectNode(sel))
+	if s.Read != nil {
+		names = append(names, Name{s.Read.Schema, s.Read.Table})
+	}
+	for _, name := range names {
+		switch name.Schema {
+		case "": // a source of rows
+		case tempSchema:
+			s.Temp = true
+		default:
+			rel, err := p.look.relation(name.Schema, name.Name)
+			if err != nil {
+				return err
+			}
+			if rel != nil && !slices.Contains(s.Tables, rel) {
+				s.Tables = append(s.Tables, rel)
+			}
+		}
+	}
 	return nil
 }
 

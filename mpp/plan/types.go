@@ -218,9 +218,10 @@ type Slice struct {
 	// Large says that To's InPortions, or TopInPortions, reads this slice's rows in
 	// portions, or that there are as many for an Insertion that is Moved.
 	Large bool
-	// Temp says that some slice of the statement reads temporary tables, which no other
-	// session can: the slices are for the session's own executors.
-	Temp bool
+	// Tables are those that SQL reads, but for temporary ones: Temp says that there are
+	// such, which no other session can read.
+	Tables []*Relation
+	Temp   bool
 	// Segments are the content ids that run it, nil for all.
 	Segments []int
 	// Columns are the result columns; nil in a Gather, whose columns are

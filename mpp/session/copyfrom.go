@@ -222,7 +222,7 @@ func (s *Session) copyDirect(req *request, st *pg.CopyStmt, r *relation, opt dir
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
-	if err := s.markWrite(req.ctx, r, nil); err != nil {
+	if err := s.markRows(req.ctx, r, nil); err != nil {
 		return err
 	}
 	text, err := plan.Deparse(&pg.Node{Node: &pg.Node_CopyStmt{CopyStmt: st}})

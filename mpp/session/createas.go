@@ -54,8 +54,7 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	if err != nil {
 		return err
 	}
-	readers, err := s.readersFor(req.ctx, q)
-	if err != nil {
+	if err := s.shareFor(req.ctx, q); err != nil {
 		return err
 	}
 	if q.Describe != "" {
@@ -130,7 +129,6 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	}
 	var n int64
 	if in != nil {
-		in.readers = readers
 		n, _, err = s.insertPlaced(req, in, source)
 	} else {
 		if a := s.analyzing(); a != nil {
@@ -145,18 +143,15 @@ func (s *Session) runCreateAs(req *request, st *pg.CreateTableAsStmt) error {
 	return nil
 }
 
-// readersFor says whether readers can run slices of the query of a CREATE TABLE AS, which
-// does not read the table that it makes. They have to have the transaction's snapshot
-// before that is written.
-func (s *Session) readersFor(ctx context.Context, q *plan.Query) (bool, error) {
+// shareFor has readers have the transaction's snapshot for the query of a CREATE TABLE AS,
+// before the table that it makes is written.
+func (s *Session) shareFor(ctx context.Context, q *plan.Query) error {
 	// A slice that is gathered may be sent to where its rows are stored.
-	if q.Kind == plan.Gather && slices.ContainsFunc(q.Slices, func(sl plan.Slice) bool { return sl.Large || plan.Portions(sl.Rows) }) {
-		if err := s.beforeDispatch(ctx); err != nil {
-			return false, err
-		}
-		if err := s.share(ctx); err != nil {
-			return false, err
-		}
+	if q.Kind != plan.Gather || !slices.ContainsFunc(q.Slices, func(sl plan.Slice) bool { return sl.Large || plan.Portions(sl.Rows) }) {
+		return nil
 	}
-	return s.readersSee(), nil
+	if err := s.beforeDispatch(ctx); err != nil {
+		return err
+	}
+	return s.share(ctx)
 }

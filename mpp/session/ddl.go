@@ -175,7 +175,11 @@ func (s *Session) onSegments(ctx context.Context, n *pg.Node, text string, targe
 	if err := s.beforeDispatch(ctx); err != nil {
 		return err
 	}
-	if err := s.markWrite(ctx, target, nil); err != nil {
+	mark := s.markWrite
+	if n.GetCreateStmt() != nil {
+		mark = s.mark // setPolicy notes the table, and nothing else changes
+	}
+	if err := mark(ctx, target, nil); err != nil {
 		return err
 	}
 	if touchesTemp(n) {

@@ -71,7 +71,7 @@ func (s *Session) runExplain(req *request) (err error) {
 	if q.Kind == plan.Local && q.Top == "" {
 		return s.runLocal(&simple, req.text)
 	}
-	t := s.newTree(st, q.Slices)
+	t := s.newTree(st, q.Slices, s.placed(q.Slices))
 	var o outcome
 	if analyze && len(q.Slices) > 0 {
 		if t.ran, o, err = s.analyze(req.ctx, st, q, sql); err != nil {
@@ -119,12 +119,11 @@ func (s *Session) asking(sql string) func(prefix string) ([][]byte, error) {
 	}
 }
 
-// newTree is the tree for the plan of a statement with these slices.
-func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice) *planTree {
+// newTree is the tree for the plan of a statement with these slices, placed so.
+func (s *Session) newTree(st *pg.ExplainStmt, slices []plan.Slice, at placement) *planTree {
 	t := &planTree{slices: slices, segments: s.numSegments(), json: explainFormat(st) != "text", timing: explainOn(st, "timing", true)}
-	readers := s.readersSee() && !locksRows(slices)
 	for i := range slices {
-		t.sql = append(t.sql, sliceSQL(&slices[i], readers))
+		t.sql = append(t.sql, at.sql(slices, i))
 	}
 	return t
 }
@@ -183,13 +182,11 @@ type footing struct {
 // inTurn says why slices that would run beside each other, in readers, run one after the
 // other; "" when they do not.
 func (s *Session) inTurn(sls []plan.Slice) string {
-	many := slices.IndexFunc(sls, func(sl plan.Slice) bool {
-		return sl.Motion != plan.GatherMotion && (sl.Large || sl.Temp && plan.Portions(sl.Rows))
-	})
+	many := s.placed(sls).inTurn(sls)
 	switch {
 	case many < 0:
 		return ""
-	case sls[many].Temp:
+	case sls[many].Temp || sls[sls[many].To].Temp:
 		return "temporary tables"
 	case locksRows(sls):
 		return "rows that are locked"

@@ -156,14 +156,14 @@ func (s *Session) sourceBegins(ctx context.Context, a *analysis, q *plan.Query, 
 		return nil, err
 	}
 	a.query, a.top, a.source = q, top, outcome{}
-	t := &planTree{slices: q.Slices}
+	t, at := &planTree{slices: q.Slices}, s.placed(q.Slices)
 	a.tokens = make([]map[int][]string, len(q.Slices))
 	for i := range q.Slices {
 		sl := &q.Slices[i]
 		if sl.Read != nil || !t.reads(i) {
 			continue
 		}
-		res, err := s.gang.Exec(ctx, sl.Segments, namesTokens+sliceSQL(sl, s.readersSee()))
+		res, err := s.gang.Exec(ctx, sl.Segments, namesTokens+at.sql(q.Slices, i))
 		if err != nil {
 			return nil, err
 		}
@@ -316,7 +316,7 @@ func (s *Session) planChange(req *request, st *pg.ExplainStmt) (*change, error) 
 				}
 				return c, nil
 			}
-			return c, ask(in.insert().Segments, sliceSQL(in.insert(), s.readersSee()))
+			return c, ask(in.insert().Segments, s.placeInsert(in, s.sight()).sql(in.slices, len(in.slices)-1))
 		}
 		c.reason = why
 		if err := w.spell(rows); err != nil {
@@ -414,11 +414,11 @@ func (s *Session) explainChange(req *request, st *pg.ExplainStmt, body *pg.Node,
 	f := footing{reason: c.reason, planning: c.planning, took: c.took, summary: explainOn(st, "summary", true)}
 	switch {
 	case c.moved != nil:
-		t = s.newTree(st, c.moved)
+		t = s.newTree(st, c.moved, s.sight().place(c.moved, len(c.moved)-1, readers(s.numSegments())))
 	case c.query == nil:
-		t = s.newTree(st, nil)
+		t = s.newTree(st, nil, nil)
 	default:
-		t = s.newTree(st, c.query.Slices)
+		t = s.newTree(st, c.query.Slices, s.placed(c.query.Slices))
 	}
 	if t.ran = ran; ran != nil {
 		t.setSQL(ran.sql)

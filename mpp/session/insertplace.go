@@ -29,7 +29,6 @@ type segmentInsert struct {
 	slices     []plan.Slice
 	moved      bool // see plan.Insertion
 	replicated bool
-	readers    bool // see what the slices read, whatever the transaction has written
 }
 
 // insert is the slice that writes.
@@ -234,8 +233,8 @@ func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err erro
 	if err := s.beforeSlices(req.ctx, in.slices); err != nil {
 		return 0, err
 	}
-	readers := in.readers || s.readersSee()
-	if err := s.markWrite(req.ctx, in.r, in.insert().Segments); err != nil {
+	sight := s.sight() // what it changes it does not read
+	if err := s.markRows(req.ctx, in.r, in.insert().Segments); err != nil {
 		return 0, err
 	}
 	if a := s.analyzing(); a != nil {
@@ -245,7 +244,8 @@ func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err erro
 	var res []dispatch.Result
 	note := s.segmentsWrite("Insert", w.SQL)
 	if len(in.slices) > 1 {
-		res, err = s.insertSent(req, in, readers && s.gang.Shares())
+		sight.blind = sight.blind || !s.gang.Shares()
+		res, err = s.insertSent(req, in, sight)
 	} else if params := pick(req.params, w.Params); len(params) > 0 {
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
 	} else {
@@ -280,15 +280,15 @@ func (s *Session) copiedThere() {
 	}
 }
 
-// insertSent runs an INSERT for which segments send rows to each other, by readers if
-// these see them.
-func (s *Session) insertSent(req *request, in *segmentInsert, readers bool) ([]dispatch.Result, error) {
+// insertSent runs an INSERT for which segments send rows to each other, by readers as far
+// as these see them.
+func (s *Session) insertSent(req *request, in *segmentInsert, v sight) ([]dispatch.Result, error) {
 	a := s.analyzing()
 	if a != nil {
 		a.moved, a.copies = in.slices, in.moved
 		a.expect(in.slices[:len(in.slices)-1])
 	}
-	ds := s.besidesIf(readers, in.slices, req.params)
+	ds := s.dispatchedAt(s.placeInsert(in, v), in.slices, req.params)
 	w := &ds[len(ds)-1]
 	w.Writes, w.Count = true, false
 	if in.moved {
@@ -322,6 +322,11 @@ func (s *Session) insertSent(req *request, in *segmentInsert, readers bool) ([]d
 		res = append(res, dispatch.Result{Seg: seg, Tag: tag})
 	}
 	return res, nil
+}
+
+// placeInsert places the slices of an INSERT.
+func (s *Session) placeInsert(in *segmentInsert, v sight) placement {
+	return v.place(in.slices, len(in.slices)-1, readers(s.numSegments()))
 }
 
 // withOf is the query of an INSERT under the INSERT's own WITH.

@@ -217,7 +217,7 @@ func (s *Session) modifyDirect(req *request, m *modification) error {
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
-	if err := s.markWrite(req.ctx, m.r, segs); err != nil {
+	if err := s.markRows(req.ctx, m.r, segs); err != nil {
 		return err
 	}
 	if n > 1 && !s.gang.Fixed() {
@@ -284,7 +284,7 @@ func (s *Session) modifyRows(req *request, m *modification, returning int) error
 	if err := s.beforeDispatch(req.ctx); err != nil {
 		return err
 	}
-	if err := s.markWrite(req.ctx, m.r, []int{}); err != nil {
+	if err := s.markRows(req.ctx, m.r, []int{}); err != nil {
 		return err
 	}
 	if err := s.gang.Lock(req.ctx, "LOCK TABLE "+m.r.name()+" IN EXCLUSIVE MODE"); err != nil {
@@ -374,7 +374,7 @@ func (c *rowChange) apply() error {
 		if c.m.Replicated {
 			segs = nil
 		}
-		if err := c.s.markWrite(c.req.ctx, c.m.r, segs); err != nil {
+		if err := c.s.markRows(c.req.ctx, c.m.r, segs); err != nil {
 			return err
 		}
 		// Rows of a replicated table are told apart by their values: all of

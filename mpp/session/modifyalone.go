@@ -71,7 +71,7 @@ func (s *Session) modifyAlone(req *request, m *modification, params []dispatch.P
 			if err := s.beginWrite(); err != nil {
 				return false, err
 			}
-			if err := s.markWrite(req.ctx, m.r, st.Segments); err != nil {
+			if err := s.markRows(req.ctx, m.r, st.Segments); err != nil {
 				return false, err
 			}
 			s.modified(m, res)

@@ -20,6 +20,7 @@ func (s *Session) setPolicy(req *request, rv *pg.RangeVar, create *pg.CreateStmt
 	if r == nil {
 		return internal("table %q is gone right after it was made", rv.Relname)
 	}
+	s.txn.changed.made(r)
 	p, err := s.choosePolicy(req, r, create, ctas)
 	if err != nil {
 		return err

@@ -385,35 +385,3 @@ func TestDispatched(t *testing.T) {
 		}
 	}
 }
-
-// TestByReaders: slices with many rows for others have readers, in turn, none of them
-// that of the slice that reads it; those that read them do so in portions.
-func TestByReaders(t *testing.T) {
-	const to = plan.RedistributeMotion
-	slices := []plan.Slice{{SQL: "top", InPortions: "top in portions", To: -1, Large: true}, {SQL: "few", Motion: to},
-		{SQL: "chain", InPortions: "chain in portions", Motion: to, Large: true}}
-	for i, reader := range []int{0, 0, 2, 5} {
-		slices = append(slices, plan.Slice{SQL: fmt.Sprint("many ", i), Motion: to, To: reader, Large: true})
-	}
-	slices = append(slices, plan.Slice{SQL: "temporary", Motion: to, Large: true, Temp: true})
-	for most, want := range map[int]string{
-		1: "top in portions 0, few 0, chain in portions 1, many 0 1, many 1 1, many 2 0, many 3 1, temporary 0, ",
-		3: "top in portions 0, few 0, chain in portions 1, many 0 2, many 1 3, many 2 2, many 3 3, temporary 0, ",
-	} {
-		got := ""
-		ds := make([]dispatch.Slice, len(slices))
-		for i := range slices {
-			ds[i].SQL = sliceSQL(&slices[i], true)
-		}
-		byReaders(slices, ds, most)
-		for i, d := range ds {
-			got += fmt.Sprintf("%s %d, ", d.SQL, d.Reader)
-			if to := slices[i].To; i > 0 && slices[i].Large && !slices[i].Temp && ds[to].Reader == d.Reader {
-				t.Errorf("%s has the reader of %s", d.SQL, ds[to].SQL)
-			}
-		}
-		if got != want {
-			t.Errorf("%d readers: got %s", most, got)
-		}
-	}
-}

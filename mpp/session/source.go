@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -248,26 +247,6 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 	return ds
 }
 
-// maxReaders is how many executors a statement has at most beside the session's own
-// on a segment; more slices than that take turns. Each is a server process, and more
-// of them than there are processors to run on only get in each other's way.
-const maxReaders = 3
-
-// readers is how many there are where segments share this machine.
-func readers(segments int) int {
-	return min(max(1, runtime.GOMAXPROCS(0)/max(1, segments)), maxReaders)
-}
-
-// besides are slices that read, as dispatched, of which those that send many rows to
-// others are run by readers, for others take these as they come, where readers see
-// what the session would.
-func (s *Session) besides(slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
-	return s.besidesIf(s.readersSee(), slices, params)
-}
-
-// readersSee says whether a statement that begins now can have readers.
-func (s *Session) readersSee() bool { return s.gang.ReadersSee() && !s.txn.noReaders }
-
 // beforeSlices is beforeDispatch for slices, of which the first may want tables locked.
 func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
 	if err := s.beforeDispatch(ctx); err != nil {
@@ -282,68 +261,10 @@ func (s *Session) beforeSlices(ctx context.Context, sls []plan.Slice) error {
 	if locksRows(sls) {
 		return s.beginLocking(ctx)
 	}
-	if !slices.ContainsFunc(sls, func(sl plan.Slice) bool { return wantsReader(&sl) }) {
+	if !slices.ContainsFunc(sls, func(sl plan.Slice) bool { return sends(&sl) }) {
 		return nil
 	}
 	return s.share(ctx)
-}
-
-// share has readers have the snapshots of the transaction, if they can.
-func (s *Session) share(ctx context.Context) error {
-	if s.gang.Shares() || !s.readersSee() {
-		return nil
-	}
-	err := s.gang.Share(ctx)
-	if errors.Is(err, dispatch.ErrReaders) {
-		s.txn.noReaders, err = true, nil
-	}
-	return err
-}
-
-// besidesIf is besides for slices that readers see the rows of, or do not.
-func (s *Session) besidesIf(see bool, slices []plan.Slice, params []dispatch.Param) []dispatch.Slice {
-	see = see && !locksRows(slices)
-	ds := s.dispatched(slices, params)
-	for i := range slices {
-		ds[i].SQL = sliceSQL(&slices[i], see)
-	}
-	if see {
-		byReaders(slices, ds, readers(s.numSegments()))
-	}
-	if a := s.analyzing(); a != nil {
-		a.runs(ds)
-	}
-	return ds
-}
-
-// sliceSQL is what a segment runs for a slice, with readers beside it or not.
-func sliceSQL(sl *plan.Slice, readers bool) string {
-	if readers && sl.InPortions != "" {
-		return sl.InPortions
-	}
-	return sl.SQL
-}
-
-// byReaders gives the slices readers in turn, so that none shares its executor with the
-// slice that reads it. One whose reader's turn would be that of its own reads runs in the
-// session's own executors.
-func byReaders(slices []plan.Slice, ds []dispatch.Slice, most int) {
-	n := 0
-	for i := range slices {
-		if !wantsReader(&slices[i]) {
-			continue
-		}
-		next := 1 + n%most
-		if n++; next == ds[slices[i].To].Reader {
-			next = (next + 1) % (most + 1)
-		}
-		ds[i].Reader = next
-	}
-}
-
-// wantsReader says whether a slice sends many rows to others.
-func wantsReader(sl *plan.Slice) bool {
-	return sl.Large && !sl.Temp && sl.Motion != plan.GatherMotion
 }
 
 // styles are the parameters by which values are printed now, and have to be

@@ -27,6 +27,8 @@ type txn struct {
 	leave func()
 	// noReaders: a statement of it had to do without them, and so do those after it.
 	noReaders bool
+	// changed is what it has written.
+	changed changes
 	// functions: functions of the user's have run, which may have opened
 	// cursors.
 	functions bool

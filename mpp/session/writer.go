@@ -193,7 +193,7 @@ func (w *rowWriter) openCopy() error {
 	if err := w.s.beforeDispatch(w.ctx); err != nil {
 		return err
 	}
-	if err := w.s.markWrite(w.ctx, w.r, nil); err != nil {
+	if err := w.s.markRows(w.ctx, w.r, nil); err != nil {
 		return err
 	}
 	if w.begun = time.Now(); w.s.analyzing() != nil {
@@ -223,8 +223,21 @@ func (w *rowWriter) copySQL() string {
 	return "COPY " + w.r.name() + list + " FROM STDIN (FORMAT " + format + ")"
 }
 
-// markWrite says that segments are about to change r.
+// markRows says that segments are about to change rows of r.
+func (s *Session) markRows(ctx context.Context, r *relation, segs []int) error {
+	s.txn.changed.note(r)
+	return s.mark(ctx, r, segs)
+}
+
+// markWrite says that segments are about to change r, or something else if it is nil,
+// in whatever way.
 func (s *Session) markWrite(ctx context.Context, r *relation, segs []int) error {
+	s.txn.changed.other = true
+	return s.mark(ctx, r, segs)
+}
+
+// mark is markWrite for what changed knows of.
+func (s *Session) mark(ctx context.Context, r *relation, segs []int) error {
 	if !s.gang.InTransaction() {
 		if err := s.gang.Begin(ctx, ""); err != nil {
 			return err
@@ -343,7 +356,7 @@ func (w *rowWriter) finish() (int64, error) {
 		if err := w.s.beforeDispatch(w.ctx); err != nil {
 			return 0, err
 		}
-		if err := w.s.markWrite(w.ctx, w.r, segs); err != nil {
+		if err := w.s.markRows(w.ctx, w.r, segs); err != nil {
 			return 0, err
 		}
 		for _, seg := range segs {
