@@ -149,6 +149,8 @@ func TestEachSegmentAlone(t *testing.T) {
 		"create domain known as int check (has(value))":                                                                 "0A000",
 		"copy df (a) from stdin":                                                                                        "0A000",
 		"update parent set a = a + 1":                                                                                   "0A000",
+		"update parent set b = b + 1":                                                                                   "0A000",
+		"update child set b = b":                                                                                        "",
 		"set standard_conforming_strings = off":                                                                         "0A000",
 		"set standard_conforming_strings = on":                                                                          "",
 		"update only parent set a = a + 1":                                                                              "",
@@ -165,6 +167,42 @@ func TestEachSegmentAlone(t *testing.T) {
 	if got := testkit.Value(t, conn, "select count(*), sum(w), (select max(b) from df) from child"); got != "2|55|55" {
 		t.Errorf("afterwards: %s", got)
 	}
+}
+
+// TestKeysOfChildren changes distribution keys through a table that others inherit from,
+// and compares with one PostgreSQL: each row stays in its table, and is found by its key.
+func TestKeysOfChildren(t *testing.T) {
+	c := beside(t)
+	plain := c.PlainPostgres(t)
+	db := c.Database(t)
+	modes(t, func(t *testing.T, mode string) {
+		conn := c.Connect(t, db, mode)
+		testkit.Exec(t, plain, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
+		testkit.Exec(t, conn, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
+		for _, sql := range []string{
+			"create table p (a int, b int, c text)", "create table same () inherits (p)", `create table "Mixed ""up""" (c text, b int, a int)`,
+			`alter table "Mixed ""up""" inherit p`, "create table below () inherits (same)",
+			"insert into p select i, i, 'p' from generate_series(1, 20) i", "insert into same select i, i, 's' from generate_series(11, 30) i",
+			`insert into "Mixed ""up""" select 'it''s', i, i from generate_series(21, 40) i`, "insert into below select i, i, null from generate_series(31, 50) i",
+			"update p set a = a + 100 where b % 3 = 0",
+			"update p set a = p.a + 1000 from same where same.a = p.b returning p.*",
+			"update only p set a = -a", "update same set a = a * 2, c = 'changed' where c is null returning a",
+			"begin; update p set a = b; rollback", "update p set a = b + 1, b = a where c = 'p'",
+		} {
+			if strings.HasPrefix(sql, "create table \"Mixed") {
+				testkit.Exec(t, plain, sql)
+				testkit.Exec(t, conn, sql+" distributed by (b)")
+				continue
+			}
+			sameOutcome(t, plain, conn, sql)
+		}
+		for _, sql := range []string{"select tableoid::regclass, a, b, c from p order by 1, 2, 3", `select * from "Mixed ""up""" order by a, b`,
+			"select a, b from p where a = 121", "select a, b from below where a = 1074", "select count(*) from p x join p y using (a)"} {
+			if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
+				t.Errorf("%s: %s; PostgreSQL: %s", sql, got, want)
+			}
+		}
+	})
 }
 
 // TestModesAndIdentities compares how transactions become READ ONLY or READ WRITE, and

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
@@ -67,29 +68,48 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 	return &modification{Modification: p, r: r}, fields, err
 }
 
-// refuseMoving refuses an UPDATE of the key through a table that others with columns of
-// their own inherit from: the rows that it moves are put into this one, without those.
+// refuseMoving refuses an UPDATE through a table that others inherit from, in two cases:
+// of its key, where they have columns of their own, for a row that moves is deleted and
+// inserted, without those; and of what is the key of one of them only, for the row would
+// not move.
 func (s *Session) refuseMoving(st *pg.UpdateStmt, r *relation) error {
 	if st == nil || !r.HasChildren || r.Kind != 'r' || !st.Relation.Inh {
 		return nil
 	}
-	at := slices.IndexFunc(st.TargetList, func(n *pg.Node) bool {
-		return slices.ContainsFunc(r.Policy.Keys, func(k int) bool { return r.columns[k].Name == n.GetResTarget().GetName() })
-	})
-	if at < 0 {
-		return nil
+	var sets []string
+	key := ""
+	for _, n := range st.TargetList {
+		name := n.GetResTarget().GetName()
+		sets = append(sets, catalog.Literal(name))
+		if slices.ContainsFunc(r.Policy.Keys, func(k int) bool { return r.columns[k].Name == name }) {
+			key = name
+		}
 	}
 	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE c(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = %[1]d
 		UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN c ON i.inhparent = c.oid)
-		SELECT EXISTS (SELECT FROM c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-		WHERE a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped))`, r.OID))
-	if err != nil || string(res.value()) != "t" {
+		SELECT c.oid::pg_catalog.regclass, a.attname, a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped)
+		FROM c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		LEFT JOIN pg_catalog.gp_distribution_policy d ON d.localoid = c.oid AND a.attnum = ANY (d.distkey) AND a.attname IN (%[2]s)
+		WHERE d.localoid IS NOT NULL OR a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped)
+		ORDER BY 1, a.attnum`, r.OID, strings.Join(sets, ", ")))
+	if err != nil {
 		return err
 	}
-	e := sqlError("0A000", "cannot change column %q of table %q, by which rows are distributed: tables with more columns inherit from it",
-		st.TargetList[at].GetResTarget().GetName(), r.Name)
-	e.Hint = "Change each table by itself: UPDATE ONLY."
-	return e
+	var e *pgconn.PgError
+	for _, row := range res.rows {
+		table, column, extra := string(row[0]), string(row[1]), string(row[2]) == "t"
+		switch {
+		case extra && key != "":
+			e = sqlError("0A000", "cannot change column %q of table %q, by which rows are distributed: table %s, which inherits from it, has more columns", key, r.Name, table)
+		case !extra && key == "":
+			e = sqlError("0A000", "cannot change column %q of table %q: rows of table %s, which inherits from it, are distributed by it", column, r.Name, table)
+		default:
+			continue
+		}
+		e.Hint = "Change each table by itself: UPDATE ONLY."
+		return e
+	}
+	return nil
 }
 
 // operation is what an UPDATE or DELETE is in a plan.
@@ -264,285 +284,4 @@ func (s *Session) modified(m *modification, res []dispatch.Result) {
 			s.out.send(&pgproto3.DataRow{Values: row})
 		}
 	}
-}
-
-// modifyRows finds the rows first, as any SELECT does, with their new values,
-// and then changes each where it lies. As in Greenplum without its global
-// deadlock detector the table is locked against other writers meanwhile.
-func (s *Session) modifyRows(req *request, m *modification, returning int) error {
-	q, err := s.plan(m.Rows, req.types, req.params)
-	if err != nil {
-		return err
-	}
-	cols, err := s.columnsOf(m.Rows, q, req.types)
-	if err != nil {
-		return err
-	}
-	if err := s.beginWrite(); err != nil {
-		return err
-	}
-	if err := s.beforeDispatch(req.ctx); err != nil {
-		return err
-	}
-	if err := s.markRows(req.ctx, m.r, []int{}); err != nil {
-		return err
-	}
-	if err := s.gang.Lock(req.ctx, "LOCK TABLE "+m.r.name()+" IN EXCLUSIVE MODE"); err != nil {
-		return err
-	}
-	c := &rowChange{s: s, req: req, m: m, cols: cols}
-	var formats []int16
-	if m.NewRow && m.Returning && len(req.formats) > 0 {
-		for i := range cols {
-			if k := i - (len(cols) - returning); k < 0 {
-				formats = append(formats, 0)
-			} else if len(req.formats) == 1 {
-				formats = append(formats, req.formats[0])
-			} else {
-				formats = append(formats, req.formats[k])
-			}
-		}
-	}
-	if err := s.rowsOf(req.ctx, q, m.Rows, req.params, req.types, formats, c.found); err != nil {
-		return err
-	}
-	return c.apply()
-}
-
-// rowChange applies what the rows' query of a modification has found.
-type rowChange struct {
-	s    *Session
-	req  *request
-	m    *modification
-	cols []plan.Column // of the query
-	// perSeg are the rows by the segment they lie on; of a replicated table
-	// all under 0. Each row is kept once, though a join may find it several
-	// times.
-	perSeg map[int][][][]byte
-	seen   map[string]bool
-}
-
-// found takes a row of the query.
-func (c *rowChange) found(row []byte) error {
-	if c.perSeg == nil {
-		c.perSeg, c.seen = map[int][][][]byte{}, map[string]bool{}
-	}
-	values := make([][]byte, 0, len(c.cols))
-	for rest := row[2:]; len(rest) > 0; {
-		var v []byte
-		if v, rest = field(rest); v != nil {
-			v = append([]byte{}, v...)
-		}
-		values = append(values, v)
-	}
-	seg := 0
-	if !c.m.Replicated {
-		n := 2
-		if c.m.HasTable {
-			n = 3
-		}
-		var key strings.Builder
-		for _, v := range values[:n] {
-			key.Write(v)
-			key.WriteByte(0)
-		}
-		if c.seen[key.String()] {
-			return nil
-		}
-		c.seen[key.String()] = true
-		var err error
-		if seg, err = strconv.Atoi(string(values[0])); err != nil {
-			return internal("a row without a segment: %q", values[0])
-		}
-	}
-	c.perSeg[seg] = append(c.perSeg[seg], values)
-	return nil
-}
-
-// applyRows is how many rows one statement changes.
-const applyRows = 1000
-
-func (c *rowChange) apply() error {
-	if len(c.perSeg) == 0 {
-		return nil
-	}
-	if err := c.s.beforeDispatch(c.req.ctx); err != nil {
-		return err
-	}
-	for seg, rows := range c.perSeg {
-		segs := []int{seg}
-		if c.m.Replicated {
-			segs = nil
-		}
-		if err := c.s.markRows(c.req.ctx, c.m.r, segs); err != nil {
-			return err
-		}
-		// Rows of a replicated table are told apart by their values: all of
-		// them have to be in one statement.
-		size := applyRows
-		if c.m.Replicated {
-			size = len(rows)
-		}
-		for len(rows) > 0 {
-			n := min(len(rows), size)
-			sql, err := c.m.ApplySQL(c.source(rows[:n]))
-			if err != nil {
-				return err
-			}
-			if err := c.s.modifyOn(c.req, c.m, segs, sql, nil); err != nil {
-				return err
-			}
-			rows = rows[n:]
-		}
-	}
-	if c.m.NewRow {
-		return c.insertMoved()
-	}
-	return nil
-}
-
-// source is rows as a sub-select of constants with the query's types.
-func (c *rowChange) source(rows [][][]byte) string {
-	width := len(c.cols)
-	if c.m.NewRow {
-		width = 2
-		if c.m.HasTable {
-			width = 3
-		}
-	}
-	var b strings.Builder
-	b.WriteString("(SELECT * FROM (VALUES ")
-	for i, r := range rows {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteByte('(')
-		for k := range width {
-			if k > 0 {
-				b.WriteString(", ")
-			}
-			if r[k] == nil {
-				b.WriteString("NULL")
-			} else {
-				b.WriteString(literal(string(r[k])))
-			}
-			b.WriteString("::" + constantType(c.cols[k]))
-		}
-		b.WriteByte(')')
-	}
-	b.WriteString(") AS v(")
-	for k := range width {
-		if k > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "c%d", k+1)
-	}
-	b.WriteString("))")
-	return b.String()
-}
-
-// constantType is a column's type for a constant that has its final value
-// already.
-func constantType(c plan.Column) string {
-	switch c.TypeOID {
-	case 1042: // without a length the name means one character
-		return "pg_catalog.bpchar"
-	case 705:
-		return "text"
-	}
-	return c.Type
-}
-
-// insertMoved puts rows whose key may have changed where they belong now.
-func (c *rowChange) insertMoved() error {
-	template, err := insertTemplate(c.m.r, &pg.InsertStmt{Relation: &pg.RangeVar{
-		Schemaname: c.m.r.sqlSchema(), Relname: c.m.r.Name, Inh: true, Relpersistence: "p"}})
-	if err != nil {
-		return err
-	}
-	w := &rowWriter{s: c.s, ctx: c.req.ctx, r: c.m.r, text: true, template: template}
-	if err := w.open(); err != nil {
-		return err
-	}
-	first := 2
-	if c.m.HasTable {
-		first = 3
-	}
-	var buf []byte
-	for _, rows := range c.perSeg {
-		for from := 0; from < len(rows); from += applyRows {
-			part := rows[from:min(from+applyRows, len(rows))]
-			keys, err := c.binaryKeys(part, first)
-			if err != nil {
-				return err
-			}
-			for i, r := range part {
-				stored := r[first : first+len(c.m.NewColumns) : first+len(c.m.NewColumns)]
-				buf = appendRowBody(buf[:0], append(stored, keys[i]...))
-				if err := w.add(buf); err != nil {
-					return err
-				}
-				if c.m.Returning {
-					c.s.out.send(&pgproto3.DataRow{Values: r[first+len(c.m.NewColumns):]})
-				}
-			}
-		}
-	}
-	_, err = w.finish()
-	return err
-}
-
-// binaryKeys converts the key columns of new rows from text, which is what the
-// query yields, to what is hashed.
-func (c *rowChange) binaryKeys(rows [][][]byte, first int) ([][][]byte, error) {
-	var at []int
-	for _, k := range c.m.r.Policy.Keys {
-		for i, col := range c.m.NewColumns {
-			if col == k {
-				at = append(at, first+i)
-			}
-		}
-	}
-	var sql strings.Builder
-	sql.WriteString("SELECT ")
-	for i, k := range at {
-		if i > 0 {
-			sql.WriteString(", ")
-		}
-		sql.WriteString("k" + strconv.Itoa(i) + "::" + constantType(c.cols[k]))
-	}
-	sql.WriteString(" FROM (VALUES ")
-	for n, r := range rows {
-		if n > 0 {
-			sql.WriteString(", ")
-		}
-		sql.WriteString("(" + strconv.Itoa(n))
-		for _, k := range at {
-			if r[k] == nil {
-				sql.WriteString(", NULL::text")
-			} else {
-				sql.WriteString(", " + literal(string(r[k])) + "::text")
-			}
-		}
-		sql.WriteString(")")
-	}
-	sql.WriteString(") v(n")
-	for i := range at {
-		sql.WriteString(", k" + strconv.Itoa(i))
-	}
-	sql.WriteString(") ORDER BY n")
-	out := make([][][]byte, 0, len(rows))
-	err := c.s.runExtended(sql.String(), &request{ctx: c.req.ctx, formats: []int16{1}}, func(m pgproto3.BackendMessage) {
-		if d, ok := m.(*pgproto3.DataRow); ok {
-			row := make([][]byte, len(d.Values))
-			for i, v := range d.Values {
-				if v != nil {
-					row[i] = append([]byte{}, v...)
-				}
-			}
-			out = append(out, row)
-		}
-	})
-	c.s.pending = nil
-	return out, err
 }
