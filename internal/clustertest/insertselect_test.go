@@ -301,6 +301,16 @@ func TestInsertSelectInBatch(t *testing.T) {
 				t.Errorf("the rows of a whole batch go elsewhere: %s", row[0])
 			}
 		}
+		// So it is in a block; how snapshots are taken there is nothing for EXPLAIN.
+		testkit.Exec(t, conn, "begin")
+		for _, sql := range []string{"explain insert into t select k from src", "explain (analyze, verbose) insert into t select k + 0 * k from src where k > 3",
+			"explain (analyze, verbose) insert into t select k from src where k > 3", "explain (analyze) insert into t select k from src group by k having count(*) > 5"} {
+			plan := strings.Join(testkit.Query(t, conn, sql), "\n")
+			if elsewhere := strings.Contains(sql, "0 * k"); elsewhere != strings.Contains(plan, "Motion") || strings.Contains(plan, "One-Time") || strings.Contains(plan, "snapshot") {
+				t.Errorf("%s:\n%s", sql, plan)
+			}
+		}
+		testkit.Exec(t, conn, "rollback")
 	})
 }
 

@@ -17,6 +17,10 @@ type Insertion struct {
 	// segment the rows to be stored there. The others are inputs, as in a
 	// Query.
 	Slices []Slice
+	// Telling is the SQL of the first slice, if it is the only one, for segments that are
+	// to say when they have the statement's snapshot, as Modification.Telling; "" where
+	// there is no WHERE for that.
+	Telling string
 	// Moved: the first slice reads nothing but what the second one sends.
 	Moved bool
 	// Replicated: all rows are stored on every segment of the first slice, and
@@ -56,8 +60,10 @@ func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Opt
 		return in, nil
 	}
 	if in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments); in.Reason == "" {
-		in.Slices = append([]Slice{s}, q.Slices[1:]...)
-		return in, nil
+		if in.Slices = append([]Slice{s}, q.Slices[1:]...); len(in.Slices) == 1 {
+			in.Telling, err = q.telling()
+		}
+		return in, err
 	}
 	in.Replicated = target.Policy.Kind == Replicated
 	why, err := in.move(rows, target, columns, cat, opt)

@@ -384,17 +384,22 @@ func (m *modifier) direct() (bool, error) {
 
 // telling writes the slice's statement n as Modification.Telling. It changes n.
 func (m *modifier) telling(n *pg.Node, params []int) (string, error) {
-	ask := newSelect()
-	ask.TargetList = []*pg.Node{target("", funcCall("gp_snapshot_taken"))}
-	taken := &pg.Node{Node: &pg.Node_SubLink{SubLink: &pg.SubLink{SubLinkType: pg.SubLinkType_EXPR_SUBLINK, Subselect: selectNode(ask), Location: -1}}}
 	var where **pg.Node
 	if u := n.GetUpdateStmt(); u != nil {
 		where = &u.WhereClause
 	} else {
 		where = &n.GetDeleteStmt().WhereClause
 	}
-	*where = and(append(conjuncts(*where), taken))
+	*where = askTaken(*where)
 	return m.spell(n, params)
+}
+
+// askTaken is a WHERE that asks gp_snapshot_taken() as well.
+func askTaken(where *pg.Node) *pg.Node {
+	ask := newSelect()
+	ask.TargetList = []*pg.Node{target("", funcCall("gp_snapshot_taken"))}
+	taken := &pg.Node{Node: &pg.Node_SubLink{SubLink: &pg.SubLink{SubLinkType: pg.SubLinkType_EXPR_SUBLINK, Subselect: selectNode(ask), Location: -1}}}
+	return and(append(conjuncts(where), taken))
 }
 
 func setRelation(n *pg.Node, rv *pg.RangeVar) {

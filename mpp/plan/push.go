@@ -167,6 +167,13 @@ func (p *planner) gatherAll(sh *shape, sel *pg.SelectStmt, segments []int) (bool
 	}
 	p.slices = append(p.slices, s)
 	p.direct, p.gathered = true, sh
+	p.telling = func() (string, error) {
+		if sel.Op != pg.SetOperation_SETOP_NONE || len(sel.ValuesLists) > 0 {
+			return "", nil
+		}
+		sel.WhereClause = askTaken(sel.WhereClause)
+		return p.spell(selectNode(sel), params)
+	}
 	return true, "", nil
 }
 

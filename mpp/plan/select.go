@@ -101,7 +101,7 @@ func (p *planner) plan(stmt *pg.Node, q *Query) error {
 		return err
 	}
 	if p.direct {
-		q.Kind, q.Slices, q.gathered = Gather, p.all(), p.gathered
+		q.Kind, q.Slices, q.gathered, q.telling = Gather, p.all(), p.gathered, p.telling
 		q.lock(lv)
 		return nil
 	}

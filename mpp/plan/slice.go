@@ -24,11 +24,12 @@ type planner struct {
 	sources   []source
 	salt      string // keeps the marks of sources apart from the user's names
 	reason    string
-	read      *Read             // of the slice that is being made
-	direct    bool              // the one slice's rows go to the client
-	gathered  *shape            // of the island whose rows they are
-	whole     bool              // the outermost level is an island
-	values    map[string]string // what opt.Eval said
+	read      *Read                  // of the slice that is being made
+	direct    bool                   // the one slice's rows go to the client
+	gathered  *shape                 // of the island whose rows they are
+	telling   func() (string, error) // see Query
+	whole     bool                   // the outermost level is an island
+	values    map[string]string      // what opt.Eval said
 	// describing: the text of a slice is only to be described, and should be
 	// the same whenever the query is planned.
 	describing bool

@@ -145,7 +145,8 @@ type Query struct {
 	// one Fold for each result column.
 	Fold []Fold
 
-	gathered *shape // of a Gather: the level that makes the rows
+	gathered *shape                 // of a Gather: the level that makes the rows
+	telling  func() (string, error) // then, the SQL of Insertion.Telling
 }
 
 // Fold is an aggregate over whole numbers that the segments have aggregated.

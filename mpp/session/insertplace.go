@@ -29,19 +29,22 @@ type segmentInsert struct {
 	slices     []plan.Slice
 	moved      bool // see plan.Insertion
 	replicated bool
+	// telling is the only slice's SQL for ExecTogether, which together says it is for.
+	telling  string
+	together bool
 }
 
 // insert is the slice that writes.
 func (in *segmentInsert) insert() *plan.Slice { return &in.slices[len(in.slices)-1] }
 
 // needsSteady says whether snapshots of several segments are needed before the
-// INSERT runs.
+// INSERT runs, for it reads some of their tables itself.
 func (in *segmentInsert) needsSteady(s *Session) bool {
 	n := len(in.insert().Segments)
 	if in.insert().Segments == nil {
 		n = s.numSegments()
 	}
-	return !in.moved && (n > 1 || len(in.slices) > 1)
+	return len(in.insert().Tables) > 0 && (n > 1 || len(in.slices) > 1)
 }
 
 // planPlaced plans an INSERT into r of the rows of source, which has r's stored
@@ -90,7 +93,7 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 				return nil, "", err
 			}
 		}
-		if !s.gang.Fixed() && !s.alone() {
+		if in.together = !s.gang.Fixed() && !s.alone(); in.together && in.telling == "" {
 			return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
 		}
 	}
@@ -126,6 +129,9 @@ func (s *Session) segmentInsert(r *relation, p *plan.Insertion) (in *segmentInse
 			first.InPortions = insert(first.InPortions)
 		}
 		first.SQL = insert(first.SQL)
+		if p.Telling != "" {
+			in.telling = insert(p.Telling)
+		}
 	}
 	in.slices = append(in.slices, first)
 	return in, "", nil
@@ -205,7 +211,7 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation, b
 // insertPlaced has the segments insert rows of their own. done is false when the
 // rows have to come to the coordinator after all.
 func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node) (n int64, done bool, err error) {
-	steady := in.needsSteady(s) && !s.gang.Fixed()
+	steady := in.needsSteady(s) && !s.gang.Fixed() && !in.together
 	begin := s.gang.BeginLocked
 	if len(in.slices) > 1 {
 		begin = s.gang.BeginToOpen
@@ -216,7 +222,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 				return 0, false, err
 			}
 		}
-		n, err = s.insertOnce(req, in)
+		n, err = s.insertOnce(req, in, source)
 		if !steady || !errors.Is(err, dispatch.ErrTorn) || req.ctx.Err() != nil {
 			break
 		}
@@ -226,7 +232,7 @@ func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node)
 }
 
 // insertOnce is insertPlaced in a transaction, if it needs one that is begun.
-func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err error) {
+func (s *Session) insertOnce(req *request, in *segmentInsert, source *pg.Node) (n int64, err error) {
 	if err := s.beginWrite(); err != nil {
 		return 0, err
 	}
@@ -241,15 +247,26 @@ func (s *Session) insertOnce(req *request, in *segmentInsert) (n int64, err erro
 		a.op, a.r = "Insert", in.r
 	}
 	w := in.insert()
+	sql := w.SQL
+	if in.together {
+		sql = in.telling
+	}
 	var res []dispatch.Result
-	note := s.segmentsWrite("Insert", w.SQL)
-	if len(in.slices) > 1 {
+	note := s.segmentsWrite("Insert", sql)
+	params := pick(req.params, w.Params)
+	switch {
+	case len(in.slices) > 1:
 		sight.blind = sight.blind || !s.gang.Shares()
 		res, err = s.insertSent(req, in, sight)
-	} else if params := pick(req.params, w.Params); len(params) > 0 {
-		res, err = s.gang.ExecParams(req.ctx, w.Segments, w.SQL, params, nil)
-	} else {
-		res, err = s.gang.Exec(req.ctx, w.Segments, w.SQL)
+	case in.together:
+		var locks string
+		if locks, err = s.locksOf(source, in.r); err == nil {
+			res, err = s.gang.ExecTogether(req.ctx, &dispatch.Together{Segments: w.Segments, Locks: locks, Ahead: "EXPLAIN " + w.SQL, SQL: sql, Params: params})
+		}
+	case len(params) > 0:
+		res, err = s.gang.ExecParams(req.ctx, w.Segments, sql, params, nil)
+	default:
+		res, err = s.gang.Exec(req.ctx, w.Segments, sql)
 	}
 	if note(res); in.moved {
 		s.copiedThere()
