@@ -224,7 +224,7 @@ func (st *stages) guess() *guess {
 		where := st.p.baseConditions(l)
 		for _, r := range l.rtes {
 			if r.kind == rteGather {
-				_, g.of[r] = scanBytes(r, where[r])
+				_, g.of[r] = scanBytes(r, where[r], nil)
 				g.rows = max(g.rows, g.of[r])
 			}
 		}

@@ -177,14 +177,14 @@ func (p *planner) gatherView(r *rte) {
 	rs.Alias = &pg.Alias{Aliasname: r.alias}
 }
 
-// scan is the SELECT of what the query uses of a base table, and its columns
-// as they are gathered. wrap says that the source must make more of them.
-func (p *planner) scan(r *rte) (sel *pg.SelectStmt, cols []Column, wrap bool) {
+// scan is the SELECT of what the query uses of a base table, but for the columns that are
+// unsent, and its columns as they are gathered. wrap says that the source must make more of them.
+func (p *planner) scan(r *rte, unsent []bool) (sel *pg.SelectStmt, cols []Column, wrap bool) {
 	sel = newSelect()
 	from := p.tableItem(r)
 	name := from.alias
 	for i, c := range r.rel.Columns {
-		if !r.all && (i >= len(r.need) || !r.need[i]) {
+		if !r.sends(i) || i < len(unsent) && unsent[i] {
 			continue
 		}
 		val := colRef(name, r.cols[i])
@@ -222,7 +222,11 @@ func (p *planner) scan(r *rte) (sel *pg.SelectStmt, cols []Column, wrap bool) {
 // gatherRTE makes a slice that scans one table and puts its source in the
 // table's place. where are conditions on the table alone.
 func (p *planner) gatherRTE(lv *level, r *rte, where []*pg.Node) error {
-	sel, cols, wrap := p.scan(r)
+	var unsent []bool
+	if r.owner == "" {
+		unsent = lv.unsent(r, where)
+	}
+	sel, cols, wrap := p.scan(r, unsent)
 	s := Slice{Columns: cols, Relation: r.rel.Name, Rows: r.rel.Rows}
 	if r.owner != "" {
 		item, err := p.ownerItem(r)

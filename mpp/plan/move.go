@@ -145,11 +145,17 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		where = nil
 		sel, cols, s.Segments = proto.CloneOf(f.sel), r.rel.Columns, f.segments
 	} else {
-		sel, cols, _ = p.scan(r)
+		unsent := m.lv.unsent(r, where)
+		for _, k := range m.keys {
+			if unsent != nil {
+				unsent[k] = false
+			}
+		}
+		sel, cols, _ = p.scan(r, unsent)
 		s.Segments = p.scanSegments(m.lv, r, where)
 	}
 	s.Columns = cols
-	_, s.Rows = scanBytes(r, where)
+	_, s.Rows = scanBytes(r, where, nil)
 	if r.rel.Rows <= 0 {
 		s.Rows = 0
 	}

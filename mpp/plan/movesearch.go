@@ -252,7 +252,7 @@ func (mv *mover) collect(lv *level) bool {
 			}
 		case rteGather:
 			l := &leaf{lv: lv, rte: r, where: where[r], fixed: p.movable(lv, r)}
-			l.bytes, l.rows = scanBytes(r, where[r])
+			l.bytes, l.rows = scanBytes(r, where[r], lv.unsent(r, where[r]))
 			if lv.anyRow(where[r]) {
 				l.bytes, l.rows = l.bytes/l.rows*float64(p.opt.NumSegments), float64(p.opt.NumSegments)
 			}

@@ -18,7 +18,7 @@ func (p *planner) readMark() string { return "?gp" + p.salt + "read?" }
 // ownerItem is the FROM item of a slice that reads a table with the rights of
 // r's owner, and notes what it reads. A slice has one such item at most.
 func (p *planner) ownerItem(r *rte) (*pg.Node, error) {
-	sel, cols, _ := p.scan(r)
+	sel, cols, _ := p.scan(r, nil)
 	rd, err := r.ownerRead(sel, cols)
 	if err != nil {
 		return nil, err

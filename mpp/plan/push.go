@@ -105,13 +105,13 @@ func (p *planner) testedBefore(lv *level) []tested {
 	return lv.without(done)
 }
 
-// without are a level's WHERE and ON without the conditions done. PostgreSQL would test them again, which takes little, and suppose that they
-// leave out as many rows again.
+// without are a level's WHERE and ON without the conditions done. PostgreSQL would test
+// them again, which takes little, and suppose that they leave out as many rows again.
 func (lv *level) without(done []*pg.Node) (out []tested) {
 	if len(done) == 0 {
 		return nil
 	}
-	look := func(clause *pg.Node) {
+	for _, clause := range lv.clauses() {
 		var rest []*pg.Node
 		all := conjuncts(clause)
 		for _, c := range all {
@@ -127,20 +127,25 @@ func (lv *level) without(done []*pg.Node) (out []tested) {
 			out = append(out, tested{clause, and(rest)})
 		}
 	}
-	look(lv.sel.WhereClause)
+	return out
+}
+
+// clauses are a level's WHERE, nil for none, and each ON.
+func (lv *level) clauses() []*pg.Node {
+	list := []*pg.Node{lv.sel.WhereClause}
 	var on func(it *fromItem)
 	on = func(it *fromItem) {
 		if it.join == nil || it.left == nil {
 			return
 		}
-		look(it.join.Quals)
+		list = append(list, it.join.Quals)
 		on(it.left)
 		on(it.right)
 	}
 	for _, it := range lv.items {
 		on(it)
 	}
-	return out
+	return list
 }
 
 // islandSegments are the segments that run an island, nil for all.

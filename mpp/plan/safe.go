@@ -174,6 +174,39 @@ func (lv *level) refsByNode() map[*pg.Node]*ref {
 	return m
 }
 
+// unsent are the columns of r, one of the level's tables, that nothing uses but those of
+// conds that the level has: conditions on r alone that are tested where its rows are, and
+// nowhere else; see without. nil: none.
+func (lv *level) unsent(r *rte, conds []*pg.Node) []bool {
+	if r.all || len(conds) == 0 {
+		return nil
+	}
+	refs := lv.refsByNode()
+	left := slices.Clone(r.uses)
+	var own []*pg.Node // others are implied by these
+	for _, clause := range lv.clauses() {
+		own = append(own, conjuncts(clause)...)
+	}
+	for _, c := range own {
+		if !contained(conds, c) {
+			continue
+		}
+		walk(c, func(m any) bool {
+			if n, ok := m.(*pg.Node); ok {
+				if ref := refs[n]; ref != nil && ref.kind == refColumn && ref.rte == r {
+					left[r.column(ref.name)]--
+				}
+			}
+			return true
+		})
+	}
+	out := make([]bool, len(left))
+	for i := range left {
+		out[i] = r.need[i] && left[i] == 0
+	}
+	return out
+}
+
 // mentions says whether an expression has a column reference.
 func mentions(n *pg.Node) bool {
 	found := false

@@ -45,6 +45,7 @@ type rte struct {
 	// What the query uses of it, for rteGather.
 	all   bool            // every column
 	need  []bool          // by column
+	uses  []int           // how often, by column
 	sys   map[string]bool // system columns
 	whole bool            // the row as a value, see wholeRow
 }
@@ -71,9 +72,10 @@ func (r *rte) needAll() {
 func (r *rte) needName(name string) {
 	if i := r.column(name); i >= 0 {
 		if r.need == nil {
-			r.need = make([]bool, len(r.cols))
+			r.need, r.uses = make([]bool, len(r.cols)), make([]int, len(r.cols))
 		}
 		r.need[i] = true
+		r.uses[i]++
 	}
 	for _, i := range r.inner {
 		i.needName(name)

@@ -41,9 +41,9 @@ func (c *Column) width() float64 {
 	return head + w
 }
 
-// scanBytes guesses what the used columns of a table have in all, and in how
-// many rows, when conds are all that is sent of it.
-func scanBytes(r *rte, conds []*pg.Node) (bytes, rows float64) {
+// scanBytes guesses what the used columns of a table, but for those that are unsent, have
+// in all, and in how many rows, when conds are all that is sent of it.
+func scanBytes(r *rte, conds []*pg.Node, unsent []bool) (bytes, rows float64) {
 	rows = r.rel.Rows
 	if rows <= 0 {
 		rows = unknownRows
@@ -52,7 +52,7 @@ func scanBytes(r *rte, conds []*pg.Node) (bytes, rows float64) {
 	const head = 8
 	width := float64(head)
 	for i := range r.rel.Columns {
-		if r.all || i < len(r.need) && r.need[i] {
+		if r.sends(i) && (i >= len(unsent) || !unsent[i]) {
 			width += r.rel.Columns[i].width()
 		}
 	}

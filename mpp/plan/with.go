@@ -54,7 +54,7 @@ func (p *planner) placeWith(lv *level) (why string) {
 			continue
 		}
 		from := w.lv.rtes[0]
-		if bytes, _ := scanBytes(from, nil); bytes*float64(p.opt.NumSegments-1) > from.first.reads {
+		if bytes, _ := scanBytes(from, nil, nil); bytes*float64(p.opt.NumSegments-1) > from.first.reads {
 			why = "WITH"
 			break
 		}
