@@ -147,6 +147,13 @@ BEGIN
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'children', c.relkind = 'p' OR c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid AND i.inhseqno > 0),
     'readable', pg_catalog.has_table_privilege(c.oid, 'SELECT'), 'allowed', pg_catalog.has_any_column_privilege(c.oid, 'SELECT'),
     'pk', (SELECT i.indkey::text FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
+    'secured', c.relrowsecurity,
+    'below', CASE WHEN c.relkind = 'r' AND c.relhassubclass THEN (
+        WITH RECURSIVE below(oid) AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid
+          UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid)
+        SELECT pg_catalog.json_build_object('temp', pg_catalog.bool_or(k.relpersistence = 't'), 'keys', pg_catalog.json_agg(DISTINCT a.attname))
+        FROM below b JOIN pg_catalog.pg_class k ON k.oid = b.oid LEFT JOIN pg_catalog.gp_distribution_policy d ON d.localoid = b.oid
+        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = b.oid AND a.attnum = ANY (d.distkey)) END,
     'policy', p.policytype, 'keys', p.distkey::text, 'segments', p.numsegments,
     'view', CASE WHEN c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema') THEN pg_catalog.pg_get_viewdef(c.oid) END,
     'cols', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(

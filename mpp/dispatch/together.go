@@ -31,6 +31,9 @@ type Together struct {
 	SQL           string
 	Params        []Param
 	ResultFormats []int16
+	// Again, if not nil, is called before SQL is run again: what segments have said of
+	// it so far is not to be heard of.
+	Again func()
 }
 
 // ExecTogether is Gang.ExecParams for a statement whose snapshots are taken together
@@ -64,6 +67,9 @@ func (g *Gang) ExecTogether(ctx context.Context, st *Together) ([]Result, error)
 		}
 		if err := g.ahead(ctx, ms, st); err != nil {
 			return nil, err
+		}
+		if st.Again != nil {
+			st.Again()
 		}
 		res, err = g.together(ctx, &together{Together: st, ms: ms})
 	}
@@ -139,8 +145,8 @@ func (g *Gang) together(ctx context.Context, t *together) ([]Result, error) {
 		var err error
 		results[i], err = m.collect(m.conn.ExecBatch(context.Background(), t.batch(i)), "")
 		m.onSnapshot = nil
-		taken() // it never will, then, or was in no need of one
 		o.finish(i, err)
+		taken() // it never will, then, or was in no need of one
 	})
 	return results, o.end()
 }
@@ -163,6 +169,9 @@ func (t *together) batch(i int) *pgconn.Batch {
 // takeBack undoes a run. Its savepoints stay: they are in nobody's way, and there is one
 // more only for each of a transaction's Locks.
 func (g *Gang) takeBack(ctx context.Context, t *together) error {
+	if err := g.ready(ctx, t.ms); err != nil {
+		return err // one is lost, and its part of the transaction
+	}
 	return g.each(ctx, t.ms, func(i int, m *member) error {
 		sql := "ROLLBACK"
 		switch {

@@ -147,3 +147,55 @@ func TestTogetherKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestTogetherLost: a segment is lost while the statement waits for a lock, and somebody
+// commits, so that it would be taken back; its own error is said, and that is the end of
+// the transaction, as when the time for the lock is over.
+func TestTogetherLost(t *testing.T) {
+	c := newCluster(t, Params{})
+	for end, want := range map[string]string{"lost": "57P01", "timeout": "55P03", "cancel": "57014"} {
+		c.table("toglost")
+		c.table("togbeside")
+		locker, g := c.gang(), c.gang()
+		if err := locker.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, locker, []int{1}, "LOCK TABLE toglost IN ACCESS EXCLUSIVE MODE")
+		if err := g.Begin(testContext(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		g.MarkWrite(nil)
+		exec(t, g, nil, "INSERT INTO togbeside VALUES (1)")
+		if end == "timeout" {
+			exec(t, g, nil, "SET LOCAL lock_timeout = 500")
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := g.ExecTogether(testContext(t), &Together{Ahead: "EXPLAIN UPDATE toglost SET a = 1", Locks: "toglost", SQL: "UPDATE toglost SET a = 1 WHERE " + snapshotTaken})
+			done <- err
+		}()
+		waitFor(t, "the statement waits", g.waitsForLock)
+		w := c.gang()
+		write(t, w, "togbeside", 0, 1)
+		if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
+			t.Fatal(err)
+		}
+		switch end {
+		case "lost":
+			g.mu.Lock()
+			pid := g.backends[g.members[1]]
+			g.mu.Unlock()
+			exec(t, w, []int{1}, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+		case "cancel":
+			g.Cancel()
+		}
+		if err := <-done; code(err) != want || errors.Is(err, ErrTorn) || !g.Failed() {
+			t.Errorf("%s: %v, want %s; failed %t", end, err, want, g.Failed())
+		}
+		for _, gang := range []*Gang{g, locker} {
+			if err := gang.Rollback(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

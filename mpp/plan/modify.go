@@ -410,14 +410,19 @@ func setRelation(n *pg.Node, rv *pg.RangeVar) {
 	}
 }
 
-// setsKey says whether an UPDATE sets a column of the distribution key.
+// setsKey says whether an UPDATE sets a column of the distribution key, or that of a table
+// that inherits from the target.
 func (m *modifier) setsKey() bool {
 	rel := m.m.Target
-	if rel.Policy.Kind != Hashed {
+	if rel.Policy.Kind == Replicated {
 		return false
 	}
+	keys := rel.Policy.Keys
+	if m.rel.Inh {
+		keys = slices.Concat(keys, rel.ChildKeys)
+	}
 	for _, n := range m.sets {
-		for _, k := range rel.Policy.Keys {
+		for _, k := range keys {
 			if rel.Columns[k].Name == n.GetResTarget().GetName() {
 				return true
 			}

@@ -176,7 +176,7 @@ func (p *planner) noteTables(s *Slice, sel *pg.SelectStmt) error {
 				return err
 			}
 			if rel != nil && !slices.Contains(s.Tables, rel) {
-				s.Tables = append(s.Tables, rel)
+				s.Tables, s.Temp = append(s.Tables, rel), s.Temp || rel.TempChildren
 			}
 		}
 	}

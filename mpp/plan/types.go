@@ -43,7 +43,15 @@ type Relation struct {
 	// HasChildren says that rows may come from other tables: a partitioned
 	// table or an inheritance parent.
 	HasChildren bool
-	ViewDef     string // pg_get_viewdef of a view
+	// ChildKeys are the indexes into Columns of those by which the rows of tables that
+	// inherit from this one are distributed.
+	ChildKeys []int
+	// TempChildren says that some of these are temporary.
+	TempChildren bool
+	// Indirect says that what is read of it may depend on tables that the statement does
+	// not name: row-level security, or a view that is read as if it were a table.
+	Indirect bool
+	ViewDef  string // pg_get_viewdef of a view
 	// Owner is the role that reads the tables of a view, where it is not the
 	// user who reads the view; see Catalog.ReadAs.
 	Owner string

@@ -29,22 +29,23 @@ type segmentInsert struct {
 	slices     []plan.Slice
 	moved      bool // see plan.Insertion
 	replicated bool
-	// telling is the only slice's SQL for ExecTogether, which together says it is for.
-	telling  string
-	together bool
+	// inBlock says that it runs in a READ COMMITTED block: by ExecTogether if telling,
+	// the only slice's SQL for that, is not "", else it reads but what is sent to it.
+	inBlock bool
+	telling string
 }
 
 // insert is the slice that writes.
 func (in *segmentInsert) insert() *plan.Slice { return &in.slices[len(in.slices)-1] }
 
 // needsSteady says whether snapshots of several segments are needed before the
-// INSERT runs, for it reads some of their tables itself.
+// INSERT runs.
 func (in *segmentInsert) needsSteady(s *Session) bool {
 	n := len(in.insert().Segments)
 	if in.insert().Segments == nil {
 		n = s.numSegments()
 	}
-	return len(in.insert().Tables) > 0 && (n > 1 || len(in.slices) > 1)
+	return !in.moved && (n > 1 || len(in.slices) > 1)
 }
 
 // planPlaced plans an INSERT into r of the rows of source, which has r's stored
@@ -93,7 +94,7 @@ func (s *Session) planPlaced(req *request, r *relation, st *pg.InsertStmt, sourc
 				return nil, "", err
 			}
 		}
-		if in.together = !s.gang.Fixed() && !s.alone(); in.together && in.telling == "" {
+		if in.inBlock = !s.gang.Fixed() && !s.alone(); in.inBlock && in.telling == "" && len(in.insert().Tables) > 0 {
 			return nil, "a READ COMMITTED transaction block, in which segments that write take snapshots of their own", nil
 		}
 	}
@@ -211,7 +212,7 @@ func (s *Session) beginSteady(ctx context.Context, node *pg.Node, r *relation, b
 // insertPlaced has the segments insert rows of their own. done is false when the
 // rows have to come to the coordinator after all.
 func (s *Session) insertPlaced(req *request, in *segmentInsert, source *pg.Node) (n int64, done bool, err error) {
-	steady := in.needsSteady(s) && !s.gang.Fixed() && !in.together
+	steady := in.needsSteady(s) && !s.gang.Fixed() && !in.inBlock
 	begin := s.gang.BeginLocked
 	if len(in.slices) > 1 {
 		begin = s.gang.BeginToOpen
@@ -248,7 +249,8 @@ func (s *Session) insertOnce(req *request, in *segmentInsert, source *pg.Node) (
 	}
 	w := in.insert()
 	sql := w.SQL
-	if in.together {
+	together := in.inBlock && in.telling != ""
+	if together {
 		sql = in.telling
 	}
 	var res []dispatch.Result
@@ -258,10 +260,10 @@ func (s *Session) insertOnce(req *request, in *segmentInsert, source *pg.Node) (
 	case len(in.slices) > 1:
 		sight.blind = sight.blind || !s.gang.Shares()
 		res, err = s.insertSent(req, in, sight)
-	case in.together:
+	case together:
 		var locks string
 		if locks, err = s.locksOf(source, in.r); err == nil {
-			res, err = s.gang.ExecTogether(req.ctx, &dispatch.Together{Segments: w.Segments, Locks: locks, Ahead: "EXPLAIN " + w.SQL, SQL: sql, Params: params})
+			res, err = s.gang.ExecTogether(req.ctx, &dispatch.Together{Segments: w.Segments, Locks: locks, Ahead: "EXPLAIN " + w.SQL, SQL: sql, Params: params, Again: s.notSaid})
 		}
 	case len(params) > 0:
 		res, err = s.gang.ExecParams(req.ctx, w.Segments, sql, params, nil)

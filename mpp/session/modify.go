@@ -6,12 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/trunkline-db/trunkline/mpp/catalog"
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
 )
@@ -68,48 +66,31 @@ func (s *Session) planModify(req *request) (*modification, []pgproto3.FieldDescr
 	return &modification{Modification: p, r: r}, fields, err
 }
 
-// refuseMoving refuses an UPDATE through a table that others inherit from, in two cases:
-// of its key, where they have columns of their own, for a row that moves is deleted and
-// inserted, without those; and of what is the key of one of them only, for the row would
-// not move.
+// refuseMoving refuses an UPDATE of a key through a table that others with columns of
+// their own inherit from: a row that moves is deleted and inserted, without those.
 func (s *Session) refuseMoving(st *pg.UpdateStmt, r *relation) error {
 	if st == nil || !r.HasChildren || r.Kind != 'r' || !st.Relation.Inh {
 		return nil
 	}
-	var sets []string
-	key := ""
-	for _, n := range st.TargetList {
-		name := n.GetResTarget().GetName()
-		sets = append(sets, catalog.Literal(name))
-		if slices.ContainsFunc(r.Policy.Keys, func(k int) bool { return r.columns[k].Name == name }) {
-			key = name
-		}
+	keys := slices.Concat(r.Policy.Keys, r.ChildKeys)
+	at := slices.IndexFunc(st.TargetList, func(n *pg.Node) bool {
+		return slices.ContainsFunc(keys, func(k int) bool { return r.columns[k].Name == n.GetResTarget().GetName() })
+	})
+	if at < 0 {
+		return nil
 	}
 	res, err := s.local(fmt.Sprintf(`WITH RECURSIVE c(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = %[1]d
 		UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN c ON i.inhparent = c.oid)
-		SELECT c.oid::pg_catalog.regclass, a.attname, a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped)
-		FROM c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-		LEFT JOIN pg_catalog.gp_distribution_policy d ON d.localoid = c.oid AND a.attnum = ANY (d.distkey) AND a.attname IN (%[2]s)
-		WHERE d.localoid IS NOT NULL OR a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped)
-		ORDER BY 1, a.attnum`, r.OID, strings.Join(sets, ", ")))
-	if err != nil {
+		SELECT c.oid::pg_catalog.regclass FROM c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE a.attname NOT IN (SELECT p.attname FROM pg_catalog.pg_attribute p WHERE p.attrelid = %[1]d AND p.attnum > 0 AND NOT p.attisdropped)
+		ORDER BY 1 LIMIT 1`, r.OID))
+	if err != nil || len(res.rows) == 0 {
 		return err
 	}
-	var e *pgconn.PgError
-	for _, row := range res.rows {
-		table, column, extra := string(row[0]), string(row[1]), string(row[2]) == "t"
-		switch {
-		case extra && key != "":
-			e = sqlError("0A000", "cannot change column %q of table %q, by which rows are distributed: table %s, which inherits from it, has more columns", key, r.Name, table)
-		case !extra && key == "":
-			e = sqlError("0A000", "cannot change column %q of table %q: rows of table %s, which inherits from it, are distributed by it", column, r.Name, table)
-		default:
-			continue
-		}
-		e.Hint = "Change each table by itself: UPDATE ONLY."
-		return e
-	}
-	return nil
+	e := sqlError("0A000", "cannot change column %q of table %q, by which rows are distributed: table %s, which inherits from it, has more columns",
+		st.TargetList[at].GetResTarget().GetName(), r.Name, res.value())
+	e.Hint = "Change each table by itself: UPDATE ONLY."
+	return e
 }
 
 // operation is what an UPDATE or DELETE is in a plan.

@@ -18,8 +18,20 @@ func (s *Session) modifyTogether(req *request, m *modification, params []dispatc
 		return err
 	}
 	st := &dispatch.Together{Segments: m.Slice.Segments, Ahead: "EXPLAIN " + m.Slice.SQL, Locks: locks,
-		SQL: m.Telling, Params: params, ResultFormats: req.formats}
+		SQL: m.Telling, Params: params, ResultFormats: req.formats, Again: s.notSaid}
 	return s.modifyBy(m, st.SQL, func() ([]dispatch.Result, error) { return s.gang.ExecTogether(req.ctx, st) })
+}
+
+// notSaid forgets what segments have said of a statement that was taken back.
+func (s *Session) notSaid() {
+	s.dropNotices()
+	if a := s.analyzing(); a != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.step != nil {
+			clear(a.step.segs)
+		}
+	}
 }
 
 // locksOf names the tables that an UPDATE or DELETE of r, which segments run, locks; ""

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/trunkline-db/trunkline/mpp/dispatch"
 	"github.com/trunkline-db/trunkline/mpp/plan"
@@ -19,6 +20,7 @@ import (
 // changes are what a transaction has written that readers do not see.
 type changes struct {
 	tables map[uint32]bool // by OID
+	names  []string        // of those that are new
 	// other: more than rows of certain tables, such as definitions, or rows of
 	// partitions that are not known.
 	other bool
@@ -30,11 +32,16 @@ func (c *changes) note(r *relation) {
 		c.other = true
 		return
 	}
-	c.made(r)
+	c.table(r)
 }
 
 // made notes a table that is new, with all its rows.
 func (c *changes) made(r *relation) {
+	c.names = append(c.names, r.Name)
+	c.table(r)
+}
+
+func (c *changes) table(r *relation) {
 	if c.tables == nil {
 		c.tables = map[uint32]bool{}
 	}
@@ -49,7 +56,9 @@ type sight struct {
 
 // sight is that of a statement that begins now.
 func (s *Session) sight() sight {
-	return sight{blind: !s.readersSee(), changed: changes{tables: maps.Clone(s.txn.changed.tables), other: s.txn.changed.other}}
+	changed := s.txn.changed
+	changed.tables = maps.Clone(changed.tables)
+	return sight{blind: !s.readersSee(), changed: changed}
 }
 
 // sees says whether readers see all that a slice reads.
@@ -57,10 +66,15 @@ func (v sight) sees(sl *plan.Slice) bool {
 	if v.blind || sl.Temp || v.changed.other {
 		return false
 	}
-	return !slices.ContainsFunc(sl.Tables, func(r *plan.Relation) bool {
-		// What is changed may be a child of what is read.
-		return v.changed.tables[r.OID] || r.HasChildren && len(v.changed.tables) > 0
-	})
+	if len(v.changed.tables) == 0 {
+		return true
+	}
+	// A new table may be named as its row type is, or as a constant.
+	return !slices.ContainsFunc(v.changed.names, func(name string) bool { return strings.Contains(sl.SQL, name) }) &&
+		!slices.ContainsFunc(sl.Tables, func(r *plan.Relation) bool {
+			// What is changed may be a child of what is read, or stand in a policy.
+			return v.changed.tables[r.OID] || r.HasChildren || r.Indirect || r.OID < firstNormalOID
+		})
 }
 
 // readersSee says whether a statement that begins now can have readers.

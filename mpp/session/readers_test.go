@@ -50,8 +50,11 @@ func placedAs(t *testing.T, slices []plan.Slice, v sight, writer, most int, apar
 // reads that, and nothing of the kind, has a reader.
 func TestPlaceHidden(t *testing.T) {
 	const to = plan.RedistributeMotion
-	a, b := &plan.Relation{OID: 1}, &plan.Relation{OID: 2}
-	parent := &plan.Relation{OID: 3, HasChildren: true}
+	a, b := &plan.Relation{OID: 20001}, &plan.Relation{OID: 20002}
+	parent, view := &plan.Relation{OID: 20003, HasChildren: true}, &plan.Relation{OID: 20004, Indirect: true}
+	catalog := &plan.Relation{OID: 1259}
+	madeA := sight{}
+	madeA.changed.made(&relation{Relation: plan.Relation{OID: 20001, Name: "fresh"}})
 	of := func(tables ...*plan.Relation) []*plan.Relation { return tables }
 	wrote := func(r *relation) (v sight) {
 		v.changed.note(r)
@@ -85,6 +88,15 @@ func TestPlaceHidden(t *testing.T) {
 		"a parent of what is written": {wroteA, nobody, []plan.Slice{{SQL: "join b", InPortions: "join b in portions", To: -1, Tables: of(b)},
 			{SQL: "parent", Motion: to, Large: true, Tables: of(parent)}},
 			"join b in portions 1, parent 0, ", true},
+		"what may depend on what is written": {wroteA, nobody, []plan.Slice{{SQL: "join b", InPortions: "join b in portions", To: -1, Tables: of(b)},
+			{SQL: "view", Motion: to, Large: true, Tables: of(view)}, {SQL: "catalog", Motion: to, Large: true, Tables: of(catalog)}},
+			"join b in portions 1, view 0, catalog 0, ", true},
+		"that would if anything were written": {sight{}, nobody, []plan.Slice{{SQL: "join view", InPortions: "join view in portions", To: -1, Tables: of(view)},
+			{SQL: "catalog", Motion: to, Large: true, Tables: of(catalog)}},
+			"join view in portions 0, catalog 1, ", true},
+		"a new table's type": {madeA, nobody, []plan.Slice{{SQL: "join b", InPortions: "join b in portions", To: -1, Tables: of(b)},
+			{SQL: "b as fresh", Motion: to, Large: true, Tables: of(b)}, {SQL: "b", Motion: to, Large: true, Tables: of(b)}},
+			"join b in portions 1, b as fresh 0, b 2, ", true},
 		"a written parent": {wrote(&relation{Relation: *parent}), nobody, []plan.Slice{{SQL: "join b", InPortions: "join b in portions", To: -1, Tables: of(b)},
 			{SQL: "a", Motion: to, Large: true, Tables: of(a)}},
 			"join b 0, a 0, ", false},

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,6 +64,11 @@ type relationJSON struct {
 	Children bool
 	Allowed  bool
 	PK       *string
+	Secured  bool
+	Below    *struct {
+		Temp bool
+		Keys []string
+	}
 	Policy   *string
 	Keys     *string
 	Segments *int
@@ -199,6 +205,15 @@ func decodeRelation(v []byte) (*relation, error) {
 	}
 	if j.PK != nil {
 		r.PrimaryKey = numbers(*j.PK)
+	}
+	r.Indirect = j.Secured
+	if j.Below != nil {
+		r.TempChildren = j.Below.Temp
+		for i := range r.Columns {
+			if slices.Contains(j.Below.Keys, r.Columns[i].Name) {
+				r.ChildKeys = append(r.ChildKeys, i)
+			}
+		}
 	}
 	if j.Policy != nil {
 		p := &plan.Policy{NumSegments: *j.Segments}

@@ -72,7 +72,7 @@ func (s *Session) beforeDispatch(ctx context.Context) error {
 		return nil
 	}
 	modes := ""
-	if !s.txn.implicit {
+	if !s.txn.implicit || s.applied[defaultIsolation] != "read committed" {
 		res, err := s.local("SELECT 'ISOLATION LEVEL ' || pg_catalog.upper(pg_catalog.current_setting('transaction_isolation')) || " +
 			"CASE WHEN pg_catalog.current_setting('transaction_read_only')::boolean THEN ' READ ONLY' ELSE ' READ WRITE' END")
 		if err != nil {

@@ -183,7 +183,7 @@ func (s *Session) segmentView(r *relation) *plan.Relation {
 		return nil
 	}
 	table := r.Relation
-	table.Kind, table.ViewDef = 'r', ""
+	table.Kind, table.ViewDef, table.Indirect = 'r', "", true
 	switch {
 	case r.rights.Replicated:
 		table.Policy = &plan.Policy{Kind: plan.Replicated}
