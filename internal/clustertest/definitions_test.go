@@ -1,9 +1,11 @@
 package clustertest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -231,6 +233,35 @@ func TestModesAndIdentities(t *testing.T) {
 		"insert into i values (100, 100, 1)",
 	} {
 		sameOutcome(t, plain, conn, sql)
+	}
+	// A query string is a transaction as isolated as the session wants it.
+	other := c.Connect(t, conn.Config().Database)
+	for level, want := range map[string]string{"read committed": "0 1", "repeatable read": "0 0"} {
+		testkit.Exec(t, other, "create table seen (a int)")
+		testkit.Exec(t, conn, "set default_transaction_isolation = '"+level+"'")
+		done := make(chan error, 1)
+		var counts []string
+		go func() {
+			read := conn.PgConn().Exec(t.Context(), "insert into t values (0, 0); select count(*) from seen; select pg_sleep(1); select count(*) from seen")
+			for read.NextResult() {
+				r := read.ResultReader().Read()
+				if r.CommandTag.Select() && len(r.Rows) == 1 && len(r.Rows[0][0]) > 0 {
+					counts = append(counts, string(r.Rows[0][0]))
+				}
+			}
+			done <- read.Close()
+		}()
+		testkit.Eventually(t, 10*time.Second, func() error {
+			if testkit.Value(t, other, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "0" {
+				return errors.New("nobody sleeps")
+			}
+			return nil
+		})
+		testkit.Exec(t, other, "insert into seen values (1)")
+		if err := <-done; err != nil || strings.Join(counts, " ") != want {
+			t.Errorf("%s: %s, %v, expected %s", level, counts, err, want)
+		}
+		testkit.Exec(t, conn, "reset default_transaction_isolation; delete from t where a = 0; drop table seen")
 	}
 	for _, sql := range []string{"select * from t order by a, b", "select * from i order by c"} {
 		if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
