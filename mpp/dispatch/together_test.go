@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 )
 
 const snapshotTaken = "(SELECT pg_catalog.gp_snapshot_taken())"
@@ -69,15 +68,7 @@ func TestTogetherLetsCommit(t *testing.T) {
 			done <- err
 		}()
 		waitFor(t, "the statement waits", g.waitsForLock)
-		w := c.gang()
-		write(t, w, "togbeside", 0, 1)
-		begun := time.Now()
-		if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
-			t.Fatal(err)
-		}
-		if d := time.Since(begun); d > 2*time.Second {
-			t.Errorf("%s: the commit of another took %v", name, d)
-		}
+		c.commitsBeside("togbeside")
 		if err := locker.Rollback(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -175,17 +166,13 @@ func TestTogetherLost(t *testing.T) {
 			done <- err
 		}()
 		waitFor(t, "the statement waits", g.waitsForLock)
-		w := c.gang()
-		write(t, w, "togbeside", 0, 1)
-		if err := w.CommitDistributed(testContext(t), newCoordTxn(t)); err != nil {
-			t.Fatal(err)
-		}
+		c.commitsBeside("togbeside")
 		switch end {
 		case "lost":
 			g.mu.Lock()
 			pid := g.backends[g.members[1]]
 			g.mu.Unlock()
-			exec(t, w, []int{1}, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+			exec(t, c.gang(), []int{1}, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
 		case "cancel":
 			g.Cancel()
 		}
