@@ -26,6 +26,10 @@ func TestOwnRows(t *testing.T) {
 		defer testkit.Exec(t, conn, "reset role; drop owned by "+role+"; drop role "+role)
 		for _, tc := range []struct{ before, sql, want string }{
 			{"insert into t values (60001, 7)", "select count(*) from t join u on t.x = u.c", "60001"},
+			{"insert into t values (60001, 7)", "select count(*) from t a join t b on a.x = b.k", "60001"},
+			{"insert into t values (60001, 7); delete from u where c = 9", "select count(*) from t join u on t.x = u.c join t as again on again.k = t.x where exists (select from t e where e.k = u.c)", "60000"},
+			{"create temp table own (i int, j int) on commit drop distributed by (i); insert into own select i, i from generate_series(1, 50000) i; analyze own", "select count(*) from own x join own y on x.j = y.i left join t on t.k = y.i and t.x < 100", "50000"},
+			{"insert into allowed select 7 from generate_series(1, 3); insert into t values (60001, 7)", "select count(*) from t join u on t.x = u.c join allowed on allowed.g = u.c", "7"},
 			{"insert into u values (7, 60001)", "select count(*) from t join u on t.x = u.c", "60001"},
 			{"update t set x = 7 where k <= 10; delete from u where c = 8", "select count(*) from t join u on t.x = u.c", "60000"},
 			{"truncate u; insert into u select 7, i from generate_series(1, 50000) i", "select count(*) from t join u on t.x = u.c", "50000"},

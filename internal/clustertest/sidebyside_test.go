@@ -291,8 +291,14 @@ func TestSideBySide(t *testing.T) {
 			inTurn("the transaction has written")
 			ask("1000|0|2022-10-28")
 			testkit.Exec(t, conn, "rollback; create temp table many (i int) distributed by (i); insert into many select generate_series(1, 60000); analyze many")
-			if plan := strings.Join(testkit.Query(t, conn, "explain select count(*) from many x join many y on x.i = y.i + 1"), "\n"); !strings.Contains(plan, "\nSlices Run in Turn: temporary tables\n") {
-				t.Errorf("the slices of a temporary table:\n%s", plan)
+			for _, shown := range []string{"count(*)", "x"} { // rows that are values stay in their slice
+				plan := strings.Join(testkit.Query(t, conn, "explain select "+shown+" from many x join many y on x.i = y.i + 1"), "\n")
+				if strings.Contains(plan, "\nSlices Run in Turn: temporary tables\n") != (shown == "x") || strings.Contains(plan, "Explicit Redistribute Motion") != (shown != "x") {
+					t.Errorf("the slices of a temporary table:\n%s", plan)
+				}
+			}
+			if got := testkit.Value(t, conn, "select count(*), sum(x.i) from many x join many y on x.i = y.i + 1"); got != "59999|1800029999" {
+				t.Errorf("a join of a temporary table: %s", got)
 			}
 			if got := testkit.Value(t, conn, "select count(*), sum(i) from (select i from many where random() < 2 limit 1000000) x"); got != "60000|1800030000" {
 				t.Errorf("all rows of a temporary table: %s", got)

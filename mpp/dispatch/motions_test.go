@@ -228,6 +228,32 @@ func TestBroadcast(t *testing.T) {
 	})
 }
 
+// TestStays: rows come to the slice that reads them on their own segment, by whichever
+// executor it runs, beside those that go elsewhere.
+func TestStays(t *testing.T) {
+	onMotions(t, func(t *testing.T, c *icCluster, g *Gang) {
+		stay := input(2, rowsOf(g, t))
+		stay.Input.Stays = true
+		slcs := []Slice{{Index: 1, SQL: "SELECT content(), s2.t LIKE 's' || content() || 'r%', count(*), count(DISTINCT s3.n) FROM " +
+			source(2, "n int, t text") + " JOIN " + source(3, "n int, t text") + " ON s3.t = 's0r1' GROUP BY 2"},
+			stay, input(3, rowsOf(g, t))}
+		for _, readers := range [][]int{{0, 0, 0}, {1, 0, 0}, {0, 1, 0}, {2, 1, 1}} {
+			for i, k := range readers {
+				slcs[i].Reader = k
+			}
+			if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"0|t|100|1", "1|t|100|1", "2|t|100|1"}) {
+				t.Errorf("readers %v: %v, %v", readers, rows, err)
+			}
+		}
+		for i := range slcs {
+			slcs[i].Segments, slcs[i].Reader = []int{0, 2}, 0
+		}
+		if rows, err := c.ask(testContext(t), g, -1, slcs...); err != nil || !slices.Equal(rows, []string{"0|t|100|1", "2|t|100|1"}) {
+			t.Errorf("on two segments: %v, %v", rows, err)
+		}
+	})
+}
+
 // TestMotionsInTransaction: inputs see what the transaction has written, and
 // leave it usable.
 func TestMotionsInTransaction(t *testing.T) {

@@ -62,8 +62,10 @@ type Slice struct {
 type Input struct {
 	To int16 // Index of the slice that reads it
 	// Keys are the key by which rows are distributed over the segments that run
-	// To, in their order; with none every row goes to each.
-	Keys []execute.Key
+	// To, in their order; with none every row goes to each, or, if Stays, to To on the
+	// segment where it is. Both slices run on the same ones, then.
+	Keys  []execute.Key
+	Stays bool
 	// Binary says that the slice's ResultFormats make the keys' values binary.
 	Binary bool
 	// Token is how the SQL of To asks for the rows, Columns how many they have.
@@ -353,7 +355,7 @@ func (r *Running) encode(run *Run) error {
 		p.open = p.ran == 0 || len(p.slices) > 1
 		p.short = !p.open && run.Short
 		if i > 0 {
-			if l := r.parts[i-1]; l.begin == p.begin && slices.Equal(l.slices, p.slices) {
+			if l := r.parts[i-1]; l.begin == p.begin && slices.Equal(l.slices, p.slices) && !r.stays(p) {
 				p.first = l.first
 				continue
 			}
@@ -366,7 +368,7 @@ func (r *Running) encode(run *Run) error {
 			for _, v := range s.Params {
 				e.Params = append(e.Params, execute.Param(v))
 			}
-			r.addMotions(&e, s)
+			r.addMotions(&e, s, p.m.seg.Content)
 			c.Slices = append(c.Slices, e)
 		}
 		if p.ran != 0 {
@@ -381,21 +383,39 @@ func (r *Running) encode(run *Run) error {
 	return nil
 }
 
-// addMotions adds the motions between segments that a slice has a part in.
-func (r *Running) addMotions(e *execute.Slice, s *Slice) {
+// stays says whether a part has an end of a motion that does not leave its segment.
+func (r *Running) stays(p *runPart) bool {
+	return slices.ContainsFunc(r.slices, func(s Slice) bool {
+		return s.Input != nil && s.Input.Stays && (slices.Contains(p.slices, s.Index) || slices.Contains(p.slices, s.Input.To))
+	})
+}
+
+// addMotions adds the motions between segments that a slice has a part in, on the
+// segment content.
+func (r *Running) addMotions(e *execute.Slice, s *Slice, content int16) {
 	if in := s.Input; in != nil {
-		e.Out = &execute.Run{Slice: s.Index, RecvSlice: in.To, Receivers: r.Senders(in.To), Keys: in.Keys, Binary: in.Binary}
+		e.Out = &execute.Run{Slice: s.Index, RecvSlice: in.To, Receivers: r.ends(in.To, in, content), Keys: in.Keys, Binary: in.Binary}
 	}
 	for i := range r.slices {
 		from := &r.slices[i]
 		if in := from.Input; in != nil && in.To == s.Index {
-			senders := r.Senders(from.Index)
+			senders := r.ends(from.Index, in, content)
 			for k := range senders {
 				senders[k] = execute.SendingEnd(senders[k])
 			}
 			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Styles: in.Styles, Senders: senders})
 		}
 	}
+}
+
+// ends are the executors at one end of a motion, those of a slice, for one at the other
+// end on a segment.
+func (r *Running) ends(slice int16, in *Input, content int16) []motion.Peer {
+	all := r.Senders(slice)
+	if in.Stays {
+		return slices.DeleteFunc(all, func(p motion.Peer) bool { return p.Content != content })
+	}
+	return all
 }
 
 // work is the part's goroutine.

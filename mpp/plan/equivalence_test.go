@@ -67,7 +67,7 @@ func eachWorld(t *testing.T, f func(rt *rapid.T, w *world, g *randomsql.Generato
 // PostgreSQL that has every row in one place, with all optimisations and with
 // none.
 func TestEquivalence(t *testing.T) {
-	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast int }
+	var stats struct{ queries, refused, gather, merged, top, island, redistribute, broadcast, stay int }
 	// Of aggregateDistinct, of cutGroups and of placeWith.
 	var once struct{ gathered, byGroups, byValue, chained, groups, everywhere, shared int }
 	// Of cutJoin: parts of joins that are redistributed, broadcast, and made of others.
@@ -104,6 +104,12 @@ func TestEquivalence(t *testing.T) {
 			for mode := range 3 {
 				opt := w.options()
 				opt.noIslands, opt.NoPushdown = mode == 1, mode == 2
+				switch stats.queries % 4 {
+				case 0:
+					opt.Own = func(*Relation) bool { return true }
+				case 1:
+					opt.Own = func(r *Relation) bool { return r.OID%2 == 0 }
+				}
 				why := w.check(query, want, opt, func(q *Query) {
 					if mode > 0 {
 						return
@@ -166,6 +172,8 @@ func TestEquivalence(t *testing.T) {
 							}
 						case BroadcastMotion:
 							stats.broadcast++
+						case StayMotion:
+							stats.stay++
 						}
 					}
 				})
@@ -189,7 +197,7 @@ func TestEquivalence(t *testing.T) {
 	if stats.queries > 1000 && (parts.sent < 20 || parts.everywhere == 0 || parts.nested == 0 || parts.left == 0 || parts.below == 0) {
 		t.Errorf("parts of joins: %+v: the generator proves little", parts)
 	}
-	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0) {
+	if stats.queries > 100 && (stats.refused*4 > stats.queries || stats.merged == 0 || stats.redistribute == 0 || stats.broadcast == 0 || stats.stay == 0) {
 		t.Errorf("%+v: the generator proves nothing", stats)
 	}
 }

@@ -60,6 +60,10 @@ func Insert(rows *pg.Node, target *Relation, columns []int, cat Catalog, opt Opt
 		return in, nil
 	}
 	if in.Reason = in.place(&s, q.gathered, target, columns, opt.NumSegments); in.Reason == "" {
+		if slices.ContainsFunc(q.Slices, func(s Slice) bool { return s.Motion == StayMotion }) {
+			opt.Own = nil // it is the session's own executors that write
+			return Insert(rows, target, columns, cat, opt)
+		}
 		if in.Slices = append([]Slice{s}, q.Slices[1:]...); len(in.Slices) == 1 {
 			in.Telling, err = q.telling()
 		}

@@ -334,7 +334,7 @@ func (p *planner) rteLocus(r *rte) (locus, string) {
 	if r == nil {
 		return locus{}, "a FROM item of an unknown kind"
 	}
-	if m := p.moves[r]; m != nil {
+	if m := p.moves[r]; m != nil && !m.stays {
 		return m.locus(r, p.opt.NumSegments), ""
 	}
 	switch r.kind {

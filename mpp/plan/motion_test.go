@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,11 +71,17 @@ func (w *world) inputs(q *Query, params [][2]string) error {
 		if s.To < 0 || s.To >= i || strings.Count(q.Slices[s.To].SQL, "'gp_motion', '"+s.Token+"'") != 1 {
 			return fmt.Errorf("slice %q goes to slice %d, which does not read it once", s.Token, s.To)
 		}
+		to := orAll(q.Slices[s.To].Segments)
+		if s.Motion == StayMotion {
+			if err := w.stay(s, to, params); err != nil {
+				return err
+			}
+			continue
+		}
 		rows, err := w.gather(s, params)
 		if err != nil {
 			return err
 		}
-		to := orAll(q.Slices[s.To].Segments)
 		share := map[int][][]string{}
 		for _, row := range rows {
 			if s.Motion == BroadcastMotion {
@@ -102,6 +109,25 @@ func (w *world) inputs(q *Query, params [][2]string) error {
 			if err := w.deliver(segmentDB(k), s, share[k]); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// stay gives each of the segments to the rows that a slice has there.
+func (w *world) stay(s *Slice, to []int, params [][2]string) error {
+	if !slices.Equal(orAll(s.Segments), to) {
+		return fmt.Errorf("slice %q stays on segments %v, and %v read it", s.Token, s.Segments, to)
+	}
+	for _, k := range to {
+		there := *s
+		there.Segments = []int{k}
+		rows, err := w.gather(&there, params)
+		if err != nil {
+			return err
+		}
+		if err := w.deliver(segmentDB(k), s, rows); err != nil {
+			return err
 		}
 	}
 	return nil

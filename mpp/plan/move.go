@@ -21,6 +21,8 @@ type move struct {
 	broadcast bool
 	keys      []int
 	segs      int
+	// stays: none of that, but to another executor; see ownInputs.
+	stays bool
 
 	mark     string // stands for the source in the island's tree
 	text     string // of the source
@@ -131,7 +133,53 @@ func (p *planner) makeInputs(sh *shape) error {
 		}
 		return err == nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return p.ownInputs(sh, to)
+}
+
+// ownInputs has slices of their own send the tables that only the session's own executors
+// see, and that an island of the segments to reads where they are, if others of this kind
+// send it many rows: an executor would have to have all of these before it begins with
+// the island.
+func (p *planner) ownInputs(sh *shape, to []int) error {
+	if p.opt.Own == nil {
+		return nil
+	}
+	many, movable := false, true
+	var local []*move
+	var at []*rte
+	sh.lv.each(func(lv *level) bool {
+		for _, r := range lv.rtes {
+			m := p.moves[r]
+			switch {
+			case m != nil:
+				many = many || m.portions != "" && p.own(&m.slice)
+			case r.kind == rteGather && r.first == nil && p.opt.Own(r.rel):
+				movable = movable && p.movable(lv, r) == ""
+				local, at = append(local, &move{lv: lv, stays: true, mark: p.newMark()}), append(at, r)
+			}
+		}
+		return true
+	})
+	if !many || !movable {
+		return nil
+	}
+	for i, m := range local {
+		if err := p.makeInput(at[i], m, p.baseConditions(m.lv)[at[i]], to); err != nil {
+			return err
+		}
+	}
+	for i, m := range local {
+		p.moves[at[i]] = m
+	}
+	return nil
+}
+
+// own says whether a slice is for the session's own executors.
+func (p *planner) own(s *Slice) bool {
+	return s.Temp || slices.ContainsFunc(s.Tables, p.opt.Own)
 }
 
 // makeInput makes the slice of one moved table; to are the segments it is sent
@@ -160,7 +208,16 @@ func (p *planner) makeInput(r *rte, m *move, where []*pg.Node, to []int) error {
 		s.Rows = 0
 	}
 	perSegment := s.Rows
-	if m.broadcast || len(to) == 1 {
+	if m.stays {
+		s.Motion, s.Segments = StayMotion, to
+		n := len(to)
+		if to == nil {
+			n = p.opt.NumSegments
+		}
+		if perSegment /= float64(n); r.rel.Policy != nil && r.rel.Policy.Kind == Replicated {
+			perSegment = s.Rows // its Rows are those of one copy
+		}
+	} else if m.broadcast || len(to) == 1 {
 		// One segment gets all rows: those it would not get by their key
 		// the island's conditions leave out, else it would not be alone.
 		s.Motion = BroadcastMotion

@@ -84,6 +84,8 @@ func (w *world) showSelect(d *datadriven.TestData) string {
 		switch a.Key {
 		case "params":
 			opt.ParamTypes = a.Vals
+		case "own": // tables
+			opt.Own = func(r *Relation) bool { return slices.Contains(a.Vals, r.Name) }
 		case "values":
 			opt.Param = func(n int) (string, bool) { return a.Vals[n-1], a.Vals[n-1] != "?" }
 		}
@@ -135,6 +137,8 @@ func showQuery(q *Query) string {
 			fmt.Fprintf(&b, "    redistributed to slice %q by %s\n", q.Slices[s.To].Token, strings.Join(by, ", "))
 		case BroadcastMotion:
 			fmt.Fprintf(&b, "    broadcast to slice %q\n", q.Slices[s.To].Token)
+		case StayMotion:
+			fmt.Fprintf(&b, "    stays, for slice %q\n", q.Slices[s.To].Token)
 		}
 		if s.LocksRows {
 			b.WriteString("    locks rows\n")

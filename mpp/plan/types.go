@@ -187,10 +187,12 @@ const (
 	RedistributeMotion
 	// BroadcastMotion: every row to each segment that runs the slice To.
 	BroadcastMotion
+	// StayMotion: each row to the slice To on the segment where it is.
+	StayMotion
 )
 
 func (m Motion) String() string {
-	return [...]string{"Gather Motion", "Redistribute Motion", "Broadcast Motion"}[m]
+	return [...]string{"Gather Motion", "Redistribute Motion", "Broadcast Motion", "Explicit Redistribute Motion"}[m]
 }
 
 // Slice is one statement that some segments run, each sending its rows to the
@@ -309,6 +311,11 @@ type Options struct {
 	// NoMotions keeps segments from sending rows to each other: what they
 	// could not join without is joined on the coordinator.
 	NoMotions bool
+	// Own says that only the session's own executors see all that is read of a table.
+	// These run one slice after the other. Where such tables are joined, one of which
+	// sends many rows to where the others are, these are sent as well, so that a slice
+	// of other executors has all of them as they come. nil: none is of that kind.
+	Own func(r *Relation) bool
 	// NoPushdown turns every optimisation off: base tables are gathered.
 	NoPushdown bool
 

@@ -71,10 +71,24 @@ func (v sight) sees(sl *plan.Slice) bool {
 	}
 	// A new table may be named as its row type is, or as a constant.
 	return !slices.ContainsFunc(v.changed.names, func(name string) bool { return strings.Contains(sl.SQL, name) }) &&
-		!slices.ContainsFunc(sl.Tables, func(r *plan.Relation) bool {
-			// What is changed may be a child of what is read, or stand in a policy.
-			return v.changed.tables[r.OID] || r.HasChildren || r.Indirect || r.OID < firstNormalOID
-		})
+		!slices.ContainsFunc(sl.Tables, v.changed.hide)
+}
+
+// hide says whether readers may not see all that is read of a table, where some have been
+// changed: what is changed may be a child of it, or stand in a policy.
+func (c *changes) hide(r *plan.Relation) bool {
+	return c.tables[r.OID] || r.HasChildren || r.Indirect || r.OID < firstNormalOID
+}
+
+// own is what the planner asks which tables only the session's own executors see; nil
+// where there are none, or these run everything.
+func (s *Session) own() func(*plan.Relation) bool {
+	v := s.sight()
+	if v.blind || v.changed.other {
+		return nil
+	}
+	written := len(v.changed.tables) > 0
+	return func(r *plan.Relation) bool { return r.Temp || r.TempChildren || written && v.changed.hide(r) }
 }
 
 // readersSee says whether a statement that begins now can have readers.

@@ -59,7 +59,7 @@ func (s *Session) planOptions(params []uint32, values []dispatch.Param) (plan.Op
 	// Rows between segments are in UTF-8, which a server reads with no other
 	// encoding of the database.
 	opt.NoMotions = s.link.params["server_encoding"] != "UTF8"
-	opt.Merges = s.mayMerge
+	opt.Merges, opt.Own = s.mayMerge, s.own()
 	opt.Param = func(n int) (string, bool) {
 		if n < 1 || n > len(values) || n > len(params) {
 			return "", false

@@ -239,7 +239,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 		if sl.Motion == plan.GatherMotion {
 			continue
 		}
-		d.Input = &dispatch.Input{To: int16(sl.To + 1), Token: sl.Token, Columns: max(len(sl.Columns), 1), Styles: s.styles()}
+		d.Input = &dispatch.Input{To: int16(sl.To + 1), Token: sl.Token, Columns: max(len(sl.Columns), 1), Styles: s.styles(), Stays: sl.Motion == plan.StayMotion}
 		for _, k := range sl.Keys {
 			d.Input.Keys = append(d.Input.Keys, execute.Key{Column: k, OID: sl.Columns[k].TypeOID})
 		}
