@@ -244,15 +244,15 @@ func copyText(rows [][]string) string {
 // it is not distributed, with those in the plain database.
 func (w *world) sameTable(table string, any bool) string {
 	sql := "SELECT * FROM " + table
-	want := w.ask("plain", sql)
+	want := w.ask("plain", sql).trimmed()
 	tab := w.tables[table]
 	if tab == nil {
-		return compare(w.ask("coord", sql), want, false, any)
+		return compare(w.ask("coord", sql).trimmed(), want, false, any)
 	}
 	out := ""
 	got := result{}
 	for i := range testSegments {
-		r := w.ask("seg"+strconv.Itoa(i), sql)
+		r := w.ask("seg"+strconv.Itoa(i), sql).trimmed()
 		got.cols = r.cols
 		if got.err == nil {
 			got.err = r.err

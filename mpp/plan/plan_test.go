@@ -170,6 +170,12 @@ func showRows(r result) string {
 	return b.String()
 }
 
+// trimmed is a result without what means nothing, as randomsql's Trimmed.
+func (r result) trimmed() result {
+	r.rows = r.shared().Trimmed().Rows
+	return r
+}
+
 // compare tells whether two answers are the same.
 func compare(got, want result, ordered, any bool) string {
 	switch diff := randomsql.Difference(got.shared(), want.shared(), ordered, any); {
