@@ -71,6 +71,7 @@ type Input struct {
 	// Token is how the SQL of To asks for the rows, Columns how many they have.
 	Token   string
 	Columns int
+	Again   bool // To may read the rows several times
 	// Styles are the session's DateStyle and IntervalStyle, by which values are
 	// printed and read; nil: PostgreSQL's defaults.
 	Styles map[string]string
@@ -403,7 +404,7 @@ func (r *Running) addMotions(e *execute.Slice, s *Slice, content int16) {
 			for k := range senders {
 				senders[k] = execute.SendingEnd(senders[k])
 			}
-			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Styles: in.Styles, Senders: senders})
+			e.Inputs = append(e.Inputs, execute.Input{Slice: from.Index, Token: in.Token, Columns: in.Columns, Again: in.Again, Styles: in.Styles, Senders: senders})
 		}
 	}
 }

@@ -112,6 +112,8 @@ type Input struct {
 	Slice   int16  `json:"slice"` // the sending one
 	Token   string `json:"token"` // by which the reading slice's SQL asks for the rows
 	Columns int    `json:"columns"`
+	// Again says that the slice may ask for the rows several times.
+	Again bool `json:"again,omitempty"`
 	// Styles are the values of DateStyle and IntervalStyle that the rows are
 	// printed with; nil: PostgreSQL's defaults.
 	Styles map[string]string `json:"styles,omitempty"`

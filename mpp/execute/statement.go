@@ -119,6 +119,9 @@ func (q *session) self() motion.Peer {
 // receive starts the receiving of one input, which PostgreSQL can ask for from
 // now on.
 func (st *statement) receive(in *incoming, command uint32) {
+	if in.Again {
+		in.queue.Keep()
+	}
 	st.inputs = append(st.inputs, in)
 	st.q.srv.rows.Add(in.Token, rowsource.Source{
 		Columns: in.Columns, Styles: func() map[string]string { return in.Styles }, Queue: in.queue,

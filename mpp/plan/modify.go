@@ -290,9 +290,9 @@ func (m *modifier) local() (*Query, error) {
 		}
 	}
 	m.writeBack(lv)
+	q.Top, err = m.deparse(m.stmt)
 	q.Kind, q.Slices = Top, m.all()
 	q.lock(lv)
-	q.Top, err = m.deparse(m.stmt)
 	return q, err
 }
 

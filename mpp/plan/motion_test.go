@@ -139,7 +139,11 @@ func (w *world) deliver(db string, s *Slice, rows [][]string) error {
 	for i, c := range s.Columns {
 		spec = append(spec, fmt.Sprintf("fields[%d]::%s", i+1, c.Type))
 	}
-	w.exec(db, "INSERT INTO motion_reads VALUES ("+literal(s.Token)+", 0, "+literal(strings.Join(spec, ", "))+")")
+	reads := 0
+	if s.Again {
+		reads = -100
+	}
+	w.exec(db, fmt.Sprintf("INSERT INTO motion_reads VALUES (%s, %d, %s)", literal(s.Token), reads, literal(strings.Join(spec, ", "))))
 	if len(rows) == 0 {
 		return nil
 	}
@@ -181,7 +185,7 @@ func (w *world) makeMotions(db string) {
 	for _, f := range []string{"gp_motion_recv", "gp_motion_recv_2", "gp_motion_recv_3", "gp_motion_recv_4", "gp_motion_recv_5", "gp_motion_recv_6", "gp_motion_recv_7"} {
 		w.exec(db, `CREATE OR REPLACE FUNCTION pg_catalog.`+f+`(text, token text) RETURNS SETOF record VOLATILE PARALLEL RESTRICTED LANGUAGE plpgsql AS
 			$$ DECLARE list text; BEGIN
-				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n = 0 RETURNING spec INTO list;
+				UPDATE motion_reads SET n = n + 1 WHERE motion_reads.token = $2 AND n <= 0 RETURNING spec INTO list;
 				IF NOT FOUND THEN RAISE EXCEPTION 'source % is read twice', $2; END IF;
 				RETURN QUERY EXECUTE 'SELECT ' || list || ' FROM pg_temp.motion_data WHERE token = $1' USING $2;
 			END $$`)

@@ -46,6 +46,25 @@ func readOnce(n *pg.Node) {
 	}
 }
 
+// inExists are the marks of the row sources below EXISTS. PostgreSQL may make two plans
+// of one that is no join, to look up its rows or to go through them, and use both where
+// it tests the same condition in two places.
+func inExists(n *pg.Node) (marks []string) {
+	walk(n, func(m any) bool {
+		if l, ok := m.(*pg.SubLink); ok && l.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK {
+			walk(l.Subselect, func(m any) bool {
+				if rv, ok := m.(*pg.RangeVar); ok && strings.HasPrefix(rv.Relname, "?gp") {
+					marks = append(marks, rv.Relname)
+				}
+				return true
+			})
+			return false
+		}
+		return true
+	})
+	return marks
+}
+
 // hasSource says whether a row source is read in n.
 func hasSource(n *pg.Node) bool {
 	found := false

@@ -140,6 +140,9 @@ func showQuery(q *Query) string {
 		case StayMotion:
 			fmt.Fprintf(&b, "    stays, for slice %q\n", q.Slices[s.To].Token)
 		}
+		if s.Again {
+			b.WriteString("    may be read again\n")
+		}
 		if s.LocksRows {
 			b.WriteString("    locks rows\n")
 		}

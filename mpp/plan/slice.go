@@ -190,6 +190,10 @@ const typeMark = "?gptype"
 // and their types, the time of the statement its value. It changes n.
 func (p *planner) sliceSQL(n *pg.Node) (sql string, params []int, err error) {
 	readOnce(n)
+	again := inExists(n)
+	for _, m := range p.moves {
+		m.slice.Again = m.slice.Again || slices.Contains(again, m.mark)
+	}
 	seen := map[*pg.ParamRef]bool{}
 	walk(n, func(m any) bool {
 		n, ok := m.(*pg.Node)

@@ -198,7 +198,12 @@ func (p *planner) deparse(n *pg.Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	again := inExists(n)
 	for _, s := range p.sources {
+		for i := range p.slices {
+			sl := &p.slices[i]
+			sl.Again = sl.Again || slices.Contains(again, s.mark) && sl.Token != "" && strings.Contains(s.text, literal(sl.Token))
+		}
 		if strings.Count(sql, s.mark) != 1 {
 			return "", fmt.Errorf("planner: source %s is not in the statement once", s.mark)
 		}

@@ -229,6 +229,8 @@ type Slice struct {
 	// Large says that To's InPortions, or TopInPortions, reads this slice's rows in
 	// portions, or that there are as many for an Insertion that is Moved.
 	Large bool
+	// Again says that who reads the rows may ask for them several times.
+	Again bool
 	// Tables are those that SQL reads, but for temporary ones: Temp says that there are
 	// such, which no other session can read.
 	Tables []*Relation

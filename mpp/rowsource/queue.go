@@ -60,6 +60,7 @@ type Queue struct {
 	ended  bool
 	err    error
 	read   bool
+	again  bool  // all can be read several times; see Keep
 	starts []int // of the portions, in chunks; the last is the one that comes next
 }
 
@@ -72,6 +73,14 @@ type chunk struct {
 
 // NewQueue returns an empty queue, which must be closed.
 func NewQueue(room *Memory) *Queue { return &Queue{wake: make(chan struct{}, 1), room: room} }
+
+// Keep has what is read stay until Close, so that Read can be called again. It is called
+// before anything is read.
+func (q *Queue) Keep() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.starts, q.again = []int{0}, true
+}
 
 // ErrReadTwice says that a Queue has had a reader already.
 var ErrReadTwice = errors.New("a row source is read twice")
@@ -191,13 +200,16 @@ func (q *Queue) Close() {
 
 // Read sinks all rows in order, waiting for those to come, and returns nil
 // after the last, the sink's error, or why it was failed. A row is valid during
-// the call of sink only. It can be called once.
+// the call of sink only. It can be called once, unless the queue keeps its rows.
 func (q *Queue) Read(ctx context.Context, sink func(row []byte) error) error {
 	q.mu.Lock()
-	again := q.read
+	twice, again := q.read, q.again
 	q.read = true
 	q.mu.Unlock()
-	if again {
+	switch {
+	case again:
+		return q.readKept(ctx, sink)
+	case twice:
 		return ErrReadTwice
 	}
 	for {
@@ -215,6 +227,18 @@ func (q *Queue) Read(ctx context.Context, sink func(row []byte) error) error {
 			return err
 		}
 		q.reuse(c)
+	}
+}
+
+// readKept is Read in portions.
+func (q *Queue) readKept(ctx context.Context, sink func(row []byte) error) error {
+	for n := 1; ; n++ {
+		if some, err := q.More(ctx, n); err != nil || !some {
+			return err
+		}
+		if err := q.Portion(n, sink); err != nil {
+			return err
+		}
 	}
 }
 

@@ -139,3 +139,53 @@ func TestQueueWithoutReader(t *testing.T) {
 		t.Error("rows that are gone were read to an end")
 	}
 }
+
+// TestQueueKeeps: the rows of a queue that keeps them can be read again, from memory and
+// from its file, also while they come.
+func TestQueueKeeps(t *testing.T) {
+	for _, room := range []int64{0, 1 << 20} {
+		q := NewQueue(NewMemory(room))
+		q.Keep()
+		want := 0
+		read := func() (n int) {
+			err := q.Read(t.Context(), func(row []byte) error {
+				if string(row) != fmt.Sprint("row ", n) {
+					t.Fatalf("row %d is %q", n, row)
+				}
+				n++
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		done := make(chan int)
+		go func() { done <- read() }()
+		for ; want < 100_000; want++ {
+			if err := q.Add(fmt.Append(nil, "row ", want)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q.End()
+		if n := <-done; n != want {
+			t.Errorf("the first time %d rows", n)
+		}
+		for range 2 {
+			if n := read(); n != want {
+				t.Errorf("again %d rows", n)
+			}
+		}
+		stop := errors.New("enough")
+		if err := q.Read(t.Context(), func([]byte) error { return stop }); err != stop {
+			t.Error(err)
+		}
+		if n := read(); n != want {
+			t.Errorf("after an error %d rows", n)
+		}
+		q.Close()
+		if err := q.Read(t.Context(), func([]byte) error { return nil }); err == nil {
+			t.Error("a closed queue is read")
+		}
+	}
+}

@@ -239,7 +239,7 @@ func (s *Session) dispatched(slices []plan.Slice, params []dispatch.Param) []dis
 		if sl.Motion == plan.GatherMotion {
 			continue
 		}
-		d.Input = &dispatch.Input{To: int16(sl.To + 1), Token: sl.Token, Columns: max(len(sl.Columns), 1), Styles: s.styles(), Stays: sl.Motion == plan.StayMotion}
+		d.Input = &dispatch.Input{To: int16(sl.To + 1), Token: sl.Token, Columns: max(len(sl.Columns), 1), Styles: s.styles(), Again: sl.Again, Stays: sl.Motion == plan.StayMotion}
 		for _, k := range sl.Keys {
 			d.Input.Keys = append(d.Input.Keys, execute.Key{Column: k, OID: sl.Columns[k].TypeOID})
 		}
@@ -329,10 +329,31 @@ func (src *source) serve(ctx context.Context, sink func([]byte) error) error {
 	if run := src.set.running(); run != nil {
 		defer context.AfterFunc(ctx, run.Cancel)()
 	}
+	if src.slice.Again {
+		return src.spooled(sink)
+	}
 	if err := src.gather(sink); err != nil {
 		src.failed = err
 		return err
 	}
+	return nil
+}
+
+// spooled runs the slice and keeps the rows that it sinks. The caller holds mu.
+func (src *source) spooled(sink func([]byte) error) error {
+	spool := &rowsource.Spool{}
+	err := src.gather(func(row []byte) error {
+		if err := spool.Add(row); err != nil || sink == nil {
+			return err
+		}
+		return sink(row)
+	})
+	if err != nil {
+		spool.Close()
+		src.failed = err
+		return err
+	}
+	src.spool = spool
 	return nil
 }
 
@@ -368,14 +389,7 @@ func (src *source) keep() error {
 	if !src.taken.CompareAndSwap(false, true) {
 		return nil
 	}
-	spool := &rowsource.Spool{}
-	if err := src.gather(spool.Add); err != nil {
-		spool.Close()
-		src.failed = err
-		return err
-	}
-	src.spool = spool
-	return nil
+	return src.spooled(nil)
 }
 
 // settle frees the gang: what is not read yet is kept in files.
