@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/trunkline-db/trunkline/internal/testkit"
 )
@@ -198,6 +199,13 @@ func TestKeysOfChildren(t *testing.T) {
 			}
 			sameOutcome(t, plain, conn, sql)
 		}
+		role := "mover_" + db
+		testkit.Exec(t, conn, "create role "+role+"; grant usage on schema kc to "+role+"; grant select, update on p to "+role+"; set role "+role)
+		var pe *pgconn.PgError
+		if err := testkit.TryExec(conn, "update p set a = 1"); !errors.As(err, &pe) || pe.Code != "42501" || !strings.Contains(pe.Hint, "DELETE and INSERT") {
+			t.Errorf("without the rights that a new key needs: %v, %+v", err, pe)
+		}
+		testkit.Exec(t, conn, "reset role; drop owned by "+role+"; drop role "+role)
 		for _, sql := range []string{"select tableoid::regclass, a, b, c from p order by 1, 2, 3", `select * from "Mixed ""up""" order by a, b`,
 			"select a, b from p where a = 121", `select a, b from "Mixed ""up""" where b = 45`, "select a, b from below where a = 1074", "select count(*) from p x join p y using (a)"} {
 			if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {

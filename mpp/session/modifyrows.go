@@ -48,7 +48,13 @@ func (s *Session) modifyRows(req *request, m *modification, returning int) error
 	if err := s.rowsOf(req.ctx, q, m.Rows, req.params, req.types, formats, c.found); err != nil {
 		return err
 	}
-	return c.apply()
+	if err = c.apply(); err != nil && m.NewRow && pgError(err).Code == "42501" {
+		// PostgreSQL's table has only its name to say.
+		e := *pgError(err)
+		e.Hint = "An UPDATE of the distribution key moves rows: it needs the rights to DELETE and INSERT as well."
+		return &e
+	}
+	return err
 }
 
 // rowChange applies what the rows' query of a modification has found.
