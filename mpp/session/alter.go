@@ -48,6 +48,10 @@ func (s *Session) afterAlter(req *request, before *relation, st *pg.AlterTableSt
 				s.notice("NOTICE", "00000", "dropping a column that is part of the distribution policy forces a NULL distribution policy", "")
 				return s.recordPolicy(r, &plan.Policy{Kind: plan.Random, NumSegments: r.Policy.NumSegments})
 			}
+		case pg.AlterTableType_AT_AddInherit, pg.AlterTableType_AT_AttachPartition:
+			if err := s.checkFamily(r, r.Policy); err != nil {
+				return err
+			}
 		case pg.AlterTableType_AT_AddConstraint, pg.AlterTableType_AT_AddIndex:
 			con := cmd.Def.GetConstraint()
 			switch con.GetContype() {

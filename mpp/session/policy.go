@@ -36,6 +36,9 @@ func (s *Session) setPolicy(req *request, rv *pg.RangeVar, create *pg.CreateStmt
 }
 
 func (s *Session) recordPolicy(r *relation, p *plan.Policy) error {
+	if err := s.checkFamily(r, p); err != nil {
+		return err
+	}
 	kind := "p"
 	if p.Kind == plan.Replicated {
 		kind = "r"
@@ -49,6 +52,20 @@ func (s *Session) recordPolicy(r *relation, p *plan.Policy) error {
 	_, err := s.local(fmt.Sprintf("SELECT pg_catalog.gp_set_policy(%d, '%s', %d, '%s'), pg_catalog.gp_protect(%d)",
 		r.OID, kind, s.numSegments(), strings.Join(keys, " "), r.OID))
 	return err
+}
+
+// checkFamily refuses a policy by which only one of a table and those that inherit from it
+// is replicated: rows of both are read together, once each.
+func (s *Session) checkFamily(r *relation, p *plan.Policy) error {
+	res, err := s.local(fmt.Sprintf(`SELECT d.localoid::pg_catalog.regclass FROM pg_catalog.pg_inherits i
+		JOIN pg_catalog.gp_distribution_policy d ON d.localoid = CASE WHEN i.inhparent = %[1]d THEN i.inhrelid ELSE i.inhparent END
+		WHERE (i.inhparent = %[1]d OR i.inhrelid = %[1]d) AND (d.policytype = 'r') <> %[2]t ORDER BY 1 LIMIT 1`, r.OID, p.Kind == plan.Replicated))
+	if err != nil || len(res.rows) == 0 {
+		return err
+	}
+	e := sqlError("0A000", "table %q and table %s cannot be of one inheritance tree: one of them is replicated, and the other is not", r.Name, res.value())
+	e.Hint = "Give both the same kind of distribution."
+	return e
 }
 
 // choosePolicy decides as Greenplum does: the clause; else the parent's or
