@@ -1,6 +1,7 @@
 package session
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,7 +77,7 @@ func (n *planLine) unfilter(param string) (found bool) {
 			child := slices.IndexFunc(b.below, func(p *planLine) bool { return strings.HasPrefix(p.text, arrow) })
 			switch {
 			case ok && rest == "" && child >= 0:
-				b.text, b.below = b.below[child].text, b.below[child].below
+				b.text, b.below = b.below[child].text, withOutput(b.below, b.below[child].below)
 			case ok:
 				b.below[at].text = oneTimeFilter + ": " + rest
 			}
@@ -85,6 +86,17 @@ func (n *planLine) unfilter(param string) (found bool) {
 		found = b.unfilter(param) || found
 	}
 	return found
+}
+
+// withOutput are the properties and plans below a node whose output is that of another,
+// in a verbose plan.
+func withOutput(of, below []*planLine) []*planLine {
+	output := func(p *planLine) bool { return strings.HasPrefix(p.text, "Output: ") }
+	from, to := slices.IndexFunc(of, output), slices.IndexFunc(below, output)
+	if from >= 0 && to >= 0 {
+		below[to].text = of[from].text
+	}
+	return below
 }
 
 // quiet is serverPlan.quiet for a plan in JSON.
@@ -106,12 +118,12 @@ func (n planNode) unfilter(param string) (found bool) {
 		found = found || ok
 		switch below := c.children(); {
 		case ok && rest == "" && len(below) == 1:
-			relation := c["Parent Relationship"]
+			relation, output := c["Parent Relationship"], c["Output"]
 			clear(c)
-			for k, v := range below[0] {
-				c[k] = v
+			maps.Copy(c, below[0])
+			if c["Parent Relationship"] = relation; output != nil {
+				c["Output"] = output
 			}
-			c["Parent Relationship"] = relation
 		case ok:
 			c[oneTimeFilter] = rest
 		}
