@@ -100,6 +100,16 @@ BEGIN
   RETURN true;
 END $f$;
 
+-- Waits until nobody has locked a table against all others, or it is gone.
+CREATE FUNCTION pg_catalog.gp_await_definition(rel oid) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+DECLARE t text := (SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel AND c.relkind IN ('r', 'p', 'v'));
+BEGIN
+  IF t IS NOT NULL THEN EXECUTE 'LOCK TABLE ONLY ' || t || ' IN ACCESS SHARE MODE'; END IF;
+EXCEPTION WHEN undefined_table THEN NULL;
+END $f$;
+
 -- Rows about objects that a DROP has removed. Says how many went.
 CREATE FUNCTION pg_catalog.gp_forget_dropped() RETURNS void
   LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -92,7 +94,7 @@ func (s *Session) runUtility(req *request) error {
 	if err := s.localUtility(req, text); err != nil {
 		return err
 	}
-	if err := s.noteTemp(); err != nil {
+	if err := s.noteLocks(); err != nil {
 		return err
 	}
 	s.cache.reset(s.cache.tick)
@@ -105,18 +107,24 @@ func (s *Session) runUtility(req *request) error {
 	return s.afterUtility(req, before, existed)
 }
 
-// noteTemp is usesTemp for what a utility statement has locked on the coordinator,
-// whatever way it was named.
-func (s *Session) noteTemp() error {
-	if s.txn.temp {
-		return nil
-	}
-	res, err := s.local("SELECT pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_locks l " +
-		"JOIN pg_catalog.pg_class c ON c.oid = l.relation WHERE l.pid = pg_catalog.pg_backend_pid() AND c.relpersistence = 't')")
-	if err != nil {
+// noteLocks is usesTemp and defines for what a utility statement has locked on the
+// coordinator, whatever way it was named.
+func (s *Session) noteLocks() error {
+	res, err := s.local("SELECT pg_catalog.bool_or(c.relpersistence = 't'), pg_catalog.string_agg(l.relation::text, ' ') FILTER (WHERE l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'v')) " +
+		"FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.oid >= 16384 WHERE l.pid = pg_catalog.pg_backend_pid()")
+	if err != nil || len(res.rows) == 0 {
 		return err
 	}
-	s.txn.temp = string(res.value()) == "t"
+	s.txn.temp = s.txn.temp || string(res.rows[0][0]) == "t"
+	var oids []uint32
+	for _, f := range strings.Fields(string(res.rows[0][1])) {
+		n, err := strconv.ParseUint(f, 10, 32)
+		if err != nil {
+			return internal("pg_locks has relation %q", f)
+		}
+		oids = append(oids, uint32(n))
+	}
+	s.defines(oids)
 	return nil
 }
 

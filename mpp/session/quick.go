@@ -45,7 +45,7 @@ func (s *Session) quick(req *request) *quick {
 		return nil
 	}
 	q, ok := s.cache.quick[newQuickKey(req.stmt.SQL, req.types)]
-	if !ok || q.segments != s.numSegments() {
+	if !ok || q.segments != s.numSegments() || s.beingDefined(q.query.Slices) {
 		return nil
 	}
 	return q

@@ -125,6 +125,24 @@ func (s *Session) catalogChanged() { s.srv.catalogTick.Add(1) }
 
 // relation resolves a name as PostgreSQL does now; nil when there is none.
 func (s *Session) relation(schema, name string) (*relation, error) {
+	for range tornTries {
+		r, err := s.lookUp(schema, name)
+		if err != nil || r == nil {
+			return nil, err
+		}
+		by := s.srv.definitions.other(s, r.OID)
+		if by == nil || by == s.awaited {
+			return r, nil
+		}
+		if err := s.awaitDefinition(by, r); err != nil {
+			return nil, err
+		}
+	}
+	return nil, sqlError("40001", "the definition of table %q has changed again and again: try again", name)
+}
+
+// lookUp is relation as PostgreSQL has it at the moment, whoever is about to change it.
+func (s *Session) lookUp(schema, name string) (*relation, error) {
 	key := plan.Name{Schema: schema, Name: name}
 	if r, ok := s.cache.relations[key]; ok {
 		s.usesTemp(r)

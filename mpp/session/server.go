@@ -62,6 +62,7 @@ type Server struct {
 	nextID      atomic.Int32
 	estimates   estimates
 	catalogTick atomic.Uint64 // counts DDL; sessions drop what they know of relations
+	definitions definitions   // coordinator only
 	reloads     atomic.Uint64 // sessions look at their parameters again
 	hidden      hiddenCalls   // coordinator only
 	lines       lines         // coordinator only

@@ -64,8 +64,9 @@ type Session struct {
 	given         map[string]string        // the same and what they were given before, maybe in a transaction that was rolled back
 	typeNames     map[uint32]string
 	encoding      clientEncoding
-	unsteady      int    // counts what makes a plan good for one run only
-	era           string // of the link's server; see dispatch.EraSQL
+	awaited       *definer // whose end it has waited for last
+	unsteady      int      // counts what makes a plan good for one run only
+	era           string   // of the link's server; see dispatch.EraSQL
 	rng           uint32
 	idle          idleTimeouts
 

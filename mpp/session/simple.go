@@ -58,6 +58,11 @@ func (s *Session) fail(ctx context.Context, err error) {
 	s.passNotices()
 	s.out.send(errorResponse(pgError(err)))
 	s.poison()
+	if s.link.status == 'E' && len(s.txn.savepoints) == 0 {
+		// Nothing of it is left, and its locks are in the way of others. What a
+		// savepoint keeps has them still.
+		s.abortGang()
+	}
 }
 
 func (s *Session) runString(ctx context.Context, sql string) error {

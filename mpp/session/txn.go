@@ -27,6 +27,8 @@ type txn struct {
 	leave func()
 	// noReaders: a statement of it had to do without them, and so do those after it.
 	noReaders bool
+	// definer, if not nil, is what others know of it; see definitions.
+	definer *definer
 	// changed is what it has written.
 	changed changes
 	// functions: functions of the user's have run, which may have opened
@@ -208,6 +210,9 @@ func (s *Session) transactionEnded() {
 	s.endSources()
 	if s.txn.ddl {
 		s.catalogChanged()
+	}
+	if s.txn.definer != nil {
+		s.srv.definitions.end(s.txn.definer)
 	}
 	if s.txn.settings {
 		s.settingsChanged() // SET LOCAL has ended, or SET was rolled back
