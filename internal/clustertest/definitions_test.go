@@ -184,41 +184,39 @@ func TestKeysOfChildren(t *testing.T) {
 	c := beside(t)
 	plain := c.PlainPostgres(t)
 	db := c.Database(t)
-	modes(t, func(t *testing.T, mode string) {
-		conn := c.Connect(t, db, mode)
-		testkit.Exec(t, plain, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
-		testkit.Exec(t, conn, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
-		for _, sql := range []string{
-			"create table p (a int, b int, c text)", "create table same () inherits (p)", `create table "Mixed ""up""" (c text, b int, a int)`,
-			`alter table "Mixed ""up""" inherit p`, "create table below () inherits (same)",
-			"insert into p select i, i, 'p' from generate_series(1, 20) i", "insert into same select i, i, 's' from generate_series(11, 30) i",
-			`insert into "Mixed ""up""" select 'it''s', i, i from generate_series(21, 40) i`, "insert into below select i, i, null from generate_series(31, 50) i",
-			"update p set a = a + 100 where b % 3 = 0",
-			"update p set a = p.a + 1000 from same where same.a = p.b returning p.*",
-			"update only p set a = -a", "update same set a = a * 2, c = 'changed' where c is null returning a",
-			"begin; update p set a = b; rollback", "update p set a = b + 1, b = a where c = 'p'", "update p set b = b + 7", "update same set b = -b where a > 15",
-		} {
-			if strings.HasPrefix(sql, "create table \"Mixed") {
-				testkit.Exec(t, plain, sql)
-				testkit.Exec(t, conn, sql+" distributed by (b)")
-				continue
-			}
-			sameOutcome(t, plain, conn, sql)
+	conn := c.Connect(t, db, proxy)
+	testkit.Exec(t, plain, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
+	testkit.Exec(t, conn, "drop schema if exists kc cascade; create schema kc; set search_path = kc")
+	for _, sql := range []string{
+		"create table p (a int, b int, c text)", "create table same () inherits (p)", `create table "Mixed ""up""" (c text, b int, a int)`,
+		`alter table "Mixed ""up""" inherit p`, "create table below () inherits (same)",
+		"insert into p select i, i, 'p' from generate_series(1, 20) i", "insert into same select i, i, 's' from generate_series(11, 30) i",
+		`insert into "Mixed ""up""" select 'it''s', i, i from generate_series(21, 40) i`, "insert into below select i, i, null from generate_series(31, 50) i",
+		"update p set a = a + 100 where b % 3 = 0",
+		"update p set a = p.a + 1000 from same where same.a = p.b returning p.*",
+		"update only p set a = -a", "update same set a = a * 2, c = 'changed' where c is null returning a",
+		"begin; update p set a = b; rollback", "update p set a = b + 1, b = a where c = 'p'", "update p set b = b + 7", "update same set b = -b where a > 15",
+	} {
+		if strings.HasPrefix(sql, "create table \"Mixed") {
+			testkit.Exec(t, plain, sql)
+			testkit.Exec(t, conn, sql+" distributed by (b)")
+			continue
 		}
-		role := "mover_" + db
-		testkit.Exec(t, conn, "create role "+role+"; grant usage on schema kc to "+role+"; grant select, update on p to "+role+"; set role "+role)
-		var pe *pgconn.PgError
-		if err := testkit.TryExec(conn, "update p set a = 1"); !errors.As(err, &pe) || pe.Code != "42501" || !strings.Contains(pe.Hint, "DELETE and INSERT") {
-			t.Errorf("without the rights that a new key needs: %v, %+v", err, pe)
+		sameOutcome(t, plain, conn, sql)
+	}
+	role := "mover_" + db
+	testkit.Exec(t, conn, "create role "+role+"; grant usage on schema kc to "+role+"; grant select, update on p to "+role+"; set role "+role)
+	var pe *pgconn.PgError
+	if err := testkit.TryExec(conn, "update p set a = 1"); !errors.As(err, &pe) || pe.Code != "42501" || !strings.Contains(pe.Hint, "DELETE and INSERT") {
+		t.Errorf("without the rights that a new key needs: %v, %+v", err, pe)
+	}
+	testkit.Exec(t, conn, "reset role; drop owned by "+role+"; drop role "+role)
+	for _, sql := range []string{"select tableoid::regclass, a, b, c from p order by 1, 2, 3", `select * from "Mixed ""up""" order by a, b`,
+		"select a, b from p where a = 121", `select a, b from "Mixed ""up""" where b = 45`, "select a, b from below where a = 1074", "select count(*) from p x join p y using (a)"} {
+		if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
+			t.Errorf("%s: %s; PostgreSQL: %s", sql, got, want)
 		}
-		testkit.Exec(t, conn, "reset role; drop owned by "+role+"; drop role "+role)
-		for _, sql := range []string{"select tableoid::regclass, a, b, c from p order by 1, 2, 3", `select * from "Mixed ""up""" order by a, b`,
-			"select a, b from p where a = 121", `select a, b from "Mixed ""up""" where b = 45`, "select a, b from below where a = 1074", "select count(*) from p x join p y using (a)"} {
-			if want, got := fmt.Sprint(testkit.Query(t, plain, sql)), fmt.Sprint(testkit.Query(t, conn, sql)); want != got {
-				t.Errorf("%s: %s; PostgreSQL: %s", sql, got, want)
-			}
-		}
-	})
+	}
 }
 
 // TestModesAndIdentities compares how transactions become READ ONLY or READ WRITE, and

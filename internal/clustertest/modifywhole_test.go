@@ -114,7 +114,7 @@ func TestModifySeesWhole(t *testing.T) {
 			clerk := "clerk_" + db
 			testkit.Exec(t, conn, "create role "+clerk+"; grant select (id, amount) on account to "+clerk+"; grant select (id), update (n) on seen to "+clerk)
 			defer testkit.Exec(t, conn, "drop owned by "+clerk+"; drop role "+clerk)
-			for run := range 160 {
+			for run := range 80 {
 				select {
 				case <-moves:
 				case <-limit:

@@ -12,7 +12,7 @@ import (
 // asked.
 func TestOwnRows(t *testing.T) {
 	c := beside(t)
-	modes(t, func(t *testing.T, mode string) {
+	for _, mode := range []string{tcp, proxy} {
 		db := c.Database(t)
 		conn := c.Connect(t, db, mode)
 		testkit.Exec(t, conn, `drop table if exists t, u, allowed, secured cascade; create table t (k int, x int) distributed by (k); insert into t select i, i from generate_series(1, 60000) i;
@@ -56,5 +56,5 @@ func TestOwnRows(t *testing.T) {
 		if got := testkit.Value(t, conn, "select count(*) from t join u on t.x = u.c"); got != "60100" {
 			t.Errorf("with a temporary child: %s", got)
 		}
-	})
+	}
 }
