@@ -290,20 +290,25 @@ func TestSideBySide(t *testing.T) {
 			testkit.Exec(t, conn, "alter table b add column e int")
 			inTurn("the transaction has written")
 			ask("1000|0|2022-10-28")
-			testkit.Exec(t, conn, "rollback; create temp table many (i int) distributed by (i); insert into many select generate_series(1, 60000); analyze many")
-			for _, shown := range []string{"count(*)", "x"} { // rows that are values stay in their slice
-				plan := strings.Join(testkit.Query(t, conn, "explain select "+shown+" from many x join many y on x.i = y.i + 1"), "\n")
-				if strings.Contains(plan, "\nSlices Run in Turn: temporary tables\n") != (shown == "x") || strings.Contains(plan, "Explicit Redistribute Motion") != (shown != "x") {
-					t.Errorf("the slices of a temporary table:\n%s", plan)
+			testkit.Exec(t, conn, "rollback; create temp table many (i int, j int) distributed by (i); insert into many select i, i + 1 from generate_series(1, 60000) i; analyze many;"+
+				"create temp table little (i int) distributed by (i); insert into little select generate_series(1, 9000); analyze little")
+			for query, want := range map[string]struct{ turn, stays bool }{
+				"select count(*) from little x left join many y on x.i = y.j": {false, true},
+				"select x from little x left join many y on x.i = y.j":        {true, false}, // rows that are values stay in their slice
+				"select count(*) from many x left join many y on x.i = y.j":   {true, false}, // as many as come
+			} {
+				plan := strings.Join(testkit.Query(t, conn, "explain "+query), "\n")
+				if strings.Contains(plan, "\nSlices Run in Turn: temporary tables\n") != want.turn || strings.Contains(plan, "Explicit Redistribute Motion") != want.stays {
+					t.Errorf("%s:\n%s", query, plan)
 				}
 			}
-			if got := testkit.Value(t, conn, "select count(*), sum(x.i) from many x join many y on x.i = y.i + 1"); got != "59999|1800029999" {
-				t.Errorf("a join of a temporary table: %s", got)
+			if got := testkit.Value(t, conn, "select count(*), sum(x.i), sum(y.i) from little x left join many y on x.i = y.j"); got != "9000|40504500|40495500" {
+				t.Errorf("a join of temporary tables: %s", got)
 			}
 			if got := testkit.Value(t, conn, "select count(*), sum(i) from (select i from many where random() < 2 limit 1000000) x"); got != "60000|1800030000" {
 				t.Errorf("all rows of a temporary table: %s", got)
 			}
-			testkit.Exec(t, conn, "drop table many")
+			testkit.Exec(t, conn, "drop table many; drop table little")
 			ask(all)
 
 			// Locks on segments are waited for, a reader's like the session's own.

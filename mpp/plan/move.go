@@ -142,28 +142,42 @@ func (p *planner) makeInputs(sh *shape) error {
 // ownInputs has slices of their own send the tables that only the session's own executors
 // see, and that an island of the segments to reads where they are, if others of this kind
 // send it many rows: an executor would have to have all of these before it begins with
-// the island.
+// the island. That may take longer than to have them first, and does if these tables are
+// about as large as what comes: they stay then.
 func (p *planner) ownInputs(sh *shape, to []int) error {
 	if p.opt.Own == nil {
 		return nil
 	}
-	many, movable := false, true
+	movable, comes, stays := true, 0.0, 0.0 // bytes, on each segment
+	segs := float64(p.opt.NumSegments)
+	if to != nil {
+		segs = float64(len(to))
+	}
 	var local []*move
 	var at []*rte
 	sh.lv.each(func(lv *level) bool {
+		where := p.baseConditions(lv)
 		for _, r := range lv.rtes {
 			m := p.moves[r]
+			if r.kind != rteGather || m == nil && (r.first != nil || !p.opt.Own(r.rel)) {
+				continue
+			}
+			bytes, _ := scanBytes(r, where[r], lv.unsent(r, where[r]))
+			everywhere := m != nil && m.broadcast || r.rel.Policy != nil && r.rel.Policy.Kind == Replicated
+			if !everywhere {
+				bytes /= segs
+			}
 			switch {
-			case m != nil:
-				many = many || m.portions != "" && p.own(&m.slice)
-			case r.kind == rteGather && r.first == nil && p.opt.Own(r.rel):
-				movable = movable && p.movable(lv, r) == ""
+			case m == nil:
+				movable, stays = movable && p.movable(lv, r) == "", stays+bytes
 				local, at = append(local, &move{lv: lv, stays: true, mark: p.newMark()}), append(at, r)
+			case m.portions != "" && p.own(&m.slice):
+				comes += bytes
 			}
 		}
 		return true
 	})
-	if !many || !movable {
+	if !movable || stays*staysWorth > comes {
 		return nil
 	}
 	for i, m := range local {
@@ -176,6 +190,11 @@ func (p *planner) ownInputs(sh *shape, to []int) error {
 	}
 	return nil
 }
+
+// staysWorth is how many times more bytes have to come from others than stay on their
+// segment for these to be sent as well. Where as many came as stayed, a join of a million
+// rows took 1.2 times as long (docs/performance.md).
+const staysWorth = 2
 
 // own says whether a slice is for the session's own executors.
 func (p *planner) own(s *Slice) bool {
