@@ -44,10 +44,14 @@ func (d *definitions) add(by *definer, oids []uint32) {
 	}
 	for _, oid := range oids {
 		t := definedTable{by.s.client.Database, oid}
-		if d.by[t] == nil {
-			d.by[t], by.tables = by, append(by.tables, t)
+		switch d.by[t] {
+		case by:
+			continue
+		case nil:
 			d.some.Add(1)
+		default: // the one before has ended on the coordinator
 		}
+		d.by[t], by.tables = by, append(by.tables, t)
 	}
 }
 
@@ -56,8 +60,10 @@ func (d *definitions) end(by *definer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range by.tables {
-		delete(d.by, t)
-		d.some.Add(-1)
+		if d.by[t] == by {
+			delete(d.by, t)
+			d.some.Add(-1)
+		}
 	}
 }
 

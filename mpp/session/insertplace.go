@@ -30,7 +30,7 @@ type segmentInsert struct {
 	moved      bool // see plan.Insertion
 	replicated bool
 	// inBlock says that it runs in a READ COMMITTED block: by ExecTogether if telling,
-	// the only slice's SQL for that, is not "", else it reads but what is sent to it.
+	// the only slice's SQL for that, is not "", else it reads nothing but what is sent to it.
 	inBlock bool
 	telling string
 }
