@@ -92,6 +92,23 @@ func (s *Session) defines(oids []uint32) {
 	s.srv.definitions.add(s.txn.definer, oids)
 }
 
+// endDefining has others know that the transaction has ended.
+func (s *Session) endDefining() {
+	if s.txn.definer != nil {
+		s.srv.definitions.end(s.txn.definer)
+		s.txn.definer = nil
+	}
+}
+
+// awaitedFor is another session's transaction that defines a table and has not come to
+// its end on the coordinator as far as this session knows; nil for none.
+func (s *Session) awaitedFor(oid uint32) *definer {
+	if by := s.srv.definitions.other(s, oid); by != s.awaited {
+		return by
+	}
+	return nil
+}
+
 // awaitDefinition waits until the transaction by, which defines r, has come to its end on
 // the coordinator.
 func (s *Session) awaitDefinition(by *definer, r *relation) error {
@@ -108,6 +125,6 @@ func (s *Session) awaitDefinition(by *definer, r *relation) error {
 // read.
 func (s *Session) beingDefined(sls []plan.Slice) bool {
 	return s.srv.definitions.some.Load() > 0 && slices.ContainsFunc(sls, func(sl plan.Slice) bool {
-		return slices.ContainsFunc(sl.Tables, func(r *plan.Relation) bool { return s.srv.definitions.other(s, r.OID) != nil })
+		return slices.ContainsFunc(sl.Tables, func(r *plan.Relation) bool { return s.awaitedFor(r.OID) != nil })
 	})
 }

@@ -36,3 +36,32 @@ func TestDefinitions(t *testing.T) {
 		t.Errorf("%d tables are left, of which there are %d", d.some.Load(), len(d.by))
 	}
 }
+
+// TestSessionDefines: others know of a session's tables until its transaction ends, or its
+// client has gone, and no longer once they have waited for it.
+func TestSessionDefines(t *testing.T) {
+	srv := &Server{}
+	s := &Session{srv: srv, client: &auth.Client{Database: "x"}}
+	other := &Session{srv: srv, client: &auth.Client{Database: "x"}}
+	for range 2 {
+		s.defines(nil)
+		if s.txn.definer != nil {
+			t.Error("it defines nothing")
+		}
+		s.defines([]uint32{7})
+		s.defines([]uint32{7, 8})
+		by := other.awaitedFor(8)
+		if by == nil || by != other.awaitedFor(7) || s.awaitedFor(7) != nil {
+			t.Errorf("defined by %p and %p", other.awaitedFor(7), by)
+		}
+		other.awaited = by
+		if other.awaitedFor(7) != nil {
+			t.Error("it is waited for again")
+		}
+		s.endDefining()
+		s.endDefining()
+		if n := srv.definitions.some.Load(); n != 0 || len(srv.definitions.by) > 0 {
+			t.Errorf("%d tables are defined for good", n)
+		}
+	}
+}

@@ -130,8 +130,8 @@ func (s *Session) relation(schema, name string) (*relation, error) {
 		if err != nil || r == nil {
 			return nil, err
 		}
-		by := s.srv.definitions.other(s, r.OID)
-		if by == nil || by == s.awaited {
+		by := s.awaitedFor(r.OID)
+		if by == nil {
 			return r, nil
 		}
 		if err := s.awaitDefinition(by, r); err != nil {

@@ -214,6 +214,7 @@ func (s *Session) close() {
 	s.endSources()
 	s.link.close()
 	s.gang.Close()
+	s.endDefining()
 	s.leaveLine()
 	if s.ic != nil {
 		s.ic.Close()

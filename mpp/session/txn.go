@@ -211,9 +211,7 @@ func (s *Session) transactionEnded() {
 	if s.txn.ddl {
 		s.catalogChanged()
 	}
-	if s.txn.definer != nil {
-		s.srv.definitions.end(s.txn.definer)
-	}
+	s.endDefining()
 	if s.txn.settings {
 		s.settingsChanged() // SET LOCAL has ended, or SET was rolled back
 		s.settingsLost = true
